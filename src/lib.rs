@@ -1,1 +1,19 @@
-//! dbmove
+//! dbmove moves live databases: rehearsed on a copy, every row verified, cut over inside a time
+//! budget, and reversible.
+//!
+//! # The map
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`playbook`] | the file format: model, loading with line-exact errors, secrets |
+//! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
+//! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
+//! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
+//!
+//! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
+//! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
+
+pub mod engine;
+pub mod mysql;
+pub mod playbook;
+pub mod verify;

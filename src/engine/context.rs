@@ -1,0 +1,128 @@
+//! What a step gets from the engine: who it is, when to stop, and where to leave traces.
+//!
+//! A step never sees the journal itself. It reports progress into a watch channel (the newest
+//! value wins, nothing queues up), saves checkpoints by key, and signals readiness if it is a
+//! service. All of it is cheap to clone into the step's own tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::step::{Epoch, StepError, Work};
+
+/// Rehearsals and productions are runs of the same code; only the bound endpoints differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// On the rehearsal pair.
+    Rehearsal,
+    /// On the real thing.
+    Production,
+}
+
+/// Where a step stands, as shown on a bar, in `status` and in the report's time series.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// How much is done, in `unit`.
+    pub done: u64,
+    /// How much there is, as far as known.
+    pub total: Option<u64>,
+    /// What is counted: `rows`, `bytes`, `tables`, `keys`, `transactions`.
+    pub unit: String,
+    /// Units per second, recent.
+    pub rate: Option<f64>,
+    /// How far behind the source the step is (services only).
+    pub lag: Option<Duration>,
+    /// One short phrase: which table, which chunk, which phase.
+    pub note: String,
+    /// Why the step is slower than it could be, where it is held back.
+    pub throttle: Option<String>,
+}
+
+/// Saves and loads a step's checkpoints; the journal implements it.
+pub trait Checkpoints: Send + Sync {
+    /// Saves `value` under `key` for this run and step, replacing an older one. On disk when it returns.
+    ///
+    /// # Errors
+    /// If the journal can't be written (disk full): the step must stop.
+    fn save(&self, step: &str, key: &str, value: &serde_json::Value) -> Result<(), StepError>;
+    /// The value last saved under `key`, if any.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    fn load(&self, step: &str, key: &str) -> Result<Option<serde_json::Value>, StepError>;
+}
+
+/// Everything a step is handed besides its own arguments.
+#[derive(Clone)]
+pub struct StepContext {
+    /// The run's id: unique, sortable by time.
+    pub run: Arc<str>,
+    /// The step's id in the playbook.
+    pub step: Arc<str>,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// Rehearsal or production.
+    pub kind: RunKind,
+    /// This driver's epoch.
+    pub epoch: Epoch,
+    /// Cancelled when the step has to stop.
+    pub cancel: CancellationToken,
+    /// The newest progress.
+    pub progress: watch::Sender<Progress>,
+    /// Set to true by a service that is ready.
+    pub ready: watch::Sender<bool>,
+    /// Where checkpoints go.
+    pub checkpoints: Arc<dyn Checkpoints>,
+    /// Rates measured by the last rehearsal, by step id: what estimates are made from.
+    pub rates: Arc<BTreeMap<String, Work>>,
+    /// Outputs of earlier steps, by step id, for `${step:ID.name}`.
+    pub outputs: Arc<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
+}
+
+impl StepContext {
+    /// Run, step and attempt: unique for every try, the same after a crash. Goes into cloud names,
+    /// tags and client tokens.
+    #[must_use]
+    pub fn idempotency_key(&self) -> String {
+        format!("{}-{}-{}", self.run, self.step, self.attempt)
+    }
+
+    /// A service calls this when it has caught up.
+    pub fn ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Publishes progress; the newest value wins.
+    pub fn report(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// An error if the step has been asked to stop.
+    ///
+    /// # Errors
+    /// [`StepError::cancelled`].
+    pub fn check_cancelled(&self) -> Result<(), StepError> {
+        if self.cancel.is_cancelled() { Err(StepError::cancelled()) } else { Ok(()) }
+    }
+
+    /// Saves a checkpoint of this step.
+    ///
+    /// # Errors
+    /// If the journal can't be written.
+    pub fn save_checkpoint(&self, key: &str, value: &serde_json::Value) -> Result<(), StepError> {
+        self.checkpoints.save(&self.step, key, value)
+    }
+
+    /// Loads a checkpoint of this step.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub fn load_checkpoint(&self, key: &str) -> Result<Option<serde_json::Value>, StepError> {
+        self.checkpoints.load(&self.step, key)
+    }
+}

@@ -1,0 +1,226 @@
+//! The step: the only thing the engine knows how to drive.
+//!
+//! A step is one action of a playbook. It has five verbs ([`Step::plan`], [`Step::estimate`],
+//! [`Step::run`], [`Step::probe`], [`Step::undo`]) and the engine promises how they are called:
+//!
+//! * `intent` is in the journal before `run` or `undo` acts, `outcome` after it;
+//! * after a crash an intent without an outcome is settled by `probe`, which looks at the world
+//!   and never at memory;
+//! * `run` may be called again after any crash and must reach the same end state;
+//! * `undo` may be called twice, and after a `run` that got nowhere.
+//!
+//! A *service* step ([`StepKind::Service`]) calls [`StepContext::ready`] once it has caught up and
+//! keeps running until it is cancelled or done; its failure fails the stage.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::context::StepContext;
+
+/// Whether a step ends by itself or keeps running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// Runs to its end; the next step starts after it.
+    Task,
+    /// Signals readiness and keeps running beside the steps that follow.
+    Service,
+}
+
+/// What `undo` can do for a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undoable {
+    /// `undo` puts back what `run` changed.
+    Yes,
+    /// `run` changes nothing that would need putting back.
+    Nothing,
+    /// It can't be put back; the step is the point of no return or lies after it. Holds why.
+    No(String),
+}
+
+/// What a step would do, as lines a person can check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// One action a line, object names in backticks.
+    pub lines: Vec<String>,
+    /// What deserves attention before a go-ahead.
+    pub warnings: Vec<String>,
+}
+
+/// How long a step is expected to take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "estimate")]
+pub enum Estimate {
+    /// From a measured rate and today's size.
+    Expected {
+        /// Expected duration, without margin.
+        duration: Duration,
+        /// Where the figure comes from: "412 MiB at 38 MiB/s in the last rehearsal".
+        basis: String,
+    },
+    /// Too short to matter (a setting, one statement).
+    Instant,
+    /// There is nothing to base a figure on. Holds what is missing.
+    Unknown(String),
+}
+
+/// What `probe` found in the world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "probe")]
+pub enum Probe {
+    /// No trace of the step.
+    NotStarted,
+    /// Begun and not finished; `run` goes on from there. Says from where.
+    Partly {
+        /// From where `run` goes on, for people.
+        from: String,
+    },
+    /// The end state stands.
+    Done,
+    /// Somebody else's doing: stop and show it.
+    Foreign {
+        /// What was found that is not ours.
+        found: String,
+    },
+}
+
+/// How much work a finished step did, and how long it took: what the next estimate is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// What is counted: `rows`, `bytes`, `keys`, `tables`.
+    pub unit: String,
+    /// How many of them.
+    pub amount: u64,
+    /// Seconds of work, waiting for others not counted.
+    pub seconds: f64,
+}
+
+/// What a finished step leaves behind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Facts for `${step:ID.name}` references, for the report and the certificate.
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// The measured rate, where there is one.
+    pub work: Option<Work>,
+}
+
+impl Output {
+    /// Adds one fact.
+    #[must_use]
+    pub fn fact(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// How a step failed, as far as the engine has to care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// May heal by itself (a lost connection, a deadlock): retried with backoff.
+    Transient,
+    /// Will not heal: the stage fails.
+    Definite,
+    /// The step stopped because it was asked to.
+    Cancelled,
+    /// Rows differ: exit code 3.
+    Differences,
+    /// A gate said no: exit code 4, nothing touched.
+    Refused,
+    /// Somebody else holds the lease, here or on the target: exit code 7.
+    LeaseLost,
+}
+
+/// Why a step failed: what happened to which object, and what to do next.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    /// What the engine does about it.
+    pub failure: Failure,
+    /// What happened, to which object (names in backticks), what was left as it is.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl StepError {
+    /// An error of the given kind.
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        StepError { failure, message: message.into(), hint: None }
+    }
+    /// An error that may heal by itself.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(Failure::Transient, message)
+    }
+    /// An error that will not heal.
+    pub fn definite(message: impl Into<String>) -> Self {
+        Self::new(Failure::Definite, message)
+    }
+    /// The step was asked to stop and did.
+    pub fn cancelled() -> Self {
+        Self::new(Failure::Cancelled, "stopped on request")
+    }
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// One action of a playbook. See the module's comment for the contract of each verb.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// `mysql.snapshot`: store and verb.
+    fn name(&self) -> &'static str;
+    /// Whether it ends by itself.
+    fn kind(&self) -> StepKind {
+        StepKind::Task
+    }
+    /// What undo can do.
+    fn undoable(&self) -> Undoable;
+    /// True if the effect lives in this process or its connections (a held lock) and so is gone
+    /// after a crash. The engine runs such a step again when it resumes behind it.
+    fn volatile(&self) -> bool {
+        false
+    }
+    /// True if clients' writes are held from this step on: the `max_write_gap` budget starts here.
+    fn holds_writes(&self) -> bool {
+        false
+    }
+    /// What it would do. Touches nothing.
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError>;
+    /// How long it should take; says "unknown" rather than guess. Touches nothing.
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError>;
+    /// Does it. Reports progress, saves checkpoints, stops cleanly on cancel.
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError>;
+    /// Looks at the world.
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError>;
+    /// Puts back what `run` changed. Running it twice is harmless.
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError>;
+}
+
+/// A growing number that tells drivers of one run apart: a higher epoch has taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A store's side of the lease: the epoch is written on the target too, so that a driver that
+/// lost the lease without noticing has its writes refused there.
+#[async_trait]
+pub trait TargetLease: Send + Sync {
+    /// The store's name in the playbook.
+    fn store(&self) -> &str;
+    /// Claims the target for `epoch`. Fails with [`Failure::LeaseLost`] if a higher epoch, or a
+    /// different run, stands there. Waits for the old driver's commits under way.
+    async fn claim(&self, run: &str, epoch: Epoch) -> Result<(), StepError>;
+}

@@ -1,0 +1,176 @@
+//! The one place where identifiers and values become SQL, and rows become `LOAD DATA` text.
+//!
+//! Sessions run under `NAMES binary` and a `sql_mode` without `NO_BACKSLASH_ESCAPES` and
+//! `ANSI_QUOTES` (asserted when they are opened), so a literal is a run of bytes in which only the
+//! characters below have a meaning, whatever the column's charset.
+
+use super::cell::Cell;
+use super::names::TableName;
+use super::table::{Column, ColumnType};
+
+/// An identifier in backticks.
+#[must_use]
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A table's full name in backticks.
+#[must_use]
+pub fn table(name: &TableName) -> String {
+    format!("{}.{}", identifier(&name.database), identifier(&name.table))
+}
+
+/// A list of columns in backticks, separated by commas.
+#[must_use]
+pub fn columns<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
+    columns.into_iter().map(|column| identifier(&column.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// A text as a string literal: for settings and catalog queries.
+#[must_use]
+pub fn text(value: &str) -> String {
+    let mut out = Vec::with_capacity(value.len() + 2);
+    push_quoted(&mut out, value.as_bytes());
+    String::from_utf8(out).expect("escaping inserts ASCII only, so valid UTF-8 stays valid")
+}
+
+/// Appends bytes as a quoted, escaped string literal.
+pub fn push_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'\'');
+    for &byte in bytes {
+        match byte {
+            0 => out.extend_from_slice(b"\\0"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            0x1a => out.extend_from_slice(b"\\Z"),
+            b'\\' | b'\'' | b'"' => out.extend_from_slice(&[b'\\', byte]),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'\'');
+}
+
+/// Appends a cell as a literal for `column`: numbers bare where the server must not read them as
+/// text (ENUM, SET, BIT, floats), everything else quoted.
+pub fn push_literal(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"NULL"),
+        Cell::Bytes(bytes) if (column.kind.by_number() || column.kind.is_integer()) && is_number(bytes) => out.extend_from_slice(bytes),
+        Cell::Bytes(bytes) => push_quoted(out, bytes),
+        Cell::Float(value) => push_float(out, *value),
+        Cell::Double(value) => push_double(out, *value),
+    }
+}
+
+/// Appends `(a, b, c)` for the given cells.
+pub fn push_tuple<'a>(out: &mut Vec<u8>, cells: impl IntoIterator<Item = (&'a Cell, &'a Column)>) {
+    out.push(b'(');
+    for (index, (cell, column)) in cells.into_iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b", ");
+        }
+        push_literal(out, cell, column);
+    }
+    out.push(b')');
+}
+
+/// Appends a cell as a `LOAD DATA` field (`FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'`).
+pub fn push_field(out: &mut Vec<u8>, cell: &Cell) {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"\\N"),
+        Cell::Bytes(bytes) => push_field_bytes(out, bytes),
+        Cell::Float(value) => push_float(out, *value),
+        Cell::Double(value) => push_double(out, *value),
+    }
+}
+
+/// Appends bytes as a `LOAD DATA` field.
+pub fn push_field_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\t' | b'\n' | b'\\' | b'\r' | 0)) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(match rest[at] {
+            b'\t' => b"\\t",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            0 => b"\\0",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// How a column is named in a SELECT so that the value arrives in [`Cell`]'s canonical form.
+/// `binary_protocol` is true for tables with floats, which are read by prepared statements.
+#[must_use]
+pub fn select_expression(column: &Column, binary_protocol: bool) -> String {
+    let name = identifier(&column.name);
+    match column.kind {
+        kind if kind.by_number() => format!("CAST({name} AS UNSIGNED)"),
+        kind if kind.is_integer() && column.zerofill => format!("CAST({name} AS UNSIGNED)"),
+        ColumnType::Decimal { precision, scale } if column.zerofill => format!("CAST({name} AS DECIMAL({precision},{scale}))"),
+        ColumnType::Date
+        | ColumnType::Time(_)
+        | ColumnType::DateTime(_)
+        | ColumnType::Timestamp(_)
+        | ColumnType::Year
+        | ColumnType::Year2
+            if binary_protocol =>
+        {
+            format!("CAST({name} AS CHAR)")
+        }
+        _ => name,
+    }
+}
+
+fn is_number(bytes: &[u8]) -> bool {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+/// A FLOAT as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
+fn push_float(out: &mut Vec<u8>, value: f32) {
+    out.extend_from_slice(format!("{value:e}").as_bytes());
+}
+
+/// A DOUBLE, likewise.
+fn push_double(out: &mut Vec<u8>, value: f64) {
+    out.extend_from_slice(format!("{value:e}").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_can_not_break_out() {
+        assert_eq!(identifier("a`; DROP TABLE b; --"), "`a``; DROP TABLE b; --`");
+        assert_eq!(table(&TableName::new("s.1", "`")), "`s.1`.````");
+    }
+
+    #[test]
+    fn literals_can_not_break_out() {
+        let mut out = Vec::new();
+        push_quoted(&mut out, b"it's \\ \"\0\n\r\x1a");
+        assert_eq!(out, br#"'it\'s \\ \"\0\n\r\Z'"#);
+    }
+
+    #[test]
+    fn fields_keep_every_byte_apart_from_separators() {
+        let mut out = Vec::new();
+        push_field_bytes(&mut out, b"a\tb\nc\\d\0e\rf\xff");
+        assert_eq!(out, b"a\\tb\\nc\\\\d\\0e\\rf\xff");
+    }
+
+    #[test]
+    fn floats_are_written_so_that_they_read_back() {
+        for value in [0.1f64, 1.7976931348623157e308, 2.2250738585072014e-308, 5e-324, 9007199254740993.0] {
+            let mut out = Vec::new();
+            push_double(&mut out, value);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
+            assert!(text.contains('e'));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The playbook's model: what the YAML file can say, and what each field means.
+//!
+//! The JSON Schema that editors use is generated from these types, so their doc comments are the
+//! format's reference. Nothing here is resolved: texts that may hold `${…}` references are
+//! [`Template`]s and are resolved at use, so that a secret never lies in the model.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A text that may hold `${env:…}`, `${file:…}`, `${exec:…}` or `${step:ID.output}` references.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Template(pub String);
+
+/// A duration as people write it: `16h`, `30s`, `250ms`, `1h30m`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct DurationText(pub String);
+
+/// A size as people write it: `4MiB`, `512KiB`, `1GiB`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SizeText(pub String);
+
+/// A playbook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Playbook {
+    /// The playbook's name: letters, digits, `-` and `_`.
+    pub playbook: String,
+    /// What it is for, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// How long everything may take at most; `--deadline` overrides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DurationText>,
+    /// How long writes may be held at the cutover before everything is undone. Default `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_write_gap: Option<DurationText>,
+    /// How long a rehearsal's certificate is valid. Default `7d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_lifetime: Option<DurationText>,
+    /// The stores that move, by name.
+    pub stores: BTreeMap<String, Store>,
+    /// What is done, stage by stage.
+    pub stages: Stages,
+}
+
+/// One store that moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// What kind of store it is.
+    pub kind: StoreKind,
+    /// Where the data lives now.
+    pub source: Endpoint,
+    /// Where it goes.
+    pub target: Endpoint,
+    /// The pair that stands in for production in `dbmove rehearse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalPair>,
+    /// What moves, as `database.table` patterns with `*` and `?`.
+    pub include: Vec<String>,
+    /// What stays behind, of what `include` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// The kinds of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// MySQL 5.5 and later, MariaDB, RDS, Aurora.
+    Mysql,
+}
+
+/// One server and how to reach it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// `mysql://user@host:port/`; holds no password.
+    pub url: Template,
+    /// The password, by reference only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Template>,
+    /// How the connection is protected. Default `verify` for hosts beyond this machine's loopback, `off` on loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tls {
+    /// TLS 1.2 or later, certificate and host name verified.
+    Verify,
+    /// No TLS. For old servers in the same private network; shown as a warning wherever it is used.
+    Off,
+}
+
+/// A source and a target that stand in for production.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RehearsalPair {
+    /// Stands in for the source.
+    pub source: Endpoint,
+    /// Stands in for the target.
+    pub target: Endpoint,
+}
+
+/// The stages, in the order in which they run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stages {
+    /// Looks, checks and provides.
+    #[serde(default)]
+    pub prepare: Vec<StepSpec>,
+    /// Copies and follows.
+    #[serde(default)]
+    pub sync: Vec<StepSpec>,
+    /// Compares.
+    #[serde(default)]
+    pub verify: Vec<StepSpec>,
+    /// Fences, drains, checks and switches.
+    #[serde(default)]
+    pub cutover: Vec<StepSpec>,
+    /// Watches and cleans up afterwards.
+    #[serde(default)]
+    pub settle: Vec<StepSpec>,
+}
+
+/// A stage's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StageName {
+    /// Looks, checks and provides.
+    Prepare,
+    /// Copies and follows.
+    Sync,
+    /// Compares.
+    Verify,
+    /// Fences, drains, checks and switches.
+    Cutover,
+    /// Watches and cleans up afterwards.
+    Settle,
+}
+
+impl StageName {
+    /// All stages in the order in which they run.
+    pub const ALL: [StageName; 5] = [StageName::Prepare, StageName::Sync, StageName::Verify, StageName::Cutover, StageName::Settle];
+    /// The name as written in a playbook.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StageName::Prepare => "prepare",
+            StageName::Sync => "sync",
+            StageName::Verify => "verify",
+            StageName::Cutover => "cutover",
+            StageName::Settle => "settle",
+        }
+    }
+}
+
+impl Stages {
+    /// The steps of one stage.
+    #[must_use]
+    pub fn get(&self, stage: StageName) -> &[StepSpec] {
+        match stage {
+            StageName::Prepare => &self.prepare,
+            StageName::Sync => &self.sync,
+            StageName::Verify => &self.verify,
+            StageName::Cutover => &self.cutover,
+            StageName::Settle => &self.settle,
+        }
+    }
+    /// Every step with its stage, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (StageName, &StepSpec)> {
+        StageName::ALL.into_iter().flat_map(|stage| self.get(stage).iter().map(move |step| (stage, step)))
+    }
+}
+
+/// One step as written in a playbook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// The step's id, unique in the playbook: letters, digits, `-` and `_`.
+    pub id: String,
+    /// What it does: `mysql.snapshot`, `traffic.file` …
+    pub run: String,
+    /// The store it works on, where it works on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The step's own arguments.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub with: serde_json::Map<String, serde_json::Value>,
+    /// Ids of steps of the same stage that come first. Without it a step follows the one written before it;
+    /// with it (an empty list too) it starts as soon as these are done, beside others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<String>>,
+    /// After this step going back means more than undo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub point_of_no_return: bool,
+    /// How often a transient failure is retried. Default 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+}

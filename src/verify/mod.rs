@@ -1,0 +1,1 @@
+//! What every store shares when it verifies: row hash, tally, Merkle root, differences.
