@@ -1,6 +1,15 @@
 //! The MySQL family: how a database is copied, followed, verified and fenced.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`connect`] | sessions with known settings |
+//! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
+//! | [`sql`] | the one place where identifiers and values become SQL |
+//! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod cell;
+pub mod connect;
+pub mod error;
 pub mod names;
 pub mod position;
 pub mod sql;

@@ -118,7 +118,7 @@ impl Column {
     /// Whether two keys with different bytes in this column may be equal to the server.
     #[must_use]
     pub fn compares_by_collation(&self) -> bool {
-        (self.kind.is_text() && !self.collation.as_deref().is_some_and(|name| name == "binary")) || self.kind.is_float()
+        (self.kind.is_text() && self.collation.as_deref().is_none_or(|name| name != "binary")) || self.kind.is_float()
     }
 }
 

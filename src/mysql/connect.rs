@@ -1,0 +1,378 @@
+//! Opening sessions on a server, each prepared for what it is used for and proven to be so.
+//!
+//! A session that reads or writes rows runs in UTC with `NAMES binary`: bytes stay bytes, and no
+//! value depends on the server's own time zone or charset. `sql_mode` is empty for reading (old
+//! servers hold dates that strict modes refuse to print) and
+//! `NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES` for writing (a stored 0 stays 0, a stored
+//! `2010-02-31` stays what it is). What was set is read back: a proxy or an `init_connect` that
+//! changes it would change data silently.
+//!
+//! Warnings are errors here: [`Session::write`] looks at the warning count of every statement.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder, SslOpts};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::{MysqlError, Result};
+use super::sql;
+use crate::playbook::model::Tls;
+
+/// Where a server is and who we are there. Resolved: no `${…}` in it any more.
+#[derive(Clone)]
+pub struct Server {
+    /// `source` or `target`, with the store's name: for messages.
+    pub role: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Account.
+    pub user: String,
+    /// Password, if the account has one.
+    pub password: Option<SecretString>,
+    /// How the connection is protected.
+    pub tls: Tls,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}@{}:{}`", self.role, self.user, self.host, self.port)
+    }
+}
+
+/// What a session is for, which decides its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reads rows.
+    Read,
+    /// Writes rows.
+    Write,
+    /// Reads the catalog and runs DDL: text is UTF-8.
+    Catalog,
+}
+
+/// Which family a server belongs to, and its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// MariaDB, or MySQL and what is built from it (RDS, Aurora, Percona).
+    pub mariadb: bool,
+    /// Major, minor, patch.
+    pub number: (u16, u16, u16),
+    /// As the server prints it.
+    pub text: String,
+}
+
+impl Version {
+    /// From what `SELECT VERSION()` gives.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mariadb = text.to_ascii_lowercase().contains("mariadb");
+        // Replication-compatible MariaDB servers print `5.5.5-10.11.6-MariaDB`.
+        let plain = if mariadb { text.strip_prefix("5.5.5-").unwrap_or(text) } else { text };
+        let mut parts = plain.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        Version { mariadb, number: (next(), next(), next()), text: text.to_owned() }
+    }
+
+    /// MySQL (not MariaDB) of at least this version.
+    #[must_use]
+    pub fn mysql_from(&self, number: (u16, u16, u16)) -> bool {
+        !self.mariadb && self.number >= number
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.mariadb { "MariaDB" } else { "MySQL" }, self.text)
+    }
+}
+
+/// One open connection with known settings.
+pub struct Session {
+    conn: Conn,
+    server: Arc<Server>,
+    purpose: Purpose,
+    /// The server's version.
+    pub version: Version,
+}
+
+/// What a writing statement did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Rows affected.
+    pub affected: u64,
+    /// Warnings the server counted.
+    pub warnings: u16,
+    /// `Records: 5  Deleted: 0  Skipped: 1  Warnings: 1`, where the server says so.
+    pub info: String,
+}
+
+/// A row of text values, as the catalog gives them: NULL is `None`.
+pub type TextRow = Vec<Option<String>>;
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Session {
+    /// Opens a connection and sets it up.
+    ///
+    /// # Errors
+    /// If the server can't be reached, refuses the account, or does not take the settings.
+    pub async fn open(server: &Arc<Server>, purpose: Purpose) -> Result<Session> {
+        let failed = |source: mysql_async::Error| MysqlError::Connect { server: server.to_string(), source: Box::new(source) };
+        let mut options = OptsBuilder::default()
+            .ip_or_hostname(server.host.clone())
+            .tcp_port(server.port)
+            .user(Some(server.user.clone()))
+            .pass(server.password.as_ref().map(|password| password.expose_secret().to_owned()))
+            .prefer_socket(false)
+            .secure_auth(false)
+            .client_found_rows(true)
+            .stmt_cache_size(64)
+            .tcp_keepalive(Some(Duration::from_secs(20)))
+            .max_allowed_packet(Some(1 << 30))
+            .wait_timeout(Some(28_800));
+        if server.tls == Tls::Verify {
+            options = options.ssl_opts(SslOpts::default());
+        }
+        let conn = match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
+            Ok(opened) => opened.map_err(failed)?,
+            Err(_) => {
+                let late = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
+                return Err(failed(mysql_async::Error::Io(mysql_async::IoError::Io(late))));
+            }
+        };
+        let mut session = Session { conn, server: server.clone(), purpose, version: Version::parse("") };
+        session.set_up().await?;
+        Ok(session)
+    }
+
+    async fn set_up(&mut self) -> Result<()> {
+        let sql_mode = match self.purpose {
+            Purpose::Read | Purpose::Catalog => "",
+            Purpose::Write => "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES",
+        };
+        let charset = match self.purpose {
+            Purpose::Catalog => "utf8",
+            Purpose::Read | Purpose::Write => "binary",
+        };
+        self.run(&format!("SET NAMES {charset}"), "setting up the session").await?;
+        let mut settings = format!(
+            "SET SESSION time_zone = '+00:00', sql_mode = '{sql_mode}', wait_timeout = 28800, net_write_timeout = 600, net_read_timeout = 600, autocommit = 1"
+        );
+        if self.purpose == Purpose::Write {
+            settings.push_str(", foreign_key_checks = 0, innodb_lock_wait_timeout = 20, max_error_count = 65535");
+        }
+        self.run(&settings, "setting up the session").await?;
+        // Optional settings: a server that does not know one of them does not need it.
+        for optional in [
+            "SET SESSION max_statement_time = 0",
+            "SET SESSION max_execution_time = 0",
+            "SET SESSION in_predicate_conversion_threshold = 0",
+        ] {
+            if let Err(error) = self.run(optional, "setting up the session").await
+                && error.code() != Some(1193)
+            {
+                return Err(error);
+            }
+        }
+        let row = self
+            .rows("SELECT VERSION(), @@session.time_zone, @@session.sql_mode, @@session.character_set_client", "reading the session back")
+            .await?;
+        let value = |index: usize| row.first().and_then(|row| row.get(index)).and_then(Clone::clone).unwrap_or_default();
+        self.version = Version::parse(&value(0));
+        let expect_charset = |actual: &str| actual == charset || (charset == "utf8" && actual == "utf8mb3");
+        for (setting, expected, actual, fine) in [
+            ("time_zone", "+00:00", value(1), value(1) == "+00:00"),
+            ("sql_mode", sql_mode, value(2), value(2) == sql_mode),
+            ("character_set_client", charset, value(3), expect_charset(&value(3))),
+        ] {
+            if !fine {
+                return Err(MysqlError::Setting {
+                    server: self.server.to_string(),
+                    setting: format!("session {setting}"),
+                    expected: expected.to_owned(),
+                    actual,
+                    hint: "something between dbmove and the server changes session settings (a proxy, `init_connect`); connect to the server directly".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The server behind it.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The server's number for this connection (`SHOW PROCESSLIST`).
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.conn.id()
+    }
+
+    /// The driver's connection, for streaming reads. Settings must not be changed through it.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// Gives the driver's connection away (for the binary log stream).
+    #[must_use]
+    pub fn into_conn(self) -> Conn {
+        self.conn
+    }
+
+    /// Wraps a driver error with what was being done.
+    pub fn error(&self, what: impl Into<String>, source: mysql_async::Error) -> MysqlError {
+        MysqlError::Statement { server: self.server.to_string(), what: what.into(), source: Box::new(source) }
+    }
+
+    /// Runs a statement whose result does not matter (settings, transaction control).
+    ///
+    /// # Errors
+    /// If the server refuses it or the connection breaks.
+    pub async fn run(&mut self, statement: &str, what: &str) -> Result<()> {
+        match self.conn.query_drop(statement).await {
+            Ok(()) => Ok(()),
+            Err(source) => Err(self.error(what, source)),
+        }
+    }
+
+    /// Runs a statement that changes data or schema. A warning is an error.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and [`MysqlError::Warnings`].
+    pub async fn write(&mut self, statement: &[u8], what: &str) -> Result<Written> {
+        let written = self.write_unchecked(statement, what).await?;
+        if written.warnings > 0 {
+            let warnings = self.warnings().await?;
+            let worded = warnings.iter().take(5).map(|(code, text)| format!("{code} {text}")).collect::<Vec<_>>().join("; ");
+            return Err(MysqlError::Warnings { server: self.server.to_string(), what: what.to_owned(), warnings: worded });
+        }
+        Ok(written)
+    }
+
+    /// Runs a statement that changes data; the caller judges the warnings ([`Session::warnings`]).
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn write_unchecked(&mut self, statement: &[u8], what: &str) -> Result<Written> {
+        match self.conn.query_drop(statement).await {
+            Ok(()) => {
+                Ok(Written { affected: self.conn.affected_rows(), warnings: self.conn.get_warnings(), info: self.conn.info().into_owned() })
+            }
+            Err(source) => Err(self.error(what, source)),
+        }
+    }
+
+    /// The warnings of the last statement: number and text.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn warnings(&mut self) -> Result<Vec<(u16, String)>> {
+        let rows: Vec<(String, u16, Vec<u8>)> = match self.conn.query("SHOW WARNINGS").await {
+            Ok(rows) => rows,
+            Err(source) => return Err(self.error("reading the warnings", source)),
+        };
+        Ok(rows.into_iter().map(|(_, code, text)| (code, String::from_utf8_lossy(&text).into_owned())).collect())
+    }
+
+    /// Reads a small result as text.
+    ///
+    /// # Errors
+    /// If the server refuses the query or the connection breaks.
+    pub async fn rows(&mut self, query: &str, what: &str) -> Result<Vec<TextRow>> {
+        let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
+            Ok(rows) => rows,
+            Err(source) => return Err(self.error(what, source)),
+        };
+        Ok(rows.into_iter().map(text_row).collect())
+    }
+
+    /// The first row of a small result.
+    ///
+    /// # Errors
+    /// As [`Session::rows`].
+    pub async fn first(&mut self, query: &str, what: &str) -> Result<Option<TextRow>> {
+        Ok(self.rows(query, what).await?.into_iter().next())
+    }
+
+    /// A global variable, or `None` if this server does not have it.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn global_variable(&mut self, name: &str) -> Result<Option<String>> {
+        let query = format!("SHOW GLOBAL VARIABLES LIKE {}", sql::text(name));
+        let rows = self.rows(&query, &format!("reading `{name}`")).await?;
+        Ok(rows
+            .into_iter()
+            .find(|row| row.first().is_some_and(|cell| cell.as_deref() == Some(name)))
+            .and_then(|mut row| row.pop())
+            .flatten())
+    }
+
+    /// Closes the connection politely.
+    pub async fn close(self) {
+        // A server that is gone already has closed it for us.
+        let _ = self.conn.disconnect().await;
+    }
+}
+
+/// Values as text; bytes that are not UTF-8 are shown with replacement characters.
+fn text_row(row: mysql_async::Row) -> TextRow {
+    row.unwrap()
+        .into_iter()
+        .map(|value| match value {
+            mysql_async::Value::NULL => None,
+            mysql_async::Value::Bytes(bytes) => Some(match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            }),
+            mysql_async::Value::Int(value) => Some(value.to_string()),
+            mysql_async::Value::UInt(value) => Some(value.to_string()),
+            mysql_async::Value::Float(value) => Some(value.to_string()),
+            mysql_async::Value::Double(value) => Some(value.to_string()),
+            other => Some(other.as_sql(true)),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_every_family() {
+        assert_eq!(Version::parse("5.5.34-log").number, (5, 5, 34));
+        assert!(!Version::parse("5.1.63-0ubuntu0.10.04.1-log").mariadb);
+        let mariadb = Version::parse("5.5.5-10.11.14-MariaDB-0+deb12u2-log");
+        assert!(mariadb.mariadb);
+        assert_eq!(mariadb.number, (10, 11, 14));
+        assert!(Version::parse("9.7.4-1").mysql_from((8, 4, 0)));
+        assert!(!mariadb.mysql_from((8, 4, 0)));
+    }
+
+    #[test]
+    fn a_server_prints_without_its_password() {
+        let server = Server {
+            role: "source of `school`".into(),
+            host: "db1".into(),
+            port: 3306,
+            user: "dbmove".into(),
+            password: Some("s3cret".to_owned().into()),
+            tls: Tls::Off,
+        };
+        assert_eq!(format!("{server:?}"), "source of `school` `dbmove@db1:3306`");
+    }
+}

@@ -1,0 +1,175 @@
+//! What can go wrong with a MySQL server, and whether trying again can help.
+//!
+//! Every error names the server (by its role and address) and the object. [`MysqlError::transient`]
+//! is the one place that decides whether a failure may heal by itself.
+
+use crate::engine::step::{Failure, StepError};
+
+use super::names::TableName;
+use super::position::Position;
+
+/// Result of this module's functions.
+pub type Result<T> = std::result::Result<T, MysqlError>;
+
+/// A failure while talking to a server or about what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum MysqlError {
+    /// No connection could be opened.
+    #[error("cannot connect to the {server}: {source}")]
+    Connect {
+        /// Role and address.
+        server: String,
+        /// The driver's error.
+        source: Box<mysql_async::Error>,
+    },
+    /// A statement failed.
+    #[error("{server}: {what}: {source}")]
+    Statement {
+        /// Role and address.
+        server: String,
+        /// What dbmove was doing, object names in backticks.
+        what: String,
+        /// The driver's error.
+        source: Box<mysql_async::Error>,
+    },
+    /// A statement went through with warnings that mean a changed or lost value.
+    #[error("{server}: {what}: the server warned: {warnings}. Nothing of this statement was kept")]
+    Warnings {
+        /// Role and address.
+        server: String,
+        /// What dbmove was doing.
+        what: String,
+        /// The warnings, as the server worded them.
+        warnings: String,
+    },
+    /// A server setting is not as it must be.
+    #[error("{server}: `{setting}` is `{actual}`, it has to be `{expected}`")]
+    Setting {
+        /// Role and address.
+        server: String,
+        /// The variable.
+        setting: String,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        actual: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A named object cannot be handled as it is.
+    #[error("{message}")]
+    Object {
+        /// The object and what is wrong with it.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// An event in the binary log that must stop the run.
+    #[error("binary log at {position}: {message}")]
+    Stream {
+        /// Where the event ends.
+        position: Position,
+        /// What was found.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The target does not hold what it must hold at this point.
+    #[error("`{table}` on the target: {message}")]
+    Drift {
+        /// The table.
+        table: TableName,
+        /// What was found.
+        message: String,
+    },
+    /// Another driver has taken over.
+    #[error("{0}")]
+    LeaseLost(String),
+    /// The work was asked to stop.
+    #[error("stopped on request")]
+    Cancelled,
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+/// Server errors that may heal: too many connections, lock wait, deadlock, shutdown and start-up, killed statements and connections.
+const TRANSIENT_CODES: &[u16] = &[
+    1040, 1041, 1053, 1077, 1078, 1079, 1080, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1927, 2002, 2003, 2006, 2013, 3168,
+    3169,
+];
+
+impl MysqlError {
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn transient(&self) -> bool {
+        match self {
+            MysqlError::Connect { source, .. } | MysqlError::Statement { source, .. } => match source.as_ref() {
+                mysql_async::Error::Io(_) => true,
+                mysql_async::Error::Driver(error) => matches!(
+                    error,
+                    mysql_async::DriverError::ConnectionClosed
+                        | mysql_async::DriverError::PacketOutOfOrder
+                        | mysql_async::DriverError::PoolDisconnected
+                ),
+                mysql_async::Error::Server(error) => TRANSIENT_CODES.contains(&error.code),
+                _ => false,
+            },
+            MysqlError::Step(error) => error.failure == Failure::Transient,
+            _ => false,
+        }
+    }
+
+    /// The server's error number, where the server said no.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            MysqlError::Connect { source, .. } | MysqlError::Statement { source, .. } => match source.as_ref() {
+                mysql_async::Error::Server(error) => Some(error.code),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What to do next, where there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let fixed = match self {
+            MysqlError::Setting { hint, .. } | MysqlError::Object { hint, .. } | MysqlError::Stream { hint, .. } => {
+                return Some(hint.clone());
+            }
+            MysqlError::LeaseLost(_) => "another `dbmove` drives this run; look at it with `dbmove status`",
+            MysqlError::Drift { .. } => {
+                "something else wrote to the target, or its schema was changed; `dbmove verify` names every differing row"
+            }
+            _ => match self.code() {
+                Some(1044 | 1142 | 1143 | 1227 | 1370) => "the account lacks a privilege; the statement above says which",
+                Some(1045 | 1698) => "check user, password and the host the account is allowed from",
+                Some(1049) => "check the database name",
+                Some(1130) => "the server does not allow this host; check the account's host part",
+                Some(1236) => {
+                    "the binary log that is needed is gone; keep logs longer (`expire_logs_days`, on RDS `mysql.rds_set_configuration('binlog retention hours', …)`) and start again"
+                }
+                _ => return None,
+            },
+        };
+        Some(fixed.to_owned())
+    }
+}
+
+impl From<MysqlError> for StepError {
+    fn from(error: MysqlError) -> Self {
+        if let MysqlError::Step(inner) = error {
+            return inner;
+        }
+        let failure = match &error {
+            MysqlError::Cancelled => Failure::Cancelled,
+            MysqlError::LeaseLost(_) => Failure::LeaseLost,
+            error if error.transient() => Failure::Transient,
+            _ => Failure::Definite,
+        };
+        let hint = error.hint();
+        StepError { failure, message: error.to_string(), hint }
+    }
+}
