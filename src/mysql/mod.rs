@@ -5,12 +5,17 @@
 //! | [`connect`] | sessions with known settings |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
 //! | [`sql`] | the one place where identifiers and values become SQL |
+//! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
+//! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
+pub mod bookkeeping;
 pub mod cell;
 pub mod connect;
+pub mod delete_memory;
 pub mod error;
 pub mod names;
 pub mod position;
+pub mod range_gate;
 pub mod sql;
 pub mod table;
