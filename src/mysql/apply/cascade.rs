@@ -1,0 +1,153 @@
+//! What a parent row takes with it: deletes and key changes of a parent with cascading children.
+//!
+//! InnoDB carries cascades out below the SQL layer, so the binary log has only the parent's change.
+//! Sessions on the target run with `foreign_key_checks=0` (and while rows are copied the foreign
+//! keys are not there yet), so dbmove carries the cascade out itself, by statements, level by level,
+//! as the source did:
+//!
+//! * ON DELETE CASCADE: children are deleted, and *their* children by the same rule;
+//! * ON DELETE SET NULL, ON UPDATE SET NULL: the referring columns become NULL;
+//! * ON UPDATE CASCADE: the referring columns take the new key, and so on for their children.
+//!
+//! The keys of every child row that changes are read first: they are marked for verification and,
+//! if deleted, remembered so that no chunk brings them back.
+//!
+//! Values are compared by the target's server in the child column's own collation, as a foreign key
+//! does. Everything runs inside the caller's transaction.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_util::TryStreamExt;
+
+use crate::mysql::cell::{Cell, Key, Row};
+use crate::mysql::connect::Session;
+use crate::mysql::error::Result;
+use crate::mysql::read;
+use crate::mysql::sql;
+use crate::mysql::table::{Column, ReferentialAction};
+use crate::mysql::tables::{Child, MovedTable, TableId, Tables};
+
+use super::write::{delete_keys, push_in};
+
+/// What became of the parent row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ParentChange {
+    /// It was deleted. Holds the row.
+    Deleted(Row),
+    /// Its key changed. Holds the row before and after.
+    Rekeyed(Row, Row),
+}
+
+/// A child row that a cascade changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cascaded {
+    /// The child table.
+    pub table: TableId,
+    /// The row's key.
+    pub key: Key,
+    /// Whether the row is gone (else some of its values changed).
+    pub deleted: bool,
+}
+
+/// Carries out what the parent's change does to its children, all levels down.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn carry_out(session: &mut Session, tables: &Tables, parent: TableId, change: &ParentChange) -> Result<Vec<Cascaded>> {
+    let mut cascaded = Vec::new();
+    level(session, tables, parent, change, &mut cascaded).await?;
+    Ok(cascaded)
+}
+
+type Level<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// One level; boxed because a level calls the next.
+fn level<'a>(session: &'a mut Session, tables: &'a Tables, parent: TableId, change: &'a ParentChange, cascaded: &'a mut Vec<Cascaded>) -> Level<'a> {
+    Box::pin(async move {
+        for child in &tables.get(parent).children {
+            let (row, action) = match change {
+                ParentChange::Deleted(row) => (row, child.on_delete),
+                ParentChange::Rekeyed(before, after) => {
+                    let same = child.parent_columns.iter().all(|&column| before[column] == after[column]);
+                    (before, if same { ReferentialAction::Restrict } else { child.on_update })
+                }
+            };
+            let values: Vec<&Cell> = child.parent_columns.iter().map(|&column| &row[column]).collect();
+            // A NULL refers to nothing.
+            if action == ReferentialAction::Restrict || values.iter().any(|value| matches!(value, Cell::Null)) {
+                continue;
+            }
+            let rows = referring(session, tables.get(child.table), child, &values).await?;
+            if rows.is_empty() {
+                continue;
+            }
+            child_rows(session, tables, child, action, change, rows, cascaded).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn child_rows(
+    session: &mut Session,
+    tables: &Tables,
+    child: &Child,
+    action: ReferentialAction,
+    change: &ParentChange,
+    rows: Vec<Row>,
+    cascaded: &mut Vec<Cascaded>,
+) -> Result<()> {
+    let table = tables.get(child.table);
+    let deletes = matches!(change, ParentChange::Deleted(_)) && action == ReferentialAction::Cascade;
+    let keys: Vec<Key> = rows.iter().filter_map(|row| table.key_of(row)).collect();
+    cascaded.extend(keys.iter().map(|key| Cascaded { table: child.table, key: key.clone(), deleted: deletes }));
+    if deletes {
+        delete_keys(session, table, keys.iter()).await?;
+        for row in rows {
+            level(session, tables, child.table, &ParentChange::Deleted(row), cascaded).await?;
+        }
+        return Ok(());
+    }
+    let new_values: Vec<Cell> = match (action, change) {
+        (ReferentialAction::Cascade, ParentChange::Rekeyed(_, after)) => child.parent_columns.iter().map(|&column| after[column].clone()).collect(),
+        _ => vec![Cell::Null; child.columns.len()],
+    };
+    for before in rows {
+        let mut after = before.clone();
+        for (&column, value) in child.columns.iter().zip(&new_values) {
+            after[column] = value.clone();
+        }
+        set_columns(session, table, child, &before, &new_values).await?;
+        if let Some(key) = table.key_of(&after) {
+            cascaded.push(Cascaded { table: child.table, key, deleted: false });
+        }
+        level(session, tables, child.table, &ParentChange::Rekeyed(before, after), cascaded).await?;
+    }
+    Ok(())
+}
+
+/// The child's rows on the target that refer to the parent's values.
+async fn referring(session: &mut Session, table: &MovedTable, child: &Child, values: &[&Cell]) -> Result<Vec<Row>> {
+    let columns: Vec<&Column> = child.columns.iter().map(|&column| &table.table.columns[column]).collect();
+    let mut condition = Vec::new();
+    push_in(&mut condition, &columns, std::iter::once(values.to_vec()));
+    read::matching(session, &table.table, &condition).await?.try_collect().await
+}
+
+async fn set_columns(session: &mut Session, table: &MovedTable, child: &Child, before: &Row, values: &[Cell]) -> Result<()> {
+    let mut statement = format!("UPDATE {} SET ", sql::table(table.name())).into_bytes();
+    for (index, (&column, value)) in child.columns.iter().zip(values).enumerate() {
+        if index > 0 {
+            statement.extend_from_slice(b", ");
+        }
+        let column = &table.table.columns[column];
+        statement.extend_from_slice(sql::identifier(&column.name).as_bytes());
+        statement.extend_from_slice(b" = ");
+        sql::push_literal(&mut statement, value, column);
+    }
+    statement.extend_from_slice(b" WHERE ");
+    let key: Vec<&Cell> = table.key.iter().flatten().map(|&column| &before[column]).collect();
+    push_in(&mut statement, &table.key_columns(), std::iter::once(key));
+    session.write(&statement, &format!("carrying a cascade out in `{}`", table.name())).await?;
+    Ok(())
+}
