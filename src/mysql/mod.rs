@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`connect`] | sessions with known settings |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
+//! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
@@ -12,5 +13,7 @@ pub mod connect;
 pub mod error;
 pub mod names;
 pub mod position;
+pub mod range;
+pub mod read;
 pub mod sql;
 pub mod table;
