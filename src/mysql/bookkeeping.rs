@@ -218,7 +218,8 @@ pub fn save_keyless(store: &str, table: &TableName, through: &Position) -> Strin
 /// # Errors
 /// If the table can't be read.
 pub async fn keyless(session: &mut Session, store: &str) -> Result<Vec<(TableName, Position)>> {
-    let query = format!("SELECT database_name, table_name, file, file_offset FROM {} WHERE store = {}", own_table("keyless"), sql::text(store));
+    let query =
+        format!("SELECT database_name, table_name, file, file_offset FROM {} WHERE store = {}", own_table("keyless"), sql::text(store));
     let rows = session.rows(&query, "reading the positions of keyless tables").await?;
     Ok(rows.iter().map(|row| (TableName::new(text(row, 0), text(row, 1)), Position::new(text(row, 2), number(row, 3)))).collect())
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`connect`] | sessions with known settings |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
+//! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
@@ -16,6 +17,8 @@ pub mod delete_memory;
 pub mod error;
 pub mod names;
 pub mod position;
+pub mod range;
 pub mod range_gate;
+pub mod read;
 pub mod sql;
 pub mod table;

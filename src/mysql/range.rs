@@ -1,0 +1,339 @@
+//! Ranges of a table's key: how a table is cut into chunks, and how a chunk is written as SQL.
+//!
+//! A range is *after* one key (not included) and *through* another (included), so that the ranges
+//! of a walk touch without overlapping and every row is in exactly one of them.
+//!
+//! # Why the condition is long
+//!
+//! `(a, b) > (x, y)` is what one means, and no server before MySQL 5.7 uses an index for it: it reads
+//! the table from its start for every chunk, which makes a copy quadratic. So it is expanded to
+//! `a >= x AND (a > x OR (a = x AND b > y))`. The first comparison is redundant to logic and
+//! is what the old optimizers turn into the range when they give up on the rest.
+//!
+//! # Why the literals look odd
+//!
+//! "After" is decided by the *server's* collation, the one the index is sorted by; dbmove never
+//! sorts keys itself. The session talks `NAMES binary`, and a text literal of such a session is
+//! compared by bytes or, worse, not by the index. Therefore text is written as bytes with the
+//! column's own charset in front, `_latin1 X'e9'`: it has the same charset as the column and a
+//! weaker claim to the collation, so the column's collation decides and the index is used.
+//! Numbers, ENUM, SET and BIT are written bare: they are sorted by number.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::cell::{Cell, Key};
+use super::connect::Session;
+use super::error::Result;
+use super::read::{self, Order, Scope};
+use super::sql;
+use super::table::{Column, ColumnType, Table};
+
+/// Keys after one key and through another. Open ends are the table's ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyRange {
+    /// The range starts behind this key.
+    #[serde(with = "hex_key", default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Key>,
+    /// The range ends with this key, which belongs to it.
+    #[serde(with = "hex_key", default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<Key>,
+}
+
+impl KeyRange {
+    /// All keys.
+    #[must_use]
+    pub fn all() -> Self {
+        KeyRange::default()
+    }
+
+    /// Whether it has no ends, and so holds the whole table.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.after.is_none() && self.through.is_none()
+    }
+}
+
+/// The condition for `range`, to stand behind `WHERE`. `key_columns` are indexes into
+/// [`Table::columns`], as [`Table::key`] gives them; the table must be described as the server that
+/// will run the condition describes it (`utf8` has two names).
+#[must_use]
+pub fn condition(table: &Table, key_columns: &[usize], range: &KeyRange) -> Vec<u8> {
+    condition_text(table, key_columns, range).into_bytes()
+}
+
+pub(super) fn condition_text(table: &Table, key_columns: &[usize], range: &KeyRange) -> String {
+    let bound = |key: &Key, towards: Towards| {
+        let cells = key.cells();
+        let parts: Vec<(String, String)> = key_columns
+            .iter()
+            .zip(&cells)
+            .map(|(&column, cell)| (sql::identifier(&table.columns[column].name), literal(cell, &table.columns[column])))
+            .collect();
+        expanded(&parts, towards)
+    };
+    let mut conditions = Vec::with_capacity(2);
+    if let Some(key) = &range.after {
+        conditions.push(bound(key, Towards::After));
+    }
+    if let Some(key) = &range.through {
+        conditions.push(bound(key, Towards::Through));
+    }
+    if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") }
+}
+
+/// The condition "is one of these keys". One form for every server: an OR of ANDs, since tuples in
+/// `IN` are no index range before 5.7.
+pub(super) fn one_of(table: &Table, key_columns: &[usize], keys: &[Key]) -> String {
+    let columns: Vec<&Column> = key_columns.iter().map(|&column| &table.columns[column]).collect();
+    if let [column] = columns.as_slice() {
+        let literals: Vec<String> = keys.iter().flat_map(|key| key.cells().first().map(|cell| literal(cell, column))).collect();
+        return format!("{} IN ({})", sql::identifier(&column.name), literals.join(", "));
+    }
+    let mut out = String::with_capacity(keys.len() * 64);
+    for (index, key) in keys.iter().enumerate() {
+        out.push_str(if index == 0 { "(" } else { " OR (" });
+        for (part, (column, cell)) in columns.iter().zip(&key.cells()).enumerate() {
+            if part > 0 {
+                out.push_str(" AND ");
+            }
+            out.push_str(&sql::identifier(&column.name));
+            out.push_str(" = ");
+            out.push_str(&literal(cell, column));
+        }
+        out.push(')');
+    }
+    format!("({out})")
+}
+
+/// The key of the row that is `rows` rows behind `after` in the order of the key's index; `None`
+/// when fewer rows follow. The table needs a key.
+///
+/// # Errors
+/// If the table has no key, or the server refuses the query.
+pub async fn next_upper(session: &mut Session, table: &Table, after: Option<&Key>, rows: u64) -> Result<Option<Key>> {
+    let columns = read::key_columns(table)?;
+    let range = KeyRange { after: after.cloned(), through: None };
+    let skip = rows.saturating_sub(1);
+    let mut found = read::stream_limited(session, table, &columns, &Scope::Range(&range), Order::ByKey, Some((1, skip))).await?;
+    let row = found.next().await?;
+    Ok(row.map(|row| Key::of(&row, &(0..columns.len()).collect::<Vec<_>>())))
+}
+
+/// Whether a range holds the same rows on both sides: the key columns must sort alike. `utf8` and
+/// `utf8mb3` are one; anything else is compared as a whole table only.
+#[must_use]
+pub fn comparable(source: &Table, target: &Table) -> bool {
+    let parts = |table: &Table| -> Option<Vec<(String, Option<String>)>> {
+        let key = table.key()?;
+        Some(
+            key.iter()
+                .map(|&index| &table.columns[index])
+                .map(|column| (column.name.to_lowercase(), column.collation.as_ref().map(|name| name.replacen("utf8mb3_", "utf8_", 1))))
+                .collect(),
+        )
+    };
+    match (parts(source), parts(target)) {
+        (Some(source), Some(target)) => source == target,
+        _ => false,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Towards {
+    After,
+    Through,
+}
+
+/// `a >= x AND (a > x OR (a = x AND …))`, or the mirror image; for one column just `a > x`, `a <= x`.
+fn expanded(parts: &[(String, String)], towards: Towards) -> String {
+    let (strict, loose, last) = match towards {
+        Towards::After => (">", ">=", ">"),
+        Towards::Through => ("<", "<=", "<="),
+    };
+    match parts {
+        [] => "1".to_owned(),
+        [(column, value)] => format!("{column} {last} {value}"),
+        [(column, value), rest @ ..] => {
+            let inner = expanded(rest, towards);
+            format!("({column} {loose} {value} AND ({column} {strict} {value} OR ({column} = {value} AND {inner})))")
+        }
+    }
+}
+
+/// A key value that compares as the index is sorted. See the module's comment.
+fn literal(cell: &Cell, column: &Column) -> String {
+    let bytes = match cell {
+        Cell::Bytes(bytes) => bytes,
+        other => {
+            let mut out = Vec::new();
+            sql::push_literal(&mut out, other, column);
+            return String::from_utf8_lossy(&out).into_owned();
+        }
+    };
+    let kind = column.kind;
+    let numeric =
+        kind.is_integer() || kind.by_number() || matches!(kind, ColumnType::Decimal { .. } | ColumnType::Year | ColumnType::Year2);
+    if numeric && is_decimal(bytes) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let introducer = match column.charset.as_deref() {
+        Some(charset) if kind.is_text() && introduces(charset, bytes) => format!("_{charset} "),
+        _ => String::new(),
+    };
+    if kind.is_text() || matches!(kind, ColumnType::Binary(_) | ColumnType::VarBinary | ColumnType::Blob) {
+        let mut out = introducer;
+        out.push_str("X'");
+        for byte in bytes {
+            let _ = write!(out, "{byte:02x}"); // writing to a String can't fail
+        }
+        out.push('\'');
+        return out;
+    }
+    let mut out = Vec::new();
+    sql::push_quoted(&mut out, bytes);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether the charset's name may be written in front of these bytes: servers refuse bytes that are
+/// not of the charset, yet old tables hold such. Without the introducer the bytes are taken as they are.
+fn introduces(charset: &str, bytes: &[u8]) -> bool {
+    let plain = !charset.is_empty() && charset.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let valid = if charset.starts_with("utf8") { std::str::from_utf8(bytes).is_ok() } else { charset != "ascii" || bytes.is_ascii() };
+    plain && charset != "binary" && valid
+}
+
+/// An optional sign, digits, at most one point.
+fn is_decimal(bytes: &[u8]) -> bool {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    digits.iter().any(u8::is_ascii_digit)
+        && digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+        && digits.iter().filter(|byte| **byte == b'.').count() <= 1
+}
+
+/// Keys in checkpoints: hexadecimal, checked when read back so that a damaged file is an error and not a panic.
+mod hex_key {
+    use super::{Deserialize, Deserializer, Key, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(key: &Option<Key>, serializer: S) -> Result<S::Ok, S::Error> {
+        key.as_ref().map(|key| hex::encode(&key.0)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Key>, D::Error> {
+        use serde::de::Error;
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let bytes = hex::decode(&text).map_err(|error| Error::custom(format!("`{text}` is not a key: {error}")))?;
+        if !well_formed(&bytes) {
+            return Err(Error::custom(format!("`{text}` is not a key: its parts do not add up")));
+        }
+        Ok(Some(Key(bytes.into_boxed_slice())))
+    }
+
+    fn well_formed(mut bytes: &[u8]) -> bool {
+        while let Some((&tag, rest)) = bytes.split_first() {
+            let length = match tag {
+                0 => 0,
+                1 => match rest.first_chunk::<8>() {
+                    Some(prefix) => match usize::try_from(u64::from_be_bytes(*prefix)).ok().and_then(|length| length.checked_add(8)) {
+                        Some(length) => length,
+                        None => return false,
+                    },
+                    None => return false,
+                },
+                2 => 4,
+                3 => 8,
+                _ => return false,
+            };
+            match rest.get(length..) {
+                Some(tail) => bytes = tail,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::names::TableName;
+
+    fn column(name: &str, kind: ColumnType, charset: Option<&str>) -> Column {
+        Column {
+            name: name.into(),
+            kind,
+            type_text: String::new(),
+            unsigned: false,
+            zerofill: false,
+            nullable: false,
+            charset: charset.map(Into::into),
+            collation: charset.map(|charset| format!("{charset}_general_ci")),
+            auto_increment: false,
+            generated: false,
+        }
+    }
+
+    fn table(columns: Vec<Column>) -> Table {
+        Table {
+            name: TableName::new("school", "t"),
+            engine: "InnoDB".into(),
+            collation: "utf8_general_ci".into(),
+            row_estimate: 0,
+            data_bytes: 0,
+            auto_increment: None,
+            columns,
+            indexes: vec![],
+            foreign_keys: vec![],
+        }
+    }
+
+    fn key(parts: &[&[u8]]) -> Key {
+        let row: Vec<Cell> = parts.iter().map(|part| Cell::Bytes(part.to_vec())).collect();
+        Key::of(&row, &(0..row.len()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_composite_range_is_written_out() {
+        let table = table(vec![column("a", ColumnType::Int, None), column("b", ColumnType::VarChar, Some("utf8"))]);
+        let range = KeyRange { after: Some(key(&[b"1", "é".as_bytes()])), through: Some(key(&[b"2", b""])) };
+        assert_eq!(
+            condition_text(&table, &[0, 1], &range),
+            "(`a` >= 1 AND (`a` > 1 OR (`a` = 1 AND `b` > _utf8 X'c3a9'))) AND (`a` <= 2 AND (`a` < 2 OR (`a` = 2 AND `b` <= _utf8 X'')))"
+        );
+    }
+
+    #[test]
+    fn hostile_values_and_charsets_stay_literals() {
+        let table = table(vec![
+            column("n", ColumnType::Int, None),
+            column("t", ColumnType::VarChar, Some("utf8 X''; DROP TABLE t; --")),
+            column("d", ColumnType::DateTime(0), None),
+        ]);
+        let range = KeyRange { after: Some(key(&[b"1 OR 1", b"'", b"' OR '"])), through: None };
+        let condition = condition_text(&table, &[0, 1, 2], &range);
+        assert!(
+            condition.contains("`n` > '1 OR 1'") && condition.contains("`t` > X'27'") && condition.contains("`d` > '\\' OR \\''"),
+            "{condition}"
+        );
+    }
+
+    #[test]
+    fn bytes_outside_the_charset_are_written_without_it() {
+        let table = table(vec![column("t", ColumnType::VarChar, Some("utf8"))]);
+        let range = KeyRange { after: Some(key(&[b"\xff"])), through: None };
+        assert_eq!(condition_text(&table, &[0], &range), "`t` > X'ff'");
+    }
+
+    #[test]
+    fn a_range_survives_its_checkpoint_and_a_damaged_one_is_refused() {
+        let range = KeyRange { after: Some(key(&[b"1", b"x"])), through: None };
+        let text = serde_json::to_string(&range).unwrap();
+        assert_eq!(serde_json::from_str::<KeyRange>(&text).unwrap(), range);
+        assert_eq!(serde_json::from_str::<KeyRange>("{}").unwrap(), KeyRange::all());
+        for damaged in ["01", "0100000000000000ff41", "07", "zz", "01ffffffffffffffff41"] {
+            let text = format!("{{\"after\":\"{damaged}\"}}");
+            assert!(serde_json::from_str::<KeyRange>(&text).unwrap_err().to_string().contains("is not a key"), "{damaged}");
+        }
+    }
+}
