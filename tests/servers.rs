@@ -3,6 +3,8 @@
 //!
 //! A server that was not fetched makes its tests skip, never silently: see `real::skipped`.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod real;
 
 use std::process::Stdio;
