@@ -1,34 +1,21 @@
 //! The private servers themselves: each starts, is what it says it is, has the accounts it should, and keeps its
 //! data through `kill -9`.
 //!
-//! A server that was not fetched makes its tests skip, never silently: see `skipped`.
+//! A server that was not fetched makes its tests skip, never silently: see `real::skipped`.
 
-use std::io::Write as _;
-use std::time::Instant;
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use dbmove::local::{Account, LocalError, LocalServer, ServerKind, ServerOptions, available};
+mod real;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use dbmove::local::{Account, LocalError, LocalServer, ServerKind, ServerOptions};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Row};
+use real::{connect, skipped};
 use secrecy::SecretString;
-
-/// Whether `test` has to be skipped for want of a server. Says so on stderr and, for `make test` to count, in the
-/// file named by `DBMOVE_SKIP_LOG`.
-fn skipped(test: &str, kind: ServerKind) -> bool {
-    let Err(reason) = available(kind) else {
-        return false;
-    };
-    let line = format!("SKIPPED {test}: {reason}");
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("DBMOVE_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
-    true
-}
-
-async fn connect(server: &LocalServer, account: Account) -> Conn {
-    Conn::new(server.connect_options(account, None)).await.unwrap()
-}
+use tokio::io::AsyncBufReadExt as _;
 
 async fn text(connection: &mut Conn, query: &str) -> String {
     connection.query_first::<String, _>(query).await.unwrap().unwrap()
@@ -143,43 +130,50 @@ async fn is_like_rds(kind: ServerKind) {
 }
 
 #[tokio::test]
+async fn mysql_5_5_9() {
+    if !skipped("mysql_5_5_9", &[ServerKind::Mysql559]) {
+        starts_and_survives_kill(ServerKind::Mysql559).await;
+    }
+}
+
+#[tokio::test]
 async fn mysql_5_5_34() {
-    if !skipped("mysql_5_5_34", ServerKind::Mysql55) {
+    if !skipped("mysql_5_5_34", &[ServerKind::Mysql55]) {
         starts_and_survives_kill(ServerKind::Mysql55).await;
     }
 }
 
 #[tokio::test]
 async fn mysql_5_6_24() {
-    if !skipped("mysql_5_6_24", ServerKind::Mysql56) {
+    if !skipped("mysql_5_6_24", &[ServerKind::Mysql56]) {
         starts_and_survives_kill(ServerKind::Mysql56).await;
     }
 }
 
 #[tokio::test]
 async fn mysql_9_7() {
-    if !skipped("mysql_9_7", ServerKind::Mysql97) {
+    if !skipped("mysql_9_7", &[ServerKind::Mysql97]) {
         starts_and_survives_kill(ServerKind::Mysql97).await;
     }
 }
 
 #[tokio::test]
 async fn mariadb_10_11() {
-    if !skipped("mariadb_10_11", ServerKind::MariaDb) {
+    if !skipped("mariadb_10_11", &[ServerKind::MariaDb]) {
         starts_and_survives_kill(ServerKind::MariaDb).await;
     }
 }
 
 #[tokio::test]
 async fn mysql_9_7_like_rds() {
-    if !skipped("mysql_9_7_like_rds", ServerKind::Mysql97) {
+    if !skipped("mysql_9_7_like_rds", &[ServerKind::Mysql97]) {
         is_like_rds(ServerKind::Mysql97).await;
     }
 }
 
 #[tokio::test]
 async fn mariadb_10_11_like_rds() {
-    if !skipped("mariadb_10_11_like_rds", ServerKind::MariaDb) {
+    if !skipped("mariadb_10_11_like_rds", &[ServerKind::MariaDb]) {
         is_like_rds(ServerKind::MariaDb).await;
     }
 }
@@ -187,7 +181,7 @@ async fn mariadb_10_11_like_rds() {
 /// A server that can't start says why in the error, from its own log.
 #[tokio::test]
 async fn a_server_that_dies_says_why() {
-    if skipped("a_server_that_dies_says_why", ServerKind::Mysql55) {
+    if skipped("a_server_that_dies_says_why", &[ServerKind::Mysql55]) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -196,4 +190,128 @@ async fn a_server_that_dies_says_why() {
         Err(LocalError::Died { log, .. }) => assert!(log.contains("no-such-option"), "{log}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Two copies of one template are two servers: neither ports, ids nor UUIDs are the same.
+#[tokio::test]
+async fn two_servers_are_not_the_same_one() {
+    if skipped("two_servers_are_not_the_same_one", &[ServerKind::Mysql97]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let options = ServerOptions::default();
+    let paths = ["one", "other"].map(|name| directory.path().join(name));
+    let (one, other) = tokio::join!(
+        LocalServer::start(ServerKind::Mysql97, &paths[0], &options),
+        LocalServer::start(ServerKind::Mysql97, &paths[1], &options),
+    );
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_ne!(one.port(), other.port());
+    let mut one_root = connect(&one, Account::Root).await;
+    let mut other_root = connect(&other, Account::Root).await;
+    for variable in ["@@server_uuid", "@@server_id", "@@datadir"] {
+        let query = format!("SELECT {variable}");
+        assert_ne!(text(&mut one_root, &query).await, text(&mut other_root, &query).await);
+    }
+}
+
+/// A directory that already holds a server's data is not overwritten.
+#[tokio::test]
+async fn existing_data_is_refused() {
+    if skipped("existing_data_is_refused", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("data")).unwrap();
+    let options = ServerOptions::default();
+    match LocalServer::start(ServerKind::Mysql55, directory.path(), &options).await {
+        Err(LocalError::File { action, .. }) => assert_eq!(action, "put a new server into"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read_dir(directory.path().join("data")).unwrap().count(), 0);
+}
+
+/// The clients that came with a server connect to it.
+#[tokio::test]
+async fn clients_run() {
+    if skipped("clients_run", &[ServerKind::Mysql55, ServerKind::Mysql97, ServerKind::MariaDb]) {
+        return;
+    }
+    for (kind, program) in [(ServerKind::Mysql55, "mysql"), (ServerKind::Mysql97, "mysql"), (ServerKind::MariaDb, "mariadb")] {
+        let server = real::shared(kind, false).await;
+        let output = server.client(program).unwrap().args(["-Ne", "SELECT VERSION()"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), server.version());
+    }
+    let server = real::shared(ServerKind::Mysql55, false).await;
+    let output = server.client("mysqldump").unwrap().args(["--databases", "mysql"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(matches!(server.client("no-such-client"), Err(LocalError::NoProgram { .. })));
+}
+
+/// Not a test of its own: the process that `servers_end_with_their_process` kills.
+#[tokio::test]
+#[ignore = "run by servers_end_with_their_process"]
+async fn hold_two_servers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut tied = None;
+    for (name, outlives) in [("tied", false), ("free", true)] {
+        let options = ServerOptions::default().outlives_this_process(outlives);
+        let path = directory.path().join(name);
+        let server = LocalServer::start(ServerKind::Mysql55, &path, &options).await.unwrap();
+        println!("\nserver {name} {}", server.pid());
+        if outlives {
+            server.leave_running();
+        } else {
+            tied = Some(server);
+        }
+    }
+    println!("\nserver all 0 {}", directory.keep().display());
+    std::future::pending::<()>().await;
+    drop(tied);
+}
+
+/// `kill -9` of the process that started them ends its servers; one told to live on lives on.
+#[tokio::test]
+async fn servers_end_with_their_process() {
+    if skipped("servers_end_with_their_process", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let mut holder = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hold_two_servers", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(holder.stdout.take().unwrap()).lines();
+    let (mut tied, mut free, mut directory) = (0, 0, String::new());
+    while let Some(line) = lines.next_line().await.unwrap() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["server", "tied", pid] => tied = pid.parse().unwrap(),
+            ["server", "free", pid] => free = pid.parse().unwrap(),
+            ["server", "all", _, path] => {
+                directory = path.to_owned();
+                break;
+            }
+            _ => {}
+        }
+    }
+    assert!(tied != 0 && free != 0 && lives(tied) && lives(free));
+    holder.kill().await.unwrap();
+
+    let began = Instant::now();
+    while lives(tied) && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (tied_lives, free_lives) = (lives(tied), lives(free));
+    let free_id = rustix::process::Pid::from_raw(free).unwrap();
+    rustix::process::kill_process(free_id, rustix::process::Signal::KILL).unwrap();
+    std::fs::remove_dir_all(directory).unwrap();
+    assert!(!tied_lives, "the server outlived the process that started it");
+    assert!(free_lives, "the server that may live on did not");
+}
+
+/// Whether a process is there and not a zombie.
+fn lives(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
 }
