@@ -5,6 +5,7 @@
 //! | [`connect`] | sessions with known settings |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
 //! | [`sql`] | the one place where identifiers and values become SQL |
+//! | [`rows`] | row events of the binary log, decoded into cells |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod cell;
@@ -12,5 +13,6 @@ pub mod connect;
 pub mod error;
 pub mod names;
 pub mod position;
+pub mod rows;
 pub mod sql;
 pub mod table;
