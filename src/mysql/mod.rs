@@ -8,6 +8,7 @@
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
+//! | [`rows`] | row events of the binary log, decoded into cells |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod bookkeeping;
@@ -20,5 +21,6 @@ pub mod position;
 pub mod range;
 pub mod range_gate;
 pub mod read;
+pub mod rows;
 pub mod sql;
 pub mod table;

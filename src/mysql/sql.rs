@@ -124,12 +124,9 @@ pub fn select_expression(column: &Column, binary_protocol: bool) -> String {
         kind if kind.by_number() => format!("CAST({name} AS UNSIGNED)"),
         kind if kind.is_integer() && column.zerofill => format!("CAST({name} AS UNSIGNED)"),
         ColumnType::Decimal { precision, scale } if column.zerofill => format!("CAST({name} AS DECIMAL({precision},{scale}))"),
-        ColumnType::Date
-        | ColumnType::Time(_)
-        | ColumnType::DateTime(_)
-        | ColumnType::Timestamp(_)
-        | ColumnType::Year
-        | ColumnType::Year2
+        // Two digits in print; the stored year is one of 1970 to 2069.
+        ColumnType::Year2 => format!("CONCAT(IF({name} + 0 < 70, '20', '19'), LPAD({name} + 0, 2, '0'))"),
+        ColumnType::Date | ColumnType::Time(_) | ColumnType::DateTime(_) | ColumnType::Timestamp(_) | ColumnType::Year
             if binary_protocol =>
         {
             format!("CAST({name} AS CHAR)")
