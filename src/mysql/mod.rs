@@ -7,10 +7,14 @@
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
+//! | [`tail`] | reads the binary log and says what each event means |
+//! | [`apply`] | folds row changes into batches and writes them in parallel |
+//! | [`tables`], [`touches`] | the tables that move; which of their keys have to be compared again |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
 //! | [`rows`] | row events of the binary log, decoded into cells |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
+pub mod apply;
 pub mod bookkeeping;
 pub mod cell;
 pub mod connect;
@@ -24,3 +28,6 @@ pub mod read;
 pub mod rows;
 pub mod sql;
 pub mod table;
+pub mod tables;
+pub mod tail;
+pub mod touches;

@@ -62,20 +62,6 @@ pub fn push_literal(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
     }
 }
 
-/// Appends a cell as something `column` can be compared with under the column's own collation.
-///
-/// Under `NAMES binary` a bare string literal is binary and would make the comparison one of bytes
-/// (and miss the index). The introducer gives the literal the column's charset, and the column's
-/// collation wins over a literal's by coercibility.
-pub fn push_comparable(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
-    if let (true, Some(charset), Cell::Bytes(_)) = (column.kind.is_text(), &column.charset, cell) {
-        out.push(b'_');
-        // A charset's name comes from the server's own catalog; anything else than its plain letters would end the introducer.
-        out.extend(charset.bytes().filter(|byte| byte.is_ascii_alphanumeric()));
-    }
-    push_literal(out, cell, column);
-}
-
 /// Appends `(a, b, c)` for the given cells.
 pub fn push_tuple<'a>(out: &mut Vec<u8>, cells: impl IntoIterator<Item = (&'a Cell, &'a Column)>) {
     out.push(b'(');

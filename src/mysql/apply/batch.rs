@@ -95,7 +95,9 @@ pub fn cascades(table: &MovedTable, change: &RowChange) -> bool {
     let Some(before) = &change.before else { return false };
     table.children.iter().any(|child| match &change.after {
         None => child.on_delete != ReferentialAction::Restrict,
-        Some(after) => child.on_update != ReferentialAction::Restrict && child.parent_columns.iter().any(|&column| before[column] != after[column]),
+        Some(after) => {
+            child.on_update != ReferentialAction::Restrict && child.parent_columns.iter().any(|&column| before[column] != after[column])
+        }
     })
 }
 
@@ -192,12 +194,20 @@ impl Batch {
         lanes.resize_with(count, Lane::default);
         for (id, operations) in std::mem::take(&mut self.keyed) {
             let table = tables.get(id);
-            let spread = if table.by_collation { Spread::Table } else if table.uniques.is_empty() && self.links.is_empty() { Spread::Key } else { Spread::Linked };
+            let spread = if table.by_collation {
+                Spread::Table
+            } else if table.uniques.is_empty() && self.links.is_empty() {
+                Spread::Key
+            } else {
+                Spread::Linked
+            };
             for (key, operation) in operations {
                 let lane = match spread {
                     Spread::Table => id % count,
                     Spread::Key => hash(&key) % count,
-                    Spread::Linked => self.links.group(&Node::Key(id, key.clone())).map_or_else(|| hash(&key) % count, |group| group % count),
+                    Spread::Linked => {
+                        self.links.group(&Node::Key(id, key.clone())).map_or_else(|| hash(&key) % count, |group| group % count)
+                    }
                 };
                 let entry = lanes[lane].keyed.entry(id).or_default();
                 match operation {

@@ -1,0 +1,5 @@
+//! Applying.
+
+pub mod batch;
+pub mod cascade;
+pub mod write;
