@@ -9,6 +9,7 @@
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tail`] | reads the binary log and says what each event means |
 //! | [`apply`] | folds row changes into batches and writes them in parallel |
+//! | [`shared`] | what the steps of one store share while they run |
 //! | [`tables`], [`touches`] | the tables that move; which of their keys have to be compared again |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
 //! | [`rows`] | row events of the binary log, decoded into cells |
@@ -26,6 +27,7 @@ pub mod range;
 pub mod range_gate;
 pub mod read;
 pub mod rows;
+pub mod shared;
 pub mod sql;
 pub mod table;
 pub mod tables;

@@ -71,18 +71,7 @@ fn level<'a>(
 ) -> Level<'a> {
     Box::pin(async move {
         for child in &tables.get(parent).children {
-            let (row, action) = match change {
-                ParentChange::Deleted(row) => (row, child.on_delete),
-                ParentChange::Rekeyed(before, after) => {
-                    let same = child.parent_columns.iter().all(|&column| before[column] == after[column]);
-                    (before, if same { ReferentialAction::Restrict } else { child.on_update })
-                }
-            };
-            let values: Vec<&Cell> = child.parent_columns.iter().map(|&column| &row[column]).collect();
-            // A NULL refers to nothing.
-            if action == ReferentialAction::Restrict || values.iter().any(|value| matches!(value, Cell::Null)) {
-                continue;
-            }
+            let Some((action, values)) = effect(child, change) else { continue };
             let rows = referring(session, tables.get(child.table), child, &values).await?;
             if rows.is_empty() {
                 continue;
@@ -93,7 +82,27 @@ fn level<'a>(
     })
 }
 
-async fn child_rows(
+/// What the parent's change does to children that refer to which values; `None` if nothing.
+#[must_use]
+pub fn effect(child: &Child, change: &ParentChange) -> Option<(ReferentialAction, Row)> {
+    let (row, action) = match change {
+        ParentChange::Deleted(row) => (row, child.on_delete),
+        ParentChange::Rekeyed(before, after) => {
+            let same = child.parent_columns.iter().all(|&column| before[column] == after[column]);
+            (before, if same { ReferentialAction::Restrict } else { child.on_update })
+        }
+    };
+    let values: Row = child.parent_columns.iter().map(|&column| row[column].clone()).collect();
+    // A NULL refers to nothing.
+    let none = action == ReferentialAction::Restrict || values.iter().any(|value| matches!(value, Cell::Null));
+    if none { None } else { Some((action, values)) }
+}
+
+/// Carries out on these child rows what the parent's change does to them, and to their own children.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn child_rows(
     session: &mut Session,
     tables: &Tables,
     child: &Child,
@@ -134,9 +143,11 @@ async fn child_rows(
 }
 
 /// The child's rows on the target that refer to the parent's values.
-async fn referring(session: &mut Session, table: &MovedTable, child: &Child, values: &[&Cell]) -> Result<Vec<Row>> {
-    let cells: Row = values.iter().map(|&cell| cell.clone()).collect();
-    let wanted = [Key::of(&cells, &(0..cells.len()).collect::<Vec<_>>())];
+///
+/// # Errors
+/// As the server gives them.
+pub async fn referring(session: &mut Session, table: &MovedTable, child: &Child, values: &[Cell]) -> Result<Vec<Row>> {
+    let wanted = [Key::of(values, &(0..values.len()).collect::<Vec<_>>())];
     let columns: Vec<usize> = (0..table.target.columns.len()).collect();
     let scope = Scope::Matching { columns: &child.columns, values: &wanted };
     let mut rows = read::stream(session, &table.target, &columns, &scope, Order::Any).await?;

@@ -100,7 +100,6 @@ async fn attempt(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, 
 
 async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, make_room: bool) -> Result<()> {
     bookkeeping::hold_lease(session, context.store, context.epoch).await?;
-    let version = session.version.clone();
     for (&id, changes) in &lane.keyed {
         let table = context.tables.get(id);
         let by_delete = !table.uniques.is_empty();
@@ -113,20 +112,23 @@ async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, mak
             make_room_for(session, table, &changes.upserts).await?;
         }
         let rows: Vec<&Row> = changes.upserts.iter().map(|(_, row)| row).collect();
-        upsert_rows(session, table, &rows, &version).await?;
+        upsert_rows(session, table, &rows).await?;
     }
-    for (&id, changes) in &lane.keyless {
-        let Some(through) = &changes.through else { continue };
-        // A transaction that was committed although its answer got lost is not applied again.
-        if context.keyless.get(&id).is_some_and(|done| done >= through) {
-            continue;
-        }
+    for (&id, events) in &lane.keyless {
         let table = context.tables.get(id);
-        for change in &changes.changes {
-            keyless_change(session, table, change).await?;
+        for event in events {
+            // A transaction that was committed although its answer got lost is not applied again.
+            if context.keyless.get(&id).is_some_and(|done| *done >= event.end) {
+                continue;
+            }
+            for change in &event.changes {
+                keyless_change(session, table, change).await?;
+            }
         }
-        let statement = bookkeeping::save_keyless(context.store, table.name(), through);
-        session.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        if let Some(last) = events.last() {
+            let statement = bookkeeping::save_keyless(context.store, table.name(), &last.end);
+            session.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        }
     }
     if let Some((applied, intent)) = context.positions {
         session.write(bookkeeping::save_positions(context.store, applied, intent).as_bytes(), "saving the applied position").await?;
@@ -167,10 +169,15 @@ async fn make_room_for(session: &mut Session, table: &MovedTable, upserts: &[(Ke
     Ok(())
 }
 
-async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row], version: &Version) -> Result<()> {
+/// Writes rows by key, as the module's comment says. With other unique indexes the keys must have been deleted before.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
+    let version = session.version.clone();
     let mut rest = rows;
     while !rest.is_empty() {
-        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), version);
+        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
         let what = format!("writing {taken} rows of `{}`", table.name());
         execute(session, &statement, &what, excused).await?;
         rest = &rest[taken..];
