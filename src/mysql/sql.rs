@@ -126,12 +126,13 @@ fn is_number(bytes: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// A FLOAT as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
+/// A FLOAT by the digits of the double it widens to: exact, and never above the largest FLOAT (whose
+/// own shortest form `3.4028235e38` is, and which servers clip with a warning).
 fn push_float(out: &mut Vec<u8>, value: f32) {
-    out.extend_from_slice(format!("{value:e}").as_bytes());
+    push_double(out, f64::from(value));
 }
 
-/// A DOUBLE, likewise.
+/// A DOUBLE as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
 fn push_double(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(format!("{value:e}").as_bytes());
 }
