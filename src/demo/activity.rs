@@ -18,8 +18,16 @@ use super::seed::SchoolSize;
 const FREED_KEPT: usize = 50;
 
 const NAMES: [&str; 6] = ["Renée Éluard", "Jürgen Groß", "Mrs £ Pound", "Mr € Euro", "O'Brien \\ Sons", "Ann\tLee"];
-const TEXTS: [&str; 8] =
-    ["words", "", "こんにちは、先生", "line\nbreak\r\n and tab\t", "back\\slash 'quote\" \0 nul", "ends with space ", "NULL", "ça coûte 5 €"];
+const TEXTS: [&str; 8] = [
+    "words",
+    "",
+    "こんにちは、先生",
+    "line\nbreak\r\n and tab\t",
+    "back\\slash 'quote\" \0 nul",
+    "ends with space ",
+    "NULL",
+    "ça coûte 5 €",
+];
 const DOUBLES: [f64; 7] = [-0.0, 0.0, 0.1, 1.0 / 3.0, 1.797_693_134_862_315_7e308, 5e-324, -123_456_789.123_456_79];
 const FLOATS: [f32; 5] = [-0.0, 0.1, 16_777_217.0, 3.402_823_5e38, -2.718_281_7];
 
@@ -181,7 +189,13 @@ impl Habits {
             ),
             Action::EnrolmentBegins => (
                 "INSERT INTO enrolments (course_id, student_id, progress, started_at, ended_on) VALUES (?, ?, ?, ?, ?)",
-                vec![course.into(), student.into(), 0.into(), "0000-00-00 00:00:00".into(), dice.pick(&["0000-00-00", "2013-06-00", "2014-07-01"]).into()],
+                vec![
+                    course.into(),
+                    student.into(),
+                    0.into(),
+                    "0000-00-00 00:00:00".into(),
+                    dice.pick(&["0000-00-00", "2013-06-00", "2014-07-01"]).into(),
+                ],
             ),
             Action::EnrolmentEnds => ("DELETE FROM enrolments WHERE student_id = ? ORDER BY course_id LIMIT 1", vec![student.into()]),
             Action::CourseProgresses => ("UPDATE enrolments SET progress = progress + 1 WHERE course_id = ?", vec![course.into()]),
@@ -194,7 +208,7 @@ impl Habits {
                     dice.pick(&["", "open,paid", "hidden", "open,paid,hidden,online"]).into(),
                     (if dice.one_in(4) { 0 } else { 1901 + dice.below(255) }).into(),
                     dice.below(128).into(),
-                    (if dice.one_in(4) { Value::NULL } else { dice.next().into() }),
+                    (if dice.one_in(4) { Value::NULL } else { dice.bits().into() }),
                     course.into(),
                 ],
             ),
@@ -217,26 +231,34 @@ impl Habits {
                 "INSERT INTO page_hits (path, agent, hits, hit_at) VALUES (?, ?, ?, NOW())",
                 vec![dice.pick(&["/", "/courses", "/日本"]).into(), text_or_null(dice, &["Lynx ©", ""]), dice.below(1 << 32).into()],
             ),
-            Action::PageCounted => ("UPDATE page_hits SET hits = hits ^ 1, hit_at = NOW() WHERE id = ?", vec![dice.id(size.page_hits).into()]),
+            Action::PageCounted => {
+                ("UPDATE page_hits SET hits = hits ^ 1, hit_at = NOW() WHERE id = ?", vec![dice.id(size.page_hits).into()])
+            }
             Action::PageForgotten => ("DELETE FROM page_hits WHERE id = ?", vec![dice.id(size.page_hits).into()]),
             Action::AuditWritten => (
                 "INSERT INTO audit_log (actor, action, detail, cost, at) VALUES (?, ?, NULL, ?, '2013-12-01 09:00:00'), (?, 'login', NULL, NULL, '2013-12-01 09:00:00')",
                 vec![dice.id(300).into(), dice.pick(&["login", "edit"]).into(), double(dice), dice.id(300).into()],
             ),
-            Action::AuditAmended => ("UPDATE audit_log SET detail = ?, cost = ? WHERE actor = ? LIMIT 1", vec![text_or_null(dice, &TEXTS), double(dice), dice.id(300).into()]),
+            Action::AuditAmended => (
+                "UPDATE audit_log SET detail = ?, cost = ? WHERE actor = ? LIMIT 1",
+                vec![text_or_null(dice, &TEXTS), double(dice), dice.id(300).into()],
+            ),
             Action::AuditForgotten => ("DELETE FROM audit_log WHERE actor = ? LIMIT 1", vec![dice.id(300).into()]),
-            Action::PostMoves => ("UPDATE posts SET forum_id = ?, body = ? WHERE id = ?", vec![dice.id(size.forums).into(), dice.pick(&TEXTS).into(), dice.id(size.posts).into()]),
+            Action::PostMoves => (
+                "UPDATE posts SET forum_id = ?, body = ? WHERE id = ?",
+                vec![dice.id(size.forums).into(), dice.pick(&TEXTS).into(), dice.id(size.posts).into()],
+            ),
             Action::PostRemoved => ("DELETE FROM posts WHERE id = ?", vec![dice.id(size.posts).into()]),
             Action::ForumCloses => ("DELETE FROM forums WHERE id = ?", vec![dice.id(size.forums).into()]),
             Action::DeviceAppears => (
                 "INSERT INTO devices (serial, student_id, label, offset_minutes) VALUES (?, ?, ?, ?)",
-                vec![dice.next().into(), student.into(), dice.pick(&TEXTS).into(), (-90).into()],
+                vec![dice.bits().into(), student.into(), dice.pick(&TEXTS).into(), (-90).into()],
             ),
             Action::DeviceChanges => (
                 "UPDATE devices SET serial = serial ^ ?, label = ? WHERE serial >= ? ORDER BY serial LIMIT 1",
-                vec![dice.below(1 << 20).into(), dice.pick(&TEXTS).into(), dice.next().into()],
+                vec![dice.below(1 << 20).into(), dice.pick(&TEXTS).into(), dice.bits().into()],
             ),
-            Action::DeviceVanishes => ("DELETE FROM devices WHERE serial >= ? ORDER BY serial LIMIT 1", vec![dice.next().into()]),
+            Action::DeviceVanishes => ("DELETE FROM devices WHERE serial >= ? ORDER BY serial LIMIT 1", vec![dice.bits().into()]),
             // Those of several statements, which `perform` has taken, and the last one.
             Action::StudentJoins
             | Action::StudentLeaves
@@ -359,8 +381,12 @@ impl Habits {
 
     async fn recase_setting(&self, action: Action, conn: &mut Conn, dice: &mut Dice) -> Result<u64, mysql_async::Error> {
         conn.query_drop("START TRANSACTION").await?;
-        let name: Option<String> =
-            conn.exec_first("SELECT name FROM settings WHERE name >= ? ORDER BY name LIMIT 1 FOR UPDATE", (dice.pick(&["f", "l", "m", "s", "日"]),)).await?;
+        let name: Option<String> = conn
+            .exec_first(
+                "SELECT name FROM settings WHERE name >= ? ORDER BY name LIMIT 1 FOR UPDATE",
+                (dice.pick(&["f", "l", "m", "s", "日"]),),
+            )
+            .await?;
         let Some(name) = name else { return commit(conn, 0).await };
         let recased = if name.chars().any(char::is_lowercase) { name.to_uppercase() } else { name.to_lowercase() };
         let touched = if action == Action::SettingRecased {

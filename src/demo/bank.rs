@@ -61,13 +61,18 @@ impl Teller {
 }
 
 /// Does one transfer on the server at `endpoint`.
-pub(super) async fn transfer(conn: &mut Conn, endpoint: &str, dice: &mut Dice, teller: &mut Teller, record: &Record) -> Result<(), BankError> {
+pub(super) async fn transfer(
+    conn: &mut Conn,
+    endpoint: &str,
+    dice: &mut Dice,
+    teller: &mut Teller,
+    record: &Record,
+) -> Result<(), BankError> {
     let transfer = teller.next(dice);
     let Transfer { reference, from_account, to_account, amount } = &transfer;
     conn.query_drop("START TRANSACTION").await?;
-    let locked: Vec<(u64, i64)> = conn
-        .exec("SELECT id, balance FROM accounts WHERE id IN (?, ?) ORDER BY id FOR UPDATE", (from_account, to_account))
-        .await?;
+    let locked: Vec<(u64, i64)> =
+        conn.exec("SELECT id, balance FROM accounts WHERE id IN (?, ?) ORDER BY id FOR UPDATE", (from_account, to_account)).await?;
     if locked.len() != 2 {
         record.setback("account-missing", format!("{endpoint} has not both accounts {from_account} and {to_account}"));
         return Ok(conn.query_drop("ROLLBACK").await?);

@@ -9,18 +9,22 @@
 //!
 //! | column | as |
 //! | --- | --- |
-//! | FLOAT, DOUBLE | the bits of the binary protocol: −0 is not 0 |
+//! | FLOAT, DOUBLE | the bits of the binary protocol; −0 equals 0, see below |
 //! | text and bytes | length and `HEX()` of what is stored |
 //! | ENUM, SET | number and text, so that a changed definition shows |
 //! | BIT | number |
 //! | numbers, dates | the server's text, in UTC, zero dates as they are |
+//!
+//! MariaDB stores −0 as 0, whatever it is given, and no server tells the two apart when it compares. So
+//! the sign of a zero is no difference of values; how many negative zeros each side holds is told
+//! table by table, for those who move between servers that both keep them.
 //!
 //! # Order and memory
 //!
 //! Rows come ordered by the left side's primary key: integers and ENUMs by number, everything else by
 //! bytes, never by a collation, which may differ between versions. The order is checked while
 //! reading. So a row of each side is in memory at a time. A table without a primary key (or with a
-//! float in it) is read whole, and its rows are counted: only rows without their like are kept.
+//! float in that) is read whole into memory, and each distinct row is counted on both sides.
 //!
 //! Both databases must stand still meanwhile.
 
@@ -55,7 +59,7 @@ pub enum CompareError {
         /// What was being read.
         what: String,
         /// What the server or the driver said.
-        source: mysql_async::Error,
+        source: Box<mysql_async::Error>,
     },
     /// Neither side has a table.
     #[error("neither side has a table in its database; there is nothing to compare")]
@@ -133,7 +137,7 @@ pub struct Difference {
 }
 
 /// One table's share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TableComparison {
     /// The table.
     pub table: String,
@@ -143,6 +147,10 @@ pub struct TableComparison {
     pub right_rows: u64,
     /// Rows that are on both sides and were compared column by column.
     pub rows_compared: u64,
+    /// How many FLOAT and DOUBLE values are −0 on the left.
+    pub left_negative_zeros: u64,
+    /// And on the right.
+    pub right_negative_zeros: u64,
     /// Differences found.
     pub differences: u64,
 }
@@ -191,7 +199,7 @@ pub async fn compare(left: &Side, right: &Side, keep: usize) -> Result<Compariso
     let mut comparison = Comparison { keep, ..Comparison::default() };
     for table in all {
         let before = comparison.difference_count;
-        let mut share = TableComparison { table: table.clone(), left_rows: 0, right_rows: 0, rows_compared: 0, differences: 0 };
+        let mut share = TableComparison { table: table.clone(), ..TableComparison::default() };
         if !right_tables.contains(table) {
             comparison.found(table, String::new(), DifferenceKind::TableMissing);
         } else if !left_tables.contains(table) {
@@ -223,8 +231,10 @@ async fn compare_table(
 ) -> Result<(), CompareError> {
     let (mut left, mut right) = tokio::try_join!(left.rows(layout), right.rows(layout))?;
     if layout.has_key() {
-        walk::side_by_side(layout, &mut left, &mut right, share, comparison).await
+        walk::side_by_side(layout, &mut left, &mut right, share, comparison).await?;
     } else {
-        walk::by_count(layout, &mut left, &mut right, share, comparison).await
+        walk::by_count(layout, &mut left, &mut right, share, comparison).await?;
     }
+    (share.left_negative_zeros, share.right_negative_zeros) = (left.negative_zeros, right.negative_zeros);
+    Ok(())
 }

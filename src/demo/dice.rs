@@ -15,12 +15,12 @@ impl Dice {
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut dice = Dice { state: seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95) };
-        dice.next();
+        dice.bits();
         dice
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,7 +30,7 @@ impl Dice {
 
     /// A number from 0 to `bound` − 1; 0 for a bound of 0. (The bias of a 64-bit remainder does not matter here.)
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.next() % bound }
+        if bound == 0 { 0 } else { self.bits() % bound }
     }
 
     /// A number from 1 to `last`: an id of a table with so many rows.
@@ -53,14 +53,14 @@ impl Dice {
 
     /// A number from 0 up to 1, with all 53 bits of a double's mantissa.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// So many random bytes: every byte value occurs.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
+            bytes.extend_from_slice(&self.bits().to_le_bytes());
         }
         bytes.truncate(length);
         bytes
@@ -75,7 +75,7 @@ mod tests {
     fn the_same_seed_gives_the_same_numbers_and_another_stream_others() {
         let draw = |seed, stream| {
             let mut dice = Dice::new(seed, stream);
-            [dice.next(), dice.next(), dice.next()]
+            [dice.bits(), dice.bits(), dice.bits()]
         };
         assert_eq!(draw(7, 1), draw(7, 1));
         assert_ne!(draw(7, 1), draw(7, 2));

@@ -97,8 +97,7 @@ impl Ledger {
     pub async fn open(path: &Path, conn: &mut Conn, database: &str) -> Result<Ledger, LedgerError> {
         let server = |source| LedgerError::Server { database: database.to_owned(), source };
         let (accounts, transfers) = (in_database(database, "accounts"), in_database(database, "transfers"));
-        let balances: Vec<(u64, i64)> =
-            conn.query(format!("SELECT id, balance FROM {accounts} ORDER BY id")).await.map_err(server)?;
+        let balances: Vec<(u64, i64)> = conn.query(format!("SELECT id, balance FROM {accounts} ORDER BY id")).await.map_err(server)?;
         let earlier: Option<u64> = conn
             .exec_first(format!("SELECT COUNT(*) FROM {transfers} WHERE reference LIKE ?"), (format!("{SEEDED_REFERENCE}%"),))
             .await

@@ -223,9 +223,7 @@ pub const TABLES: [SchoolTable; 14] = [
 pub async fn create(conn: &mut Conn, database: &str) -> Result<(), SchoolError> {
     let name = sql::identifier(database);
     let failed = |what: String| move |source| SchoolError::Create { what, source };
-    conn.query_drop(format!("CREATE DATABASE {name} DEFAULT CHARACTER SET utf8"))
-        .await
-        .map_err(failed(format!("database {name}")))?;
+    conn.query_drop(format!("CREATE DATABASE {name} DEFAULT CHARACTER SET utf8")).await.map_err(failed(format!("database {name}")))?;
     conn.query_drop(format!("USE {name}")).await.map_err(failed(format!("database {name}")))?;
     for table in &TABLES {
         let name = sql::identifier(table.name);

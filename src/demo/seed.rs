@@ -199,7 +199,9 @@ fn make(table: &str, rows: u64, size: &SchoolSize, mut dice: Dice, sender: &mpsc
     let mut piece = Vec::with_capacity(PIECE + 64 * 1024);
     for number in 0..rows {
         rows::push_row(&mut piece, table, number, size, &mut dice);
-        if piece.len() >= PIECE && sender.blocking_send(Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE + 64 * 1024)))).is_err() {
+        if piece.len() >= PIECE
+            && sender.blocking_send(Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE + 64 * 1024)))).is_err()
+        {
             return;
         }
     }

@@ -79,7 +79,13 @@ pub struct WriterOptions {
 
 impl WriterOptions {
     /// 4 bank writers with 250 transfers a second, 3 others with 100 changes a second.
-    pub fn new(route: impl Into<PathBuf>, user: impl Into<String>, password: SecretString, database: impl Into<String>, size: SchoolSize) -> Self {
+    pub fn new(
+        route: impl Into<PathBuf>,
+        user: impl Into<String>,
+        password: SecretString,
+        database: impl Into<String>,
+        size: SchoolSize,
+    ) -> Self {
         WriterOptions {
             route: route.into(),
             user: user.into(),

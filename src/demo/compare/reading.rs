@@ -155,7 +155,7 @@ impl Reader {
         let (address, database) = (side.endpoint.address(), side.database.clone());
         match side.endpoint.connect_as_reader().await {
             Ok(conn) => Ok(Reader { conn, address, database }),
-            Err(source) => Err(CompareError::Server { address, database, what: "connecting".to_owned(), source }),
+            Err(source) => Err(CompareError::Server { address, database, what: "connecting".to_owned(), source: Box::new(source) }),
         }
     }
 
@@ -200,16 +200,21 @@ impl Reader {
         let select = layout.select(&self.database);
         let Reader { conn, address, database } = self;
         match conn.exec_iter(select, ()).await {
-            Ok(result) => Ok(Rows { result, layout, address, database, last: None }),
+            Ok(result) => Ok(Rows { result, layout, address, database, last: None, negative_zeros: 0 }),
             Err(source) => {
                 let what = format!("table `{}`", layout.table);
-                Err(CompareError::Server { address: address.clone(), database: database.clone(), what, source })
+                Err(CompareError::Server { address: address.clone(), database: database.clone(), what, source: Box::new(source) })
             }
         }
     }
 
     fn failed(&self, what: &str, source: mysql_async::Error) -> CompareError {
-        CompareError::Server { address: self.address.clone(), database: self.database.clone(), what: what.to_owned(), source }
+        CompareError::Server {
+            address: self.address.clone(),
+            database: self.database.clone(),
+            what: what.to_owned(),
+            source: Box::new(source),
+        }
     }
 }
 
@@ -226,6 +231,8 @@ pub(super) struct Rows<'a> {
     address: &'a str,
     database: &'a str,
     last: Option<Vec<KeyPart>>,
+    /// How many values so far were −0, which are given as 0.
+    pub(super) negative_zeros: u64,
 }
 
 impl Rows<'_> {
@@ -235,10 +242,19 @@ impl Rows<'_> {
             address: self.address.to_owned(),
             database: self.database.to_owned(),
             what: format!("rows of table `{}`", self.layout.table),
-            source,
+            source: Box::new(source),
         })?;
         let Some(row) = row else { return Ok(None) };
-        let cells = self.cells(row.unwrap())?;
+        let mut cells = self.cells(row.unwrap())?;
+        for cell in &mut cells {
+            let unsigned = match cell {
+                Cell::Float(bits) if *bits == (-0.0f32).to_bits() => Cell::Float(0.0f32.to_bits()),
+                Cell::Double(bits) if *bits == (-0.0f64).to_bits() => Cell::Double(0.0f64.to_bits()),
+                _ => continue,
+            };
+            *cell = unsigned;
+            self.negative_zeros += 1;
+        }
         let key = self.layout.key.iter().map(|&index| self.key_part(index, &cells[index])).collect::<Result<Vec<_>, _>>()?;
         if self.layout.has_key() {
             if self.last.as_ref().is_some_and(|last| *last >= key) {
@@ -260,7 +276,9 @@ impl Rows<'_> {
                 (Reading::Bytes, Some(length), true) => match (length, values.next()) {
                     (Value::NULL, Some(Value::NULL)) => Cell::Null,
                     // HEX() gives NULL for what is larger than a packet: that must not pass for a match.
-                    (Value::Int(length), Some(Value::Bytes(digits))) if u64::try_from(length) == Ok(digits.len() as u64 / 2) => Cell::Hex(digits),
+                    (Value::Int(length), Some(Value::Bytes(digits))) if u64::try_from(length) == Ok(digits.len() as u64 / 2) => {
+                        Cell::Hex(digits)
+                    }
                     (Value::UInt(length), Some(Value::Bytes(digits))) if length == digits.len() as u64 / 2 => Cell::Hex(digits),
                     (length, _) => return Err(self.unknown(&column.name, format!("length {length:?} without as many bytes"))),
                 },

@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_transfer_without_an_outcome_is_in_doubt() {
-        let text = format!("{START}begun\ta\t1\t2\t5\tone:1\t10\nbegun\tb\t1\t2\t5\tone:1\t11\nkept\ta\t12\nbegun\tc\t2\t1\t1\ttwo:2\t20\nkept\tc\t30\n");
+        let text = format!(
+            "{START}begun\ta\t1\t2\t5\tone:1\t10\nbegun\tb\t1\t2\t5\tone:1\t11\nkept\ta\t12\nbegun\tc\t2\t1\t1\ttwo:2\t20\nkept\tc\t30\n"
+        );
         let reading = LedgerReading::parse(&text).unwrap();
         assert_eq!((reading.count(Outcome::Kept), reading.count(Outcome::InDoubt)), (2, 1));
         assert_eq!(reading.gap_between_servers(), Some(18));
@@ -152,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_line_cut_short_by_a_kill_was_never_written() {
-        for text in [format!("{START}begun\ta\t1\t2\t5\tone:1\t10\nkept\ta\t1"), format!("{START}begun\ta\t1\t2\t5\tone:1\t10\nkept\nreopened\n")] {
+        for text in
+            [format!("{START}begun\ta\t1\t2\t5\tone:1\t10\nkept\ta\t1"), format!("{START}begun\ta\t1\t2\t5\tone:1\t10\nkept\nreopened\n")]
+        {
             let reading = LedgerReading::parse(&text).unwrap();
             assert_eq!(reading.count(Outcome::InDoubt), 1, "{text}");
         }

@@ -47,7 +47,9 @@ impl LedgerVerdict {
     /// Whether every promise was kept. Transfers in doubt may be there or not.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let Self { lost, doubled, altered, refused_present, foreign, earlier_missing_or_extra, wrong_balances, sum_before, sum_after, .. } = self;
+        let Self {
+            lost, doubled, altered, refused_present, foreign, earlier_missing_or_extra, wrong_balances, sum_before, sum_after, ..
+        } = self;
         [lost, doubled, altered, refused_present, foreign, earlier_missing_or_extra, wrong_balances].into_iter().all(|count| *count == 0)
             && sum_before == sum_after
     }

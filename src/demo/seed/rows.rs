@@ -9,8 +9,16 @@ use super::{OPENING_BALANCE, SEEDED_REFERENCE, SchoolSize};
 use crate::mysql::sql;
 
 /// latin1 names, as stored: é, £, € and ß are one byte each.
-const LATIN1_NAMES: [&[u8]; 8] =
-    [b"Ann Lee", b"Ren\xe9e \xc9luard", b"J\xfcrgen Gro\xdf", b"Mrs \xa3 Pound", b"Mr \x80 Euro", b"O'Brien \\ Sons", b"Bj\xf6rk", b" spaces  "];
+const LATIN1_NAMES: [&[u8]; 8] = [
+    b"Ann Lee",
+    b"Ren\xe9e \xc9luard",
+    b"J\xfcrgen Gro\xdf",
+    b"Mrs \xa3 Pound",
+    b"Mr \x80 Euro",
+    b"O'Brien \\ Sons",
+    b"Bj\xf6rk",
+    b" spaces  ",
+];
 
 /// utf8 text: Japanese, accents, what looks like an escape, and what ends lines and fields.
 const UTF8_TEXTS: [&str; 10] = [
@@ -27,10 +35,20 @@ const UTF8_TEXTS: [&str; 10] = [
 ];
 
 /// Doubles that need all their digits, or have an unusual sign or exponent.
-const DOUBLES: [f64; 9] =
-    [0.1, -0.0, 1.0 / 3.0, 1.797_693_134_862_315_7e308, 2.225_073_858_507_201_4e-308, 5e-324, 9_007_199_254_740_993.0, -1e-7, 123_456_789.123_456_79];
+const DOUBLES: [f64; 9] = [
+    0.1,
+    -0.0,
+    1.0 / 3.0,
+    1.797_693_134_862_315_7e308,
+    2.225_073_858_507_201_4e-308,
+    5e-324,
+    9_007_199_254_740_993.0,
+    -1e-7,
+    123_456_789.123_456_79,
+];
 
-/// Floats likewise.
+/// Floats likewise, the largest included. They are written as doubles: the shortest text of the
+/// largest float, 3.4028235e38, is a little more than it, and the server would clip it with a warning.
 const FLOATS: [f32; 6] = [0.1, -0.0, 16_777_217.0, 3.402_823_5e38, 1.175_494_4e-38, -2.718_281_7];
 
 /// The columns of the load, and what is computed from them: BIT columns take bytes, not digits,
@@ -85,14 +103,15 @@ pub(super) fn push_row(out: &mut Vec<u8>, table: &str, number: u64, size: &Schoo
         "courses" => line
             .number(id)
             .text(&format!("Course {id} {}", dice.pick(&UTF8_TEXTS)))
-            .maybe(dice, 6, |line, dice| line.number(format!("{:e}", FLOATS[dice.below(FLOATS.len() as u64) as usize])))
+            .maybe(dice, 6, |line, dice| line.number(format!("{:e}", f64::from(FLOATS[dice.below(FLOATS.len() as u64) as usize]))))
             .double(dice)
             .number(format!("{}.{:04}", dice.below(10_000), dice.below(10_000)))
             .text(dice.pick(&["beginner", "middle", "advanced", ""]))
             .text(dice.pick(&["", "open", "open,paid", "paid,hidden,online", "open,paid,hidden,online"]))
-            .number(if dice.one_in(5) { 0 } else { 1901 + dice.below(255) })
+            // As text, 0 is the year 2000; only 0000 is the zero year.
+            .number(if dice.one_in(5) { "0000".to_owned() } else { (1901 + dice.below(255)).to_string() })
             .number(dice.below(128))
-            .maybe(dice, 4, |line, dice| line.number(dice.next()))
+            .maybe(dice, 4, |line, dice| line.number(dice.bits()))
             .maybe(dice, 4, |line, dice| line.text(dice.pick(&["00:45:00", "-01:30:00", "838:59:59", "-838:59:59", "12:00:01"])))
             .number(dice.below(2)),
         "enrolments" => {
@@ -120,7 +139,9 @@ pub(super) fn push_row(out: &mut Vec<u8>, table: &str, number: u64, size: &Schoo
             .number(number % size.students + 1)
             .number(dice.id(size.courses))
             .number(number / size.students + 1)
-            .maybe(dice, 7, |line, dice| line.number(format!("{}{}.{:02}", if dice.one_in(9) { "-" } else { "" }, dice.below(999), dice.below(100))))
+            .maybe(dice, 7, |line, dice| {
+                line.number(format!("{}{}.{:02}", if dice.one_in(9) { "-" } else { "" }, dice.below(999), dice.below(100)))
+            })
             .number(format!("{}.{:015}", dice.below(1_000_000_000_000_000), dice.below(1_000_000_000_000_000)))
             .maybe(dice, 2, |line, dice| line.text(dice.pick(&UTF8_TEXTS))),
         "page_hits" => line
@@ -150,9 +171,11 @@ pub(super) fn push_row(out: &mut Vec<u8>, table: &str, number: u64, size: &Schoo
                 .bytes(dice.pick(&[b"photo.jpg".as_slice(), b"r\xe9sum\xe9.doc", b"a b.txt"]))
                 .bytes(&dice.bytes(length))
         }
-        "settings" => line
-            .text(&format!("{}.{id}", dice.pick(&["site.Title", "MAIL.host", "forum.café", "日本.設定"])))
-            .maybe(dice, 4, |line, dice| line.text(dice.pick(&UTF8_TEXTS))),
+        "settings" => line.text(&format!("{}.{id}", dice.pick(&["site.Title", "MAIL.host", "forum.café", "日本.設定"]))).maybe(
+            dice,
+            4,
+            |line, dice| line.text(dice.pick(&UTF8_TEXTS)),
+        ),
         _ => line
             .number(device_serial(number))
             .maybe(dice, 4, |line, dice| line.number(dice.id(size.students)))
@@ -206,7 +229,7 @@ impl Line<'_> {
     }
 
     /// NULL once in `times`, else a value.
-    fn maybe(&mut self, dice: &mut Dice, times: u64, value: impl FnOnce(&mut Self, &mut Dice) -> &mut Self) -> &mut Self {
+    fn maybe(&mut self, dice: &mut Dice, times: u64, value: impl for<'s> FnOnce(&'s mut Self, &mut Dice) -> &'s mut Self) -> &mut Self {
         if dice.one_in(times) { self.null() } else { value(self, dice) }
     }
 
@@ -221,8 +244,15 @@ impl Line<'_> {
     }
 
     fn datetime(&mut self, dice: &mut Dice) -> &mut Self {
-        let text =
-            format!("20{:02}-{:02}-{:02} {:02}:{:02}:{:02}", dice.below(14), dice.id(12), dice.id(28), dice.below(24), dice.below(60), dice.below(60));
+        let text = format!(
+            "20{:02}-{:02}-{:02} {:02}:{:02}:{:02}",
+            dice.below(14),
+            dice.id(12),
+            dice.id(28),
+            dice.below(24),
+            dice.below(60),
+            dice.below(60)
+        );
         self.text(&text)
     }
 
