@@ -8,6 +8,7 @@ mod real;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dbmove::demo::Endpoint;
@@ -21,6 +22,9 @@ use dbmove::local::{Account, DEFAULT_PASSWORD, LocalServer, ServerKind, ServerOp
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use real::{connect, skipped};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 fn endpoint(server: &LocalServer, account: Account) -> Endpoint {
     let password = if account == Account::Root { "" } else { DEFAULT_PASSWORD };
@@ -111,6 +115,10 @@ async fn the_usual_school_is_seeded_in_seconds_and_holds_its_traps() {
     let doubles: Option<u64> =
         conn.query_first("SELECT COUNT(*) c FROM audit_log GROUP BY actor, action, detail, cost, at HAVING c > 1 LIMIT 1").await.unwrap();
     assert!(doubles.is_some(), "the keyless table has no equal rows");
+    let (began, school) = (Instant::now(), side(&server, "school"));
+    let found = compare(&school, &school, 1).await.unwrap();
+    assert!(found.is_equal() && found.rows_compared == size.total(), "{found:?}");
+    eprintln!("compared with itself in {:?}", began.elapsed());
 }
 
 /// Users write, stop; the ledger holds; each broken promise is then seen.
@@ -242,6 +250,72 @@ async fn users_live_through_a_fence_killed_sessions_and_a_killed_server() {
     assert!(verdict.is_clean(), "{verdict:?}");
     let reading = LedgerReading::read(&book).unwrap();
     assert_eq!(verdict.in_doubt_present + verdict.in_doubt_absent, reading.count(Outcome::InDoubt));
+}
+
+/// Passes bytes between users and the server, and now and then loses the answer to a COMMIT, or the COMMIT itself.
+async fn lossy(listener: TcpListener, to: (String, u16)) {
+    let commits = Arc::new(AtomicU64::new(0));
+    let mut lines = JoinSet::new();
+    loop {
+        let (mut user, _) = listener.accept().await.unwrap();
+        let (to, commits) = (to.clone(), Arc::clone(&commits));
+        lines.spawn(async move {
+            let mut server = TcpStream::connect(to).await.unwrap();
+            let (mut question, mut answer) = (vec![0; 65536], vec![0; 65536]);
+            loop {
+                tokio::select! {
+                    asked = user.read(&mut question) => {
+                        let Ok(length @ 1..) = asked else { return };
+                        let number = if question[..length].ends_with(b"COMMIT") { commits.fetch_add(1, Ordering::SeqCst) } else { 0 };
+                        if number % 40 == 20 {
+                            return; // The COMMIT never arrives.
+                        }
+                        if server.write_all(&question[..length]).await.is_err() {
+                            return;
+                        }
+                        if number % 40 == 39 {
+                            let _ = server.read(&mut answer).await;
+                            return; // It does, and its answer never comes back.
+                        }
+                    }
+                    said = server.read(&mut answer) => {
+                        let Ok(length @ 1..) = said else { return };
+                        if user.write_all(&answer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_in_doubt_and_nothing_else() {
+    if skipped("a_commit_whose_answer_is_lost_is_in_doubt_and_nothing_else", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (server, mut conn, size) = school(ServerKind::Mysql55, &directory.path().join("server"), 0.01).await;
+    let (route, book) = (directory.path().join("route"), directory.path().join("ledger"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    std::fs::write(&route, format!("{}\n", listener.local_addr().unwrap())).unwrap();
+    let mut line = JoinSet::new();
+    line.spawn(lossy(listener, (server.host().to_owned(), server.port())));
+
+    let ledger = Arc::new(Ledger::open(&book, &mut conn, "school").await.unwrap());
+    let mut only_bank = options(&route, &size);
+    only_bank.school_writers = 0;
+    let writers = Writers::start(only_bank, ledger).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let counts = writers.stop().await.unwrap();
+    let verdict = check(&book, &mut conn, "school").await.unwrap();
+    eprintln!("{verdict:?} {:?}", counts.setbacks);
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!(verdict.acknowledged, counts.transfers_acknowledged);
+    assert!(verdict.in_doubt_present > 0 && verdict.in_doubt_absent > 0, "{verdict:?}");
+    assert_eq!(verdict.in_doubt_present + verdict.in_doubt_absent, counts.transfers_in_doubt());
+    only_expected(&counts, &["connection", "1205", "1213"]);
 }
 
 /// The only difference found, or a panic with all of them.

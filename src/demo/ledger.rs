@@ -95,15 +95,9 @@ impl Ledger {
     /// # Errors
     /// If the file can't be written or the accounts can't be read.
     pub async fn open(path: &Path, conn: &mut Conn, database: &str) -> Result<Ledger, LedgerError> {
-        let server = |source| LedgerError::Server { database: database.to_owned(), source };
-        let (accounts, transfers) = (in_database(database, "accounts"), in_database(database, "transfers"));
-        let balances: Vec<(u64, i64)> = conn.query(format!("SELECT id, balance FROM {accounts} ORDER BY id")).await.map_err(server)?;
-        let earlier: Option<u64> = conn
-            .exec_first(format!("SELECT COUNT(*) FROM {transfers} WHERE reference LIKE ?"), (format!("{SEEDED_REFERENCE}%"),))
-            .await
-            .map_err(server)?;
-        let mut text = format!("{HEADER}\nearlier\t{}\n", earlier.unwrap_or(0));
-        for (id, balance) in balances {
+        let Bank { balances, earlier, .. } = Bank::read(conn, database).await?;
+        let mut text = format!("{HEADER}\nearlier\t{earlier}\n");
+        for (id, balance) in std::collections::BTreeMap::from_iter(balances) {
             text.push_str(&format!("balance\t{id}\t{balance}\n"));
         }
         text.push_str("opened\n");
@@ -174,8 +168,39 @@ impl Ledger {
     }
 }
 
-fn in_database(database: &str, table: &str) -> String {
-    format!("{}.{}", sql::identifier(database), sql::identifier(table))
+/// The bank as a server has it, at one moment.
+struct Bank {
+    balances: HashMap<u64, i64>,
+    /// How many seeded transfers there are.
+    earlier: u64,
+    /// All other transfers.
+    live: Vec<Transfer>,
+}
+
+impl Bank {
+    /// Reads it in one snapshot: a COMMIT that arrives meanwhile is seen in both tables or in none.
+    async fn read(conn: &mut Conn, database: &str) -> Result<Self, LedgerError> {
+        let table = |name| format!("{}.{}", sql::identifier(database), sql::identifier(name));
+        let (accounts, transfers) = (table("accounts"), table("transfers"));
+        let seeded = format!("{SEEDED_REFERENCE}%");
+        let read = async {
+            conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+            conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+            let balances: Vec<(u64, i64)> = conn.query(format!("SELECT id, balance FROM {accounts}")).await?;
+            let earlier: Option<u64> =
+                conn.exec_first(format!("SELECT COUNT(*) FROM {transfers} WHERE reference LIKE ?"), (&seeded,)).await?;
+            let live = conn
+                .exec_map(
+                    format!("SELECT reference, from_account, to_account, amount FROM {transfers} WHERE reference NOT LIKE ?"),
+                    (&seeded,),
+                    |(reference, from_account, to_account, amount)| Transfer { reference, from_account, to_account, amount },
+                )
+                .await?;
+            conn.query_drop("COMMIT").await?;
+            Ok(Bank { balances: balances.into_iter().collect(), earlier: earlier.unwrap_or(0), live })
+        };
+        read.await.map_err(|source| LedgerError::Server { database: database.to_owned(), source })
+    }
 }
 
 /// Microseconds since 1970.

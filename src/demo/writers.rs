@@ -21,30 +21,29 @@
 //! [`Writers::stop`] lets every writer finish what it is doing; dropping [`Writers`] aborts them where they
 //! stand, as a crash would: transfers begun then stay in doubt in the ledger.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use secrecy::SecretString;
-use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::Endpoint;
 use super::activity::{Action, Habits};
 use super::bank::{self, BankError, Teller};
 use super::dice::Dice;
 use super::ledger::{Ledger, LedgerError};
 use super::seed::SchoolSize;
-use crate::mysql::sql;
 
-/// A connection is replaced after so many uses.
-const USES_PER_CONNECTION: u32 = 400;
+mod record;
+mod session;
+
+pub(super) use record::Record;
+pub use record::{Setback, WriterCounts};
+use session::{Session, read_route};
+
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 /// No user waits longer than this for a connection, or for one thing to be done.
@@ -98,44 +97,6 @@ impl WriterOptions {
             changes_per_second: 100.0,
             seed: 2011,
         }
-    }
-}
-
-/// What went wrong for a writer, and how often.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Setback {
-    /// How often.
-    pub times: u64,
-    /// What was said the last time.
-    pub last: String,
-}
-
-/// What the writers did so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct WriterCounts {
-    /// Transfers whose COMMIT was sent.
-    pub transfers_begun: u64,
-    /// Of those: answered OK.
-    pub transfers_acknowledged: u64,
-    /// Of those: answered with a rollback.
-    pub transfers_refused: u64,
-    /// Transfers given up before COMMIT because there was not enough money.
-    pub transfers_declined: u64,
-    /// Changes that changed at least a row, by name ([`Action::name`]).
-    pub changes: BTreeMap<&'static str, u64>,
-    /// Connections opened.
-    pub connections: u64,
-    /// What went wrong, by cause: a server error's number, `connection`, `timeout`, `route` or `account-missing`.
-    pub setbacks: BTreeMap<String, Setback>,
-    /// The longest time a writer went without success, in milliseconds.
-    pub longest_stall_ms: u64,
-}
-
-impl WriterCounts {
-    /// Begun transfers whose outcome is not known (those under way included, while writers run).
-    #[must_use]
-    pub fn transfers_in_doubt(&self) -> u64 {
-        self.transfers_begun.saturating_sub(self.transfers_acknowledged + self.transfers_refused)
     }
 }
 
@@ -227,49 +188,7 @@ impl Writers {
 }
 
 fn pace(per_second: f64, writers: usize) -> Duration {
-    Duration::from_secs_f64(writers as f64 / per_second.max(0.001))
-}
-
-/// Counters of all writers together.
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) begun: AtomicU64,
-    pub(super) acknowledged: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) declined: AtomicU64,
-    connections: AtomicU64,
-    longest_stall_ms: AtomicU64,
-    changes: Mutex<BTreeMap<&'static str, u64>>,
-    setbacks: Mutex<BTreeMap<String, Setback>>,
-}
-
-impl Record {
-    fn counts(&self) -> WriterCounts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-        // Outcomes are read before beginnings, so that there are never more of them.
-        let (acknowledged, refused) = (read(&self.acknowledged), read(&self.refused));
-        WriterCounts {
-            transfers_begun: read(&self.begun),
-            transfers_acknowledged: acknowledged,
-            transfers_refused: refused,
-            transfers_declined: read(&self.declined),
-            changes: self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            connections: read(&self.connections),
-            setbacks: self.setbacks.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            longest_stall_ms: read(&self.longest_stall_ms),
-        }
-    }
-
-    fn changed(&self, action: Action) {
-        *self.changes.lock().unwrap_or_else(PoisonError::into_inner).entry(action.name()).or_default() += 1;
-    }
-
-    pub(super) fn setback(&self, cause: impl Into<String>, message: impl ToString) {
-        let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
-        let setback = setbacks.entry(cause.into()).or_default();
-        setback.times += 1;
-        setback.last = message.to_string();
-    }
+    Duration::from_secs_f64((writers as f64 / per_second.max(0.001)).max(1e-6))
 }
 
 enum Work {
@@ -353,89 +272,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// A writer's connection.
-struct Session {
-    route: PathBuf,
-    user: String,
-    password: SecretString,
-    use_database: String,
-    record: Arc<Record>,
-    conn: Option<Conn>,
-    endpoint: String,
-    uses: u32,
-}
-
-impl Session {
-    fn new(options: &WriterOptions, record: Arc<Record>) -> Self {
-        Session {
-            route: options.route.clone(),
-            user: options.user.clone(),
-            password: options.password.clone(),
-            use_database: format!("USE {}", sql::identifier(&options.database)),
-            record,
-            conn: None,
-            endpoint: String::new(),
-            uses: 0,
-        }
-    }
-
-    /// The connection and the `host:port` it goes to; opened along the route if there is none.
-    async fn connection(&mut self) -> Result<(&mut Conn, &str), mysql_async::Error> {
-        if self.uses >= USES_PER_CONNECTION {
-            self.close().await;
-        }
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.connect().await?,
-        };
-        self.uses += 1;
-        Ok((self.conn.insert(conn), &self.endpoint))
-    }
-
-    async fn connect(&mut self) -> Result<Conn, mysql_async::Error> {
-        let (host, port) = match read_route(&self.route).await {
-            Ok(route) => route,
-            Err(what) => {
-                self.record.setback("route", &what);
-                return Err(mysql_async::Error::Other(what.into()));
-            }
-        };
-        let endpoint = Endpoint { host, port, user: self.user.clone(), password: self.password.clone() };
-        let mut conn = endpoint.connect_as_site().await?;
-        conn.query_drop(&self.use_database).await?;
-        self.record.connections.fetch_add(1, Ordering::AcqRel);
-        self.endpoint = endpoint.address();
-        self.uses = 0;
-        Ok(conn)
-    }
-
-    /// Whether the transaction could be rolled back and the connection used on.
-    async fn roll_back(&mut self) -> bool {
-        match &mut self.conn {
-            Some(conn) => matches!(tokio::time::timeout(PATIENCE, conn.query_drop("ROLLBACK")).await, Ok(Ok(()))),
-            None => false,
-        }
-    }
-
-    fn drop_connection(&mut self) {
-        self.conn = None;
-    }
-
-    async fn close(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            // The server closes it too; a goodbye that fails changes nothing.
-            let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
-        }
-    }
-}
-
-/// Reads a route file: host and port.
-async fn read_route(path: &Path) -> Result<(String, u16), String> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
-    let line = text.trim();
-    let (host, port) = line.rsplit_once(':').ok_or_else(|| format!("`{line}` is not `host:port`"))?;
-    let port = port.parse().map_err(|_| format!("`{port}` is not a port"))?;
-    Ok((host.to_owned(), port))
 }

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use serde::Serialize;
 
-use super::{LedgerError, LedgerReading, Outcome, SEEDED_REFERENCE, Transfer, expected_balances, in_database};
+use super::{Bank, LedgerError, LedgerReading, Outcome, Transfer, expected_balances};
 
 /// How many findings are told in words.
 const NOTES_KEPT: usize = 20;
@@ -61,29 +60,15 @@ impl LedgerVerdict {
     }
 }
 
-/// Holds the server behind `conn` against the ledger in the file. Nobody may be writing to the bank meanwhile.
+/// Holds the server behind `conn` against the ledger in the file. The ledger is read first: transfers begun
+/// after that would be taken for foreign, so the bank's writers must have ended.
 ///
 /// # Errors
 /// If the ledger or the server can't be read.
 pub async fn check(ledger: &Path, conn: &mut Conn, database: &str) -> Result<LedgerVerdict, LedgerError> {
     let reading = LedgerReading::read(ledger)?;
-    let server = |source| LedgerError::Server { database: database.to_owned(), source };
-    let (accounts, transfers) = (in_database(database, "accounts"), in_database(database, "transfers"));
-    let balances: HashMap<u64, i64> =
-        conn.query(format!("SELECT id, balance FROM {accounts}")).await.map_err(server)?.into_iter().collect();
-    let earlier: Option<u64> = conn
-        .exec_first(format!("SELECT COUNT(*) FROM {transfers} WHERE reference LIKE ?"), (format!("{SEEDED_REFERENCE}%"),))
-        .await
-        .map_err(server)?;
-    let present: Vec<Transfer> = conn
-        .exec_map(
-            format!("SELECT reference, from_account, to_account, amount FROM {transfers} WHERE reference NOT LIKE ?"),
-            (format!("{SEEDED_REFERENCE}%"),),
-            |(reference, from_account, to_account, amount)| Transfer { reference, from_account, to_account, amount },
-        )
-        .await
-        .map_err(server)?;
-    Ok(judge(&reading, &balances, earlier.unwrap_or(0), present))
+    let Bank { balances, earlier, live } = Bank::read(conn, database).await?;
+    Ok(judge(&reading, &balances, earlier, live))
 }
 
 fn judge(reading: &LedgerReading, balances: &HashMap<u64, i64>, earlier: u64, present: Vec<Transfer>) -> LedgerVerdict {
