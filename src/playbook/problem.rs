@@ -20,7 +20,7 @@ pub const LARGEST_PLAYBOOK: u64 = 1 << 20;
 const LONGEST_SHOWN_LINE: usize = 400;
 
 /// The kind of a mistake: stable, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mistake {
@@ -76,6 +76,37 @@ pub enum Mistake {
     NothingToDo,
 }
 
+impl Mistake {
+    /// All kinds.
+    pub const ALL: [Mistake; 25] = [
+        Mistake::Syntax,
+        Mistake::DuplicateKey,
+        Mistake::UnknownField,
+        Mistake::MissingField,
+        Mistake::WrongType,
+        Mistake::InvalidValue,
+        Mistake::InvalidName,
+        Mistake::InvalidQuantity,
+        Mistake::InvalidPattern,
+        Mistake::InvalidAddress,
+        Mistake::LiteralSecret,
+        Mistake::InvalidReference,
+        Mistake::UnreachableStep,
+        Mistake::DuplicateStep,
+        Mistake::UnknownStep,
+        Mistake::WrongStage,
+        Mistake::UnknownStore,
+        Mistake::MissingStore,
+        Mistake::WrongStore,
+        Mistake::InvalidArgument,
+        Mistake::UnknownNeed,
+        Mistake::NeedsCycle,
+        Mistake::MissingPredecessor,
+        Mistake::PointOfNoReturn,
+        Mistake::NothingToDo,
+    ];
+}
+
 /// One mistake in a playbook.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -89,13 +120,25 @@ pub struct Problem {
 impl Problem {
     /// A mistake at the bytes `span` of the file. `message` names the object; `label` is put under it.
     pub(crate) fn new(mistake: Mistake, span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Problem { mistake, message: message.into(), label: label.into(), help: None, span }
+        Problem { mistake, message: printable(&message.into()), label: printable(&label.into()), help: None, span }
     }
     /// Adds what to do.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(printable(&help.into()));
         self
     }
+}
+
+/// Longer messages are cut (in characters): a name in a playbook may be as long as the file.
+const LONGEST_MESSAGE: usize = 600;
+
+/// A text that is safe on a terminal: names from a file may hold escape sequences.
+fn printable(text: &str) -> String {
+    let mut safe: String = text.chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST_MESSAGE).is_some() {
+        safe.push('…');
+    }
+    safe
 }
 
 /// One mistake with its place in the file, as shown and as given to programs.
@@ -314,30 +357,30 @@ fn star(bytes: &mut [u8]) {
     }
 }
 
+/// How the names of fields that hold secrets begin, misspelt ones included.
+const SECRET_FIELDS: [&str; 3] = ["passw", "pwd", "secret"];
+
 /// Stars what follows `password:`; true if the value may go on in the lines below.
 fn mask_passwords(line: &str, masked: &mut [u8]) -> bool {
     let lower = line.to_ascii_lowercase();
     let mut from = 0;
-    let mut goes_on = false;
-    while let Some(found) = lower[from..].find("password") {
-        let after_word = from + found + "password".len();
-        from = after_word;
-        let rest = line[after_word..].trim_start_matches(['"', '\'', ' ', '\t']);
+    while let Some(found) = SECRET_FIELDS.iter().filter_map(|name| lower[from..].find(name)).min() {
+        let rest = lower[from + found..].trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-'));
+        from = line.len() - rest.len();
+        let rest = line[from..].trim_start_matches(['"', '\'', ' ', '\t']);
         let Some(value) = rest.strip_prefix([':', '=']) else { continue };
         let value = value.trim_start_matches([' ', '\t']);
         let inner = value.trim_start_matches(['"', '\'']);
-        if inner.starts_with("${")
-            && inner.find('}').is_some_and(|end| inner[end + 1..].trim_start_matches(['"', '\'', ' ', ',', '}', '\r', '\n']).is_empty())
-        {
+        let closing = ['"', '\'', ' ', ',', '}', '\r', '\n'];
+        if inner.starts_with("${") && inner.find('}').is_some_and(|end| inner[end + 1..].trim_start_matches(closing).is_empty()) {
             continue;
         }
         let begin = line.len() - value.len();
         let end = line.trim_end().len().max(begin);
         star(&mut masked[begin..end]);
-        goes_on = !value.starts_with("${");
-        break;
+        return !value.starts_with("${");
     }
-    goes_on
+    false
 }
 
 /// Stars `secret` in `://user:secret@host`.
@@ -345,16 +388,33 @@ fn mask_urls(line: &str, masked: &mut [u8]) {
     let mut from = 0;
     while let Some(found) = line[from..].find("://") {
         let begin = from + found + 3;
-        let end = line[begin..].find([' ', '"', '\'', '\n', ',']).map_or(line.len(), |at| begin + at);
+        let mut end = line[begin..].find([' ', '"', '\'', '\n']).map_or(line.len(), |at| begin + at);
+        if !line[begin..end].contains('@') {
+            // A blank or quote in the secret itself.
+            end = line[begin..].find('@').map_or(end, |at| begin + at + 1);
+        }
         from = end;
         let authority = &line[begin..end];
-        if let (Some(at), Some(colon)) = (authority.rfind('@'), authority.find(':'))
+        if let (Some(at), Some(colon)) = (authority.rfind('@'), colon_outside_references(authority))
             && colon < at
-            && !authority[..colon].contains("${")
         {
             star(&mut masked[begin + colon + 1..begin + at]);
         }
     }
+}
+
+/// Where the first `:` is that stands in no `${…}`.
+fn colon_outside_references(text: &str) -> Option<usize> {
+    let mut inside = false;
+    for (offset, c) in text.char_indices() {
+        match c {
+            '$' if text[offset..].starts_with("${") => inside = true,
+            '}' => inside = false,
+            ':' if !inside => return Some(offset),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -365,11 +425,15 @@ mod tests {
     fn masks_written_passwords_and_keeps_offsets() {
         for (text, shown) in [
             ("password: hunter2\nx: 1\n", "password: *******\nx: 1\n"),
-            ("  password: \"hunter2\" # no\n", "  password: ***************\n"),
+            ("  password: \"hunter2\" # no\n", "  password: **************\n"),
             ("{ url: u, password: 'é' }\n", "{ url: u, password: ******\n"),
             ("password: |\n  hunter2\n\nnext: 1\n", "password: *\n*********\n\nnext: 1\n"),
             ("url: mysql://me:hunter2@db/\n", "url: mysql://me:*******@db/\n"),
             ("url: mysql://me:a@b:c@db/\n", "url: mysql://me:*****@db/\n"),
+            ("url: mysql://${env:ME}:hunter2@db/\n", "url: mysql://${env:ME}:*******@db/\n"),
+            ("url: mysql://me:a, b\"c@db/\n", "url: mysql://me:******@db/\n"),
+            ("passwort: hunter2\n", "passwort: *******\n"),
+            ("\"client_secret\": hunter2\n", "\"client_secret\": *******\n"),
         ] {
             assert_eq!(mask(text), shown);
             assert_eq!(mask(text).len(), text.len());

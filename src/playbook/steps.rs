@@ -250,10 +250,11 @@ fn check_store(step: &StepView<'_>, word: Option<&StepWord>, kinds: &BTreeMap<&s
         return;
     }
     match kinds.get(store) {
+        // That there is no store at all is said once, not at every step.
+        None if names.is_empty() => {}
         None => {
             let help = match nearest(store, kinds.keys().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if names.is_empty() => "the playbook has no stores".to_owned(),
                 None => shape::list("stores of this playbook: ", &names),
             };
             let message = format!("{} names the store `{store}`, and there is no such store", step.name());
