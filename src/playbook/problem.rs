@@ -13,8 +13,13 @@ use std::sync::Arc;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde::Serialize;
 
+use super::mask::mask;
+
 /// The largest playbook that is read, in bytes.
 pub const LARGEST_PLAYBOOK: u64 = 1 << 20;
+
+/// How many mistakes are shown: nobody mends more in one go.
+pub const MOST_SHOWN: usize = 50;
 
 /// Lines longer than this (in bytes) are not shown: they would fill the screen.
 const LONGEST_SHOWN_LINE: usize = 400;
@@ -228,11 +233,13 @@ pub enum PlaybookError {
         name: String,
     },
     /// It can be read and has mistakes.
-    #[error("playbook `{name}` has {}; nothing was started", count(problems.len()))]
+    #[error("playbook `{name}` has {}; nothing was started", count(*total, problems.len()))]
     Mistaken {
         /// The file.
         name: String,
-        /// The mistakes in file order, at least one.
+        /// How many mistakes there are.
+        total: usize,
+        /// The first [`MOST_SHOWN`] of them in file order, at least one.
         problems: Vec<LocatedProblem>,
     },
 }
@@ -260,8 +267,9 @@ impl PlaybookError {
     pub(crate) fn mistaken(name: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.start);
         let source = Arc::new(NamedSource::new(name, mask(text)));
-        let located = problems.into_iter().map(|problem| locate(text, &source, problem)).collect();
-        PlaybookError::Mistaken { name: name.to_owned(), problems: located }
+        let total = problems.len();
+        let located = problems.into_iter().take(MOST_SHOWN).map(|problem| locate(text, &source, problem)).collect();
+        PlaybookError::Mistaken { name: name.to_owned(), total, problems: located }
     }
 
     /// The mistakes, if the file could be read at all.
@@ -291,8 +299,12 @@ impl PlaybookError {
     }
 }
 
-fn count(problems: usize) -> String {
-    if problems == 1 { "a mistake".to_owned() } else { format!("{problems} mistakes") }
+fn count(total: usize, shown: usize) -> String {
+    match total {
+        1 => "a mistake".to_owned(),
+        _ if total > shown => format!("{total} mistakes, of which the first {shown} are shown"),
+        _ => format!("{total} mistakes"),
+    }
 }
 
 /// Line and column of a byte offset, and whether its line is short enough to be shown.
@@ -324,132 +336,16 @@ fn floor_boundary(text: &str, offset: usize) -> usize {
     offset
 }
 
-/// A copy of the text in which written-down passwords are stars, byte for byte: the value after
-/// `password:` unless it is a `${…}` reference, and what stands between `:` and `@` in a url.
-/// Works on the text and not on the parsed file, as it must also hold where parsing failed.
-fn mask(text: &str) -> String {
-    let mut masked = text.as_bytes().to_vec();
-    let mut hidden_below: Option<usize> = None;
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start_matches([' ', '-']).len();
-        // A block or continued password: everything indented deeper belongs to it.
-        if hidden_below.is_some_and(|outer| indent > outer || line.trim().is_empty()) {
-            star(&mut masked[start..start + line.len()]);
-        } else {
-            hidden_below = None;
-            if mask_passwords(line, &mut masked[start..start + line.len()]) {
-                hidden_below = Some(indent);
-            }
-            mask_urls(line, &mut masked[start..start + line.len()]);
-        }
-        start += line.len();
-    }
-    // Only whole characters were overwritten with ASCII, so this is still UTF-8.
-    String::from_utf8(masked).unwrap_or_default()
-}
-
-fn star(bytes: &mut [u8]) {
-    for byte in bytes {
-        if *byte != b'\n' && *byte != b'\r' {
-            *byte = b'*';
-        }
-    }
-}
-
-/// How the names of fields that hold secrets begin, misspelt ones included.
-const SECRET_FIELDS: [&str; 3] = ["passw", "pwd", "secret"];
-
-/// Stars what follows `password:`; true if the value may go on in the lines below.
-fn mask_passwords(line: &str, masked: &mut [u8]) -> bool {
-    let lower = line.to_ascii_lowercase();
-    let mut from = 0;
-    while let Some(found) = SECRET_FIELDS.iter().filter_map(|name| lower[from..].find(name)).min() {
-        let rest = lower[from + found..].trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-'));
-        from = line.len() - rest.len();
-        let rest = line[from..].trim_start_matches(['"', '\'', ' ', '\t']);
-        let Some(value) = rest.strip_prefix([':', '=']) else { continue };
-        let value = value.trim_start_matches([' ', '\t']);
-        let inner = value.trim_start_matches(['"', '\'']);
-        let closing = ['"', '\'', ' ', ',', '}', '\r', '\n'];
-        if inner.starts_with("${") && inner.find('}').is_some_and(|end| inner[end + 1..].trim_start_matches(closing).is_empty()) {
-            continue;
-        }
-        let begin = line.len() - value.len();
-        let end = line.trim_end().len().max(begin);
-        star(&mut masked[begin..end]);
-        return !value.starts_with("${");
-    }
-    false
-}
-
-/// Stars `secret` in `://user:secret@host`.
-fn mask_urls(line: &str, masked: &mut [u8]) {
-    let mut from = 0;
-    while let Some(found) = line[from..].find("://") {
-        let begin = from + found + 3;
-        let mut end = line[begin..].find([' ', '"', '\'', '\n']).map_or(line.len(), |at| begin + at);
-        if !line[begin..end].contains('@') {
-            // A blank or quote in the secret itself.
-            end = line[begin..].find('@').map_or(end, |at| begin + at + 1);
-        }
-        from = end;
-        let authority = &line[begin..end];
-        if let (Some(at), Some(colon)) = (authority.rfind('@'), colon_outside_references(authority))
-            && colon < at
-        {
-            star(&mut masked[begin + colon + 1..begin + at]);
-        }
-    }
-}
-
-/// Where the first `:` is that stands in no `${…}`.
-fn colon_outside_references(text: &str) -> Option<usize> {
-    let mut inside = false;
-    for (offset, c) in text.char_indices() {
-        match c {
-            '$' if text[offset..].starts_with("${") => inside = true,
-            '}' => inside = false,
-            ':' if !inside => return Some(offset),
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn masks_written_passwords_and_keeps_offsets() {
-        for (text, shown) in [
-            ("password: hunter2\nx: 1\n", "password: *******\nx: 1\n"),
-            ("  password: \"hunter2\" # no\n", "  password: **************\n"),
-            ("{ url: u, password: 'é' }\n", "{ url: u, password: ******\n"),
-            ("password: |\n  hunter2\n\nnext: 1\n", "password: *\n*********\n\nnext: 1\n"),
-            ("url: mysql://me:hunter2@db/\n", "url: mysql://me:*******@db/\n"),
-            ("url: mysql://me:a@b:c@db/\n", "url: mysql://me:*****@db/\n"),
-            ("url: mysql://${env:ME}:hunter2@db/\n", "url: mysql://${env:ME}:*******@db/\n"),
-            ("url: mysql://me:a, b\"c@db/\n", "url: mysql://me:******@db/\n"),
-            ("passwort: hunter2\n", "passwort: *******\n"),
-            ("\"client_secret\": hunter2\n", "\"client_secret\": *******\n"),
-        ] {
-            assert_eq!(mask(text), shown);
-            assert_eq!(mask(text).len(), text.len());
-        }
-    }
-
-    #[test]
-    fn leaves_references_and_the_rest_readable() {
-        for text in [
-            "password: ${env:SECRET}\n",
-            "password: \"${file:/run/secrets/source}\"\n",
-            "{ url: \"mysql://me@${env:HOST}:3306/\", password: \"${env:P}\" }\n",
-            "about: the password lies elsewhere\n",
-        ] {
-            assert_eq!(mask(text), text);
-        }
+    fn no_more_is_shown_than_can_be_read() {
+        let problems = (0..1000).map(|_| Problem::new(Mistake::Syntax, 0..1, "wrong", "here")).collect();
+        let error = PlaybookError::mistaken("p.yaml", "text", problems);
+        assert_eq!(error.problems().len(), MOST_SHOWN);
+        assert!(error.to_string().contains("1000 mistakes, of which the first 50 are shown"), "{error}");
     }
 
     #[test]

@@ -141,28 +141,35 @@ impl<'a> Walk<'a> {
                 }
             }
             Value::Text(text) => self.quantity(schema, text, node, at),
-            Value::Number(number) => {
-                let value = number.as_f64().unwrap_or_default();
-                if schema["minimum"].as_f64().is_some_and(|least| value < least)
-                    || schema["maximum"].as_f64().is_some_and(|most| value > most)
-                {
-                    let (least, most) = (&schema["minimum"], &schema["maximum"]);
-                    let range = match (least.is_null(), most.is_null()) {
-                        (false, false) => format!("from {least} to {most}"),
-                        (false, true) => format!("{least} or more"),
-                        _ => format!("at most {most}"),
-                    };
-                    self.found(
-                        Mistake::InvalidValue,
-                        &node.span,
-                        at.path,
-                        format!("{} is {number}, which is out of range", called(at)),
-                        format!("expected {range}"),
-                    );
-                }
-            }
+            Value::Number(number) => self.range(schema, number, node, at),
             Value::Null | Value::Bool(_) => {}
         }
+    }
+
+    /// Whether a number lies in its range; that of its Rust type is given as a `format`.
+    fn range(&mut self, schema: &Json, number: &serde_json::Number, node: &Node, at: &At<'_>) {
+        let of_type: Option<(i64, i64)> = match schema["format"].as_str() {
+            Some("uint8") => Some((0, u8::MAX.into())),
+            Some("uint16") => Some((0, u16::MAX.into())),
+            Some("uint32") => Some((0, u32::MAX.into())),
+            Some("int32") => Some((i32::MIN.into(), i32::MAX.into())),
+            _ => None,
+        };
+        let least =
+            if schema["minimum"].is_null() { of_type.map_or(Json::Null, |(least, _)| least.into()) } else { schema["minimum"].clone() };
+        let most =
+            if schema["maximum"].is_null() { of_type.map_or(Json::Null, |(_, most)| most.into()) } else { schema["maximum"].clone() };
+        let value = number.as_f64().unwrap_or_default();
+        if least.as_f64().is_none_or(|least| value >= least) && most.as_f64().is_none_or(|most| value <= most) {
+            return;
+        }
+        let range = match (least.is_null(), most.is_null()) {
+            (false, false) => format!("from {least} to {most}"),
+            (false, true) => format!("{least} or more"),
+            _ => format!("at most {most}"),
+        };
+        let message = format!("{} is {number}, which is out of range", called(at));
+        self.found(Mistake::InvalidValue, &node.span, at.path, message, format!("expected {range}"));
     }
 
     /// True if the value is of the schema's type; else says what was expected.

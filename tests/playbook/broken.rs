@@ -114,7 +114,9 @@ fn hostile_texts_end_soon_and_without_a_panic() {
     }
     let many_steps: String = (0..3000).map(|index| format!("    - {{ id: s{index}, run: hook.exec, with: {{ command: a }} }}\n")).collect();
     let text = format!("playbook: many\nstores: {{}}\nstages:\n  prepare:\n{many_steps}");
-    assert!(load_text("many", &text, VOCABULARY).is_err());
+    assert!(load_text("many", &text, VOCABULARY).unwrap_err().render(80, false).contains("expected at most 500 steps"));
+    let many_fields: String = (0..20_000).map(|index| format!("f{index}: 1\n")).collect();
+    assert!(load_text("fields", &many_fields, VOCABULARY).unwrap_err().render(80, false).contains("of which the first 50 are shown"));
     assert!(load_text("aliases", &format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), "*a,".repeat(50_000)), VOCABULARY).is_err());
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
