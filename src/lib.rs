@@ -5,6 +5,7 @@
 //!
 //! | module | what it is for |
 //! | --- | --- |
+//! | [`cli`] | one file per command |
 //! | [`playbook`] | the file format: model, loading with line-exact errors, secrets |
 //! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
@@ -16,6 +17,7 @@
 //! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
 
 pub mod demo;
+pub mod cli;
 pub mod engine;
 pub mod local;
 pub mod mysql;
