@@ -17,6 +17,11 @@
 
 pub mod apply;
 pub mod bookkeeping;
+//! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
+//! | [`rows`] | row events of the binary log, decoded into cells |
+//! | [`error`] | what can go wrong, and whether trying again can help |
+
+pub mod catalog;
 pub mod cell;
 pub mod connect;
 pub mod delete_memory;
