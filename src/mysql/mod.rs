@@ -3,12 +3,14 @@
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`connect`] | sessions with known settings |
+//! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod cell;
+pub mod checksum;
 pub mod connect;
 pub mod error;
 pub mod names;
