@@ -7,6 +7,7 @@
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
+//! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what the steps of one store share while they run |
 //! | [`copy`] | copies every row that is there |
@@ -24,6 +25,7 @@ pub mod cell;
 pub mod checksum;
 pub mod connect;
 pub mod copy;
+pub mod ddl;
 pub mod delete_memory;
 pub mod error;
 pub mod names;
