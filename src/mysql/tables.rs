@@ -145,6 +145,21 @@ impl Tables {
         self.tables.iter().enumerate()
     }
 
+    /// The tables whose rows a cascade from this one may change, all levels down.
+    #[must_use]
+    pub fn cascade_reaches(&self, id: TableId) -> BTreeSet<TableId> {
+        let mut reached = BTreeSet::new();
+        let mut waiting = vec![id];
+        while let Some(next) = waiting.pop() {
+            for child in &self.tables[next].children {
+                if reached.insert(child.table) {
+                    waiting.push(child.table);
+                }
+            }
+        }
+        reached
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

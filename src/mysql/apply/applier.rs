@@ -110,6 +110,8 @@ struct Work<'a> {
     saved_when: Instant,
     /// Up to here the target may be ahead.
     replay_until: Position,
+    /// Up to here events are on the target for certain, and only marked.
+    applied_before: Position,
 }
 
 impl Applier {
@@ -131,6 +133,7 @@ impl Applier {
             saved: from.applied.clone(),
             saved_when: Instant::now(),
             replay_until: from.intent.clone(),
+            applied_before: from.applied.clone(),
         };
         loop {
             let event = if work.batch.is_empty() || work.in_transaction {
@@ -198,6 +201,9 @@ impl Work<'_> {
     }
 
     fn reached(&mut self, position: Position, at: u32) {
+        if position <= self.applied_before {
+            return;
+        }
         self.event = position.clone();
         self.end = position;
         if at > 0 {
@@ -212,6 +218,10 @@ impl Work<'_> {
         self.in_transaction = true;
         let shared = self.applier.shared.clone();
         let table = shared.tables.get(rows.table);
+        if rows.end <= self.applied_before {
+            self.mark_only(rows);
+            return Ok(());
+        }
         for change in rows.changes {
             if batch::cascades(table, &change) {
                 self.flush(cancel).await?;
@@ -227,6 +237,22 @@ impl Work<'_> {
             self.flush(cancel).await?;
         }
         Ok(())
+    }
+
+    /// Events from before the start are on the target; they are read again for their marks. What a
+    /// cascade touched back then is in no event, so the children count as touched altogether.
+    fn mark_only(&self, rows: Rows) {
+        let shared = &self.applier.shared;
+        let table = shared.tables.get(rows.table);
+        for change in &rows.changes {
+            let keys = change.before.iter().chain(&change.after).filter_map(|row| table.key_of(row));
+            shared.touches.mark(rows.table, keys);
+            if batch::cascades(table, change) {
+                for reached in shared.tables.cascade_reaches(rows.table) {
+                    shared.touches.saturate(reached);
+                }
+            }
+        }
     }
 
     fn publish(&self, changes: u64) {
@@ -342,15 +368,8 @@ impl Work<'_> {
         let gone: Vec<_> = old.iter().filter(|old| new.as_ref().and_then(|(key, _)| key.as_ref()) != Some(old)).cloned().collect();
         shared.touches.mark(table, keys.clone());
         shared.deletes.remember(table, gone);
-        let mut footprint = std::collections::HashMap::from([(table, Touched::Any)]);
-        let mut reached = vec![table];
-        while let Some(next) = reached.pop() {
-            for child in &shared.tables.get(next).children {
-                if footprint.insert(child.table, Touched::Any).is_none() {
-                    reached.push(child.table);
-                }
-            }
-        }
+        let reached = shared.tables.cascade_reaches(table).into_iter().chain([table]);
+        let footprint = reached.map(|id| (id, Touched::Any)).collect();
         let _pass = tokio::select! {
             () = cancel.cancelled() => return Err(MysqlError::Cancelled),
             pass = shared.gate.enter_batch(footprint) => pass,
