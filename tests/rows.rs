@@ -5,12 +5,16 @@
 
 #[path = "rows/binlog.rs"]
 mod binlog;
+#[path = "rows/live.rs"]
+mod live;
 #[path = "rows/md5.rs"]
 mod md5;
 #[path = "rows/model.rs"]
 mod model;
-#[path = "rows/schema.rs"]
+mod real;
 mod schema;
+#[path = "rows/types.rs"]
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
