@@ -81,16 +81,27 @@ async fn texts(session: &mut Session, database: &str) -> Vec<Vec<Option<String>>
 
 const TARGETS: [ServerKind; 2] = [ServerKind::Mysql97, ServerKind::MariaDb];
 
-async fn carried(source_kind: ServerKind, database: &str, types: bool) {
+/// What is carried.
+#[derive(Clone, Copy, PartialEq)]
+enum Fixture {
+    /// `fixtures/schema/school.sql`.
+    School,
+    /// The tables of `fixtures/mysql/types.sql`.
+    Types,
+    /// What `dbmove demo` moves.
+    Demo,
+}
+
+async fn carried(source_kind: ServerKind, database: &str, fixture: Fixture) {
     if real::skipped(&format!("carried from {source_kind}"), &[source_kind]) {
         return;
     }
     let source = real::shared(source_kind, false).await;
     let mut source = catalog_session(&source).await;
-    if types {
-        load_types(&mut source, database).await;
-    } else {
-        load_school(&mut source, database).await;
+    match fixture {
+        Fixture::School => load_school(&mut source, database).await,
+        Fixture::Types => load_types(&mut source, database).await,
+        Fixture::Demo => dbmove::demo::school::create(source.conn(), database).await.unwrap(),
     }
     let chosen = selection(&[&format!("{database}.*")]);
     let catalog = Catalog::read(&mut source, &chosen).await.unwrap();
@@ -114,7 +125,7 @@ async fn carried(source_kind: ServerKind, database: &str, types: bool) {
         }
         assert_eq!(there.tables.len(), catalog.tables.len());
         // MariaDB prints defaults in another way.
-        if !types && source_kind != ServerKind::MariaDb && target_kind != ServerKind::MariaDb {
+        if fixture == Fixture::School && source_kind != ServerKind::MariaDb && target_kind != ServerKind::MariaDb {
             assert_eq!(texts(&mut target, database).await, texts(&mut source, database).await);
         }
         let [here, there] = [&catalog, &there].map(|catalog| catalog.databases[0].collation.replace("utf8mb3", "utf8"));
@@ -124,22 +135,27 @@ async fn carried(source_kind: ServerKind, database: &str, types: bool) {
 
 #[tokio::test]
 async fn the_school_from_5_5() {
-    carried(ServerKind::Mysql55, "ddl_school55", false).await;
+    carried(ServerKind::Mysql55, "ddl_school55", Fixture::School).await;
 }
 
 #[tokio::test]
 async fn the_school_from_5_6() {
-    carried(ServerKind::Mysql56, "ddl_school56", false).await;
+    carried(ServerKind::Mysql56, "ddl_school56", Fixture::School).await;
 }
 
 #[tokio::test]
 async fn the_school_from_mariadb() {
-    carried(ServerKind::MariaDb, "ddl_school_maria", false).await;
+    carried(ServerKind::MariaDb, "ddl_school_maria", Fixture::School).await;
 }
 
 #[tokio::test]
 async fn every_type_from_5_5() {
-    carried(ServerKind::Mysql55, "ddl_types", true).await;
+    carried(ServerKind::Mysql55, "ddl_types", Fixture::Types).await;
+}
+
+#[tokio::test]
+async fn the_demo_from_5_5() {
+    carried(ServerKind::Mysql55, "ddl_demo", Fixture::Demo).await;
 }
 
 /// The school's tables as made for 9.7, by name.
