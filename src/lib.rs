@@ -16,8 +16,8 @@
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
 //! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
 
-pub mod demo;
 pub mod cli;
+pub mod demo;
 pub mod engine;
 pub mod local;
 pub mod mysql;

@@ -224,3 +224,20 @@ async fn facts_of_every_server() {
         assert!(!app.has_super() && !app.has_replication_slave() && !app.ignores_read_only(), "{kind}: {app:?}");
     }
 }
+
+/// The master user of a managed server: privileges by name, none of them SUPER.
+#[tokio::test]
+async fn facts_for_a_master_user_without_super() {
+    for kind in [ServerKind::Mysql97, ServerKind::MariaDb] {
+        if real::skipped("facts_for_a_master_user_without_super", &[kind]) {
+            continue;
+        }
+        let server = real::shared(kind, true).await;
+        let mut session = schema::session_as(&server, dbmove::local::Account::Admin).await;
+        let ours = ServerFacts::read(&mut session).await.unwrap().privileges;
+        eprintln!("{kind}: {ours:?}");
+        assert!(!ours.has_super() && !ours.has("ALL PRIVILEGES"), "{kind}");
+        assert!(ours.has_replication_slave() && ours.has_replication_client() && ours.has_process(), "{kind}: {ours:?}");
+        assert!(ours.has_on("CREATE", "school"));
+    }
+}

@@ -339,7 +339,8 @@ impl Work<'_> {
             let before = self.saved.clone();
             save(&mut self.sessions[0], &shared, self.applier.epoch, &before, &intent).await?;
             crash::point("apply.intent.saved");
-            let written = join_all(self.sessions.iter_mut().zip(lanes).map(|(session, lane)| write::write_lane(session, lane, &context))).await;
+            let written =
+                join_all(self.sessions.iter_mut().zip(lanes).map(|(session, lane)| write::write_lane(session, lane, &context))).await;
             for result in written {
                 result?;
             }

@@ -56,7 +56,8 @@ impl Catalog {
     }
 
     /// Every edge along which a change of a row of `table` changes rows of other tables (or other
-    /// rows of itself) without a trace in the log; parents before their children's children.
+    /// rows of itself) without a trace in the log; parents before their children's children. It looks
+    /// at every table: ask once per table and keep the answer.
     #[must_use]
     pub fn cascades(&self, table: &TableName, change: ParentChange) -> Vec<Cascade<'_>> {
         let mut found = Vec::new();
@@ -89,26 +90,33 @@ impl Catalog {
         found
     }
 
-    /// All tables, parents before children. Inside a cycle, by name.
+    /// All tables, parents before children; otherwise, and inside a cycle, by name.
     #[must_use]
     pub fn parents_first(&self) -> Vec<&Arc<Table>> {
-        let mut parents: BTreeMap<&TableName, BTreeSet<&TableName>> = self
-            .tables
-            .values()
-            .map(|table| {
-                let known = |key: &&ForeignKey| key.parent != table.name && self.tables.contains_key(&key.parent);
-                (&table.name, table.foreign_keys.iter().filter(known).map(|key| &key.parent).collect())
-            })
-            .collect();
-        let mut order = Vec::with_capacity(parents.len());
-        while let Some(next) =
-            parents.iter().find(|(_, waits_for)| waits_for.is_empty()).or_else(|| parents.iter().next()).map(|(&name, _)| name)
-        {
-            parents.remove(next);
-            for waits_for in parents.values_mut() {
-                waits_for.remove(next);
+        let mut waits_for: BTreeMap<&TableName, BTreeSet<&TableName>> = BTreeMap::new();
+        let mut children: BTreeMap<&TableName, Vec<&TableName>> = BTreeMap::new();
+        for table in self.tables.values() {
+            let known = |key: &&ForeignKey| key.parent != table.name && self.tables.contains_key(&key.parent);
+            let parents: BTreeSet<&TableName> = table.foreign_keys.iter().filter(known).map(|key| &key.parent).collect();
+            for &parent in &parents {
+                children.entry(parent).or_default().push(&table.name);
             }
+            waits_for.insert(&table.name, parents);
+        }
+        let mut ready: BTreeSet<&TableName> = waits_for.iter().filter(|(_, parents)| parents.is_empty()).map(|(&name, _)| name).collect();
+        let mut order = Vec::with_capacity(waits_for.len());
+        // With nothing ready, what is left waits for itself: the first by name breaks the cycle.
+        while let Some(next) = ready.pop_first().or_else(|| waits_for.keys().next().copied()) {
+            waits_for.remove(next);
             order.extend(self.tables.get(next));
+            for &child in children.get(next).into_iter().flatten() {
+                if let Some(parents) = waits_for.get_mut(child) {
+                    parents.remove(next);
+                    if parents.is_empty() {
+                        ready.insert(child);
+                    }
+                }
+            }
         }
         order
     }

@@ -172,7 +172,8 @@ impl Copier {
     async fn keyless(&self, id: TableId, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<()> {
         let name = self.shared.tables.get(id).name();
         self.progress.say(format!("copying `{name}` (no key: as a whole)"));
-        let copy = KeylessCopy { shared: &self.shared, source: &self.source, epoch: self.epoch, path, chunk_bytes: self.settings.chunk_bytes };
+        let copy =
+            KeylessCopy { shared: &self.shared, source: &self.source, epoch: self.epoch, path, chunk_bytes: self.settings.chunk_bytes };
         let loaded = copy.copy(id, target, cancel).await?;
         self.progress.rows.fetch_add(loaded.inserted, Ordering::Relaxed);
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
@@ -180,7 +181,13 @@ impl Copier {
     }
 
     /// Copies the tables of one wave; several chunks of one table and of several are under way at once.
-    async fn copy_keyed(&self, tables: Vec<(TableId, TableState)>, path: LoadPath, index_jobs: &mpsc::Sender<TableId>, cancel: &CancellationToken) -> Result<()> {
+    async fn copy_keyed(
+        &self,
+        tables: Vec<(TableId, TableState)>,
+        path: LoadPath,
+        index_jobs: &mpsc::Sender<TableId>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
         let paces: Arc<HashMap<TableId, Pace>> =
             Arc::new(tables.iter().map(|(id, _)| (*id, Pace::new(&self.shared.tables.get(*id).table, &self.settings))).collect());
         let open = Arc::new(Open { outstanding: Mutex::default(), changed: Notify::new() });
@@ -294,7 +301,8 @@ impl Copier {
         path: LoadPath,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let mut writer = Writer { session: self.writer().await?, shared: self.shared.clone(), epoch: self.epoch, path, applied: self.applied.clone() };
+        let mut writer =
+            Writer { session: self.writer().await?, shared: self.shared.clone(), epoch: self.epoch, path, applied: self.applied.clone() };
         while let Some(mut part) = next(&parts).await {
             let entered = self.write_part(&mut writer, &part, &cancel).await?;
             match entered {
@@ -310,7 +318,10 @@ impl Copier {
                     }
                 }
                 Entered::ReadAgain => {
-                    self.shared.throttle(Some(format!("many deletes in `{}`: chunks are read again", self.shared.tables.get(part.chunk.table).name())));
+                    self.shared.throttle(Some(format!(
+                        "many deletes in `{}`: chunks are read again",
+                        self.shared.tables.get(part.chunk.table).name()
+                    )));
                     // What is left of the chunk, from where the last part that is in ended. The reader, told
                     // nothing, gives up the rest of this one.
                     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -416,7 +427,10 @@ async fn join(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     let mut first = Ok(());
     while let Some(ended) = tasks.join_next().await {
         let result = ended.unwrap_or_else(|error| {
-            Err(MysqlError::Object { message: format!("a part of the copy ended abnormally: {error}"), hint: "run it again; it goes on from what is in".to_owned() })
+            Err(MysqlError::Object {
+                message: format!("a part of the copy ended abnormally: {error}"),
+                hint: "run it again; it goes on from what is in".to_owned(),
+            })
         });
         // A task that only noticed that the others are gone must not hide why.
         if let Err(error) = result {

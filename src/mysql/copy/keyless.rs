@@ -94,7 +94,14 @@ impl KeylessCopy<'_> {
         }
     }
 
-    async fn fill(&self, table: &MovedTable, reader: &mut Session, target: &mut Session, position: &Position, cancel: &CancellationToken) -> Result<Loaded> {
+    async fn fill(
+        &self,
+        table: &MovedTable,
+        reader: &mut Session,
+        target: &mut Session,
+        position: &Position,
+        cancel: &CancellationToken,
+    ) -> Result<Loaded> {
         let shared = self.shared;
         bookkeeping::hold_lease(target, &shared.store, self.epoch).await?;
         let columns = read::stored_columns(&table.table);

@@ -99,7 +99,8 @@ async fn judge(session: &mut Session, table: &Table, written: &Written, skipped:
         return Ok(());
     }
     let warnings = session.warnings().await?;
-    let enums: Vec<&str> = table.columns.iter().filter(|column| column.kind == ColumnType::Enum).map(|column| column.name.as_str()).collect();
+    let enums: Vec<&str> =
+        table.columns.iter().filter(|column| column.kind == ColumnType::Enum).map(|column| column.name.as_str()).collect();
     let mut duplicates = 0;
     let mut bad = Vec::new();
     for (code, text) in &warnings {

@@ -38,7 +38,11 @@ impl Pace {
     #[must_use]
     pub fn new(table: &Table, settings: &CopySettings) -> Self {
         let average = if table.row_estimate > 0 { table.data_bytes as f64 / table.row_estimate as f64 } else { 200.0 };
-        Pace { state: Mutex::new((average.clamp(20.0, 1e8), 2e-6)), bytes: settings.chunk_bytes as f64, time: settings.chunk_time.as_secs_f64() }
+        Pace {
+            state: Mutex::new((average.clamp(20.0, 1e8), 2e-6)),
+            bytes: settings.chunk_bytes as f64,
+            time: settings.chunk_time.as_secs_f64(),
+        }
     }
 
     /// Rows for the next chunk.
@@ -122,7 +126,10 @@ pub async fn load(session: &mut Session, store: &str, table: &TableName) -> Resu
         state.next_number = bookkeeping::number(&row, 0);
         state.rows = bookkeeping::number(&row, 1);
     }
-    let query = format!("SELECT number, HEX(range_after), HEX(range_through) FROM {} WHERE {place} AND done = 0 ORDER BY number", own_table("chunk"));
+    let query = format!(
+        "SELECT number, HEX(range_after), HEX(range_through) FROM {} WHERE {place} AND done = 0 ORDER BY number",
+        own_table("chunk")
+    );
     for row in session.rows(&query, "reading the open chunks").await? {
         state.open.push((bookkeeping::number(&row, 0), KeyRange { after: key(&row[1])?, through: key(&row[2])? }));
     }
@@ -146,7 +153,8 @@ pub async fn next(
         return Ok(None);
     }
     let upper = range::next_upper(source, table, state.planned_through.as_ref(), rows).await?;
-    let chunk = Chunk { table: id, number: state.next_number, range: KeyRange { after: state.planned_through.clone(), through: upper.clone() } };
+    let chunk =
+        Chunk { table: id, number: state.next_number, range: KeyRange { after: state.planned_through.clone(), through: upper.clone() } };
     let name = &table.name;
     target.run("BEGIN", "planning a chunk").await?;
     let statement = format!(
@@ -179,7 +187,15 @@ pub async fn next(
 
 /// The statement that saves what of a chunk is in; run it in the transaction of its rows.
 #[must_use]
-pub fn save_chunk(store: &str, table: &TableName, number: u64, written_through: Option<&Key>, more: bool, rows: usize, bytes: usize) -> String {
+pub fn save_chunk(
+    store: &str,
+    table: &TableName,
+    number: u64,
+    written_through: Option<&Key>,
+    more: bool,
+    rows: usize,
+    bytes: usize,
+) -> String {
     let progress = if more { format!("range_after = {}", hex_key(written_through)) } else { "done = 1".to_owned() };
     format!(
         "UPDATE {} SET {progress}, row_count = row_count + {rows}, byte_count = byte_count + {bytes} WHERE {} AND number = {number}",

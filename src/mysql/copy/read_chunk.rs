@@ -56,7 +56,16 @@ impl Reader {
             let through = if finished { chunk.range.through.clone() } else { last };
             let range = KeyRange { after: after.take(), through: through.clone() };
             let (written, told) = oneshot::channel();
-            let part = LoadedChunk { chunk: chunk.clone(), range, more: !finished, lines: lines.into(), rows, read_started, read_at, written: Some(written) };
+            let part = LoadedChunk {
+                chunk: chunk.clone(),
+                range,
+                more: !finished,
+                lines: lines.into(),
+                rows,
+                read_started,
+                read_at,
+                written: Some(written),
+            };
             out.send(part).await.map_err(|_| MysqlError::Cancelled)?;
             // Not told: the part was given up, and what is left of the chunk will be read again.
             if !finished && told.await.is_err() {

@@ -130,7 +130,8 @@ impl Writer {
         if deletes.is_empty(id) {
             return (part.lines.clone(), part.rows.len());
         }
-        let gone: Vec<usize> = part.rows.iter().enumerate().filter(|(_, (_, key))| deletes.contains(id, key)).map(|(index, _)| index).collect();
+        let gone: Vec<usize> =
+            part.rows.iter().enumerate().filter(|(_, (_, key))| deletes.contains(id, key)).map(|(index, _)| index).collect();
         if gone.is_empty() {
             return (part.lines.clone(), part.rows.len());
         }

@@ -255,7 +255,8 @@ pub const TOLERATED: [u16; 7] = [124, 1287, 1681, 1831, 3719, 3778, 4079];
 /// Runs one DDL statement; gives back the warnings that were tolerated.
 ///
 /// # Errors
-/// If the server refuses it; [`MysqlError::Warnings`] for any warning that is not [`TOLERATED`].
+/// If the server refuses it, or warns of anything that is not [`TOLERATED`] (DDL can't be taken back:
+/// the error says that the statement went through).
 pub async fn execute(target: &mut Session, statement: &str, what: &str) -> Result<Vec<(u16, String)>> {
     let written = target.write_unchecked(statement.as_bytes(), what).await?;
     if written.warnings == 0 {

@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn cut_and_garbled_statements_never_panic() {
+        let whole = CreateTable::parse(STATEMENT).unwrap();
+        for (at, character) in STATEMENT.char_indices() {
+            let cut = CreateTable::parse(&STATEMENT[..at]);
+            assert!(cut.is_err() || cut.unwrap() != whole);
+            for garbage in ["'", "`", "(", ")", "/*!", "*/", "é", ","] {
+                let garbled = format!("{}{garbage}{}", &STATEMENT[..at], &STATEMENT[at + character.len_utf8()..]);
+                if let Ok(create) = CreateTable::parse(&garbled) {
+                    let rendered = create.render("`a``b`", |_| true);
+                    assert_eq!(CreateTable::parse(&rendered).unwrap().render("`a``b`", |_| true), rendered, "{garbled}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         for statement in [
             "CREATE VIEW `v` AS SELECT (1)",

@@ -67,7 +67,8 @@ pub(super) fn tokens(statement: &str) -> Result<Vec<Token>, Unreadable> {
                 if versioned {
                     return Err(Unreadable("a versioned comment inside another".to_owned()));
                 }
-                rest = rest.trim_start_matches(['/', '*', 'M', '!']).trim_start_matches(|c: char| c.is_ascii_digit());
+                let opening = if rest.starts_with("/*!") { 3 } else { 4 };
+                rest = rest[opening..].trim_start_matches(|c: char| c.is_ascii_digit());
                 (versioned, spaced) = (true, true);
                 continue;
             }
@@ -194,6 +195,7 @@ mod tests {
         assert_eq!(texts("a /* b */ c -- d\n e # f\n g"), ["a", "c", "e", "g"]);
         assert_eq!(texts("x /*!50100 PARTITION BY `*/` '*/' */ y"), ["x", "PARTITION", "BY", "`*/`", "'*/'", "y"]);
         assert_eq!(texts("a /*M!100301 COMPRESSED*/"), ["a", "COMPRESSED"]);
+        assert_eq!(texts("a /*!MAX_ROWS*/ /*!*/ b"), ["a", "MAX_ROWS", "b"]);
         assert!(tokens("/*!50100 a").is_err() && tokens("/* a").is_err());
     }
 
