@@ -19,7 +19,11 @@ const ROWS: u32 = 12_000;
 fn changed(columns: &[(&str, &str, &str)]) -> DifferenceKind {
     let columns = columns
         .iter()
-        .map(|(name, source, target)| ChangedColumn { name: (*name).to_owned(), source: (*source).to_owned(), target: (*target).to_owned() })
+        .map(|(name, source, target)| ChangedColumn {
+            name: (*name).to_owned(),
+            source: (*source).to_owned(),
+            target: (*target).to_owned(),
+        })
         .collect();
     DifferenceKind::Changed { columns }
 }
@@ -39,27 +43,71 @@ fn planted() -> Vec<Planted> {
         ("NULL instead of ''", "UPDATE t SET note = NULL WHERE id = 10", vec![("id = 10", changed(&[("note", "''", "NULL")]))]),
         ("'' instead of NULL", "UPDATE t SET note = '' WHERE id = 11", vec![("id = 11", changed(&[("note", "NULL", "''")]))]),
         ("'NULL' instead of NULL", "UPDATE t SET note = 'NULL' WHERE id = 11", vec![("id = 11", changed(&[("note", "NULL", "'NULL'")]))]),
+        (
+            "'' instead of NULL in a short column",
+            "UPDATE t SET city = '' WHERE id = 13",
+            vec![("id = 13", changed(&[("city", "NULL", "''")]))],
+        ),
+        (
+            "NULL instead of '' in a short column",
+            "UPDATE t SET city = NULL WHERE id = 14",
+            vec![("id = 14", changed(&[("city", "''", "NULL")]))],
+        ),
+        (
+            "NULL moved to the next column",
+            "UPDATE t SET city = '', town = NULL WHERE id = 15",
+            vec![("id = 15", changed(&[("town", "''", "NULL"), ("city", "NULL", "''")]))],
+        ),
+        ("0 instead of NULL", "UPDATE t SET active = 0 WHERE id = 16", vec![("id = 16", changed(&[("active", "NULL", "0")]))]),
         ("case", "UPDATE t SET name = 'PUPIL 20' WHERE id = 20", vec![("id = 20", changed(&[("name", "'pupil 20'", "'PUPIL 20'")]))]),
         ("accent", "UPDATE t SET town = 'Zurich' WHERE id = 3", vec![("id = 3", changed(&[("town", "'Zürich'", "'Zurich'")]))]),
-        ("trailing space", "UPDATE t SET name = 'pupil 21 ' WHERE id = 21", vec![("id = 21", changed(&[("name", "'pupil 21'", "'pupil 21 '")]))]),
-        ("content moved between columns", "UPDATE t SET name = 'pupil 30,', town = 'ürich' WHERE id = 30", vec![("id = 30", changed(&[("name", "'pupil 30'", "'pupil 30,'"), ("town", "'Zürich'", "'ürich'")]))]),
-        ("one bit of a blob", "UPDATE t SET photo = INSERT(photo, 60001, 1, 0xAA) WHERE id = 5", vec![(
-            "id = 5",
-            changed(&[(
-                "photo",
-                &format!("0x{} (bytes 59976 to 60072 of 70000)", "ab".repeat(96)),
-                &format!("0x{}aa{} (bytes 59976 to 60072 of 70000)", "ab".repeat(24), "ab".repeat(71)),
-            )]),
-        )]),
-        ("mojibake", "UPDATE t SET town = CONVERT(CONVERT(town USING binary) USING latin1) WHERE id = 4", vec![("id = 4", changed(&[("town", "'Zürich'", "'Zürich'")]))]),
+        (
+            "trailing space",
+            "UPDATE t SET name = 'pupil 21 ' WHERE id = 21",
+            vec![("id = 21", changed(&[("name", "'pupil 21'", "'pupil 21 '")]))],
+        ),
+        (
+            "content moved between columns",
+            "UPDATE t SET name = 'a,b', town = 'c' WHERE id = 17",
+            vec![("id = 17", changed(&[("name", "'a'", "'a,b'"), ("town", "'b,c'", "'c'")]))],
+        ),
+        (
+            "one bit of a blob",
+            "UPDATE t SET photo = INSERT(photo, 60001, 1, 0xAA) WHERE id = 5",
+            vec![(
+                "id = 5",
+                changed(&[(
+                    "photo",
+                    &format!("0x{} (bytes 59976 to 60072 of 70000)", "ab".repeat(96)),
+                    &format!("0x{}aa{} (bytes 59976 to 60072 of 70000)", "ab".repeat(24), "ab".repeat(71)),
+                )]),
+            )],
+        ),
+        (
+            "mojibake",
+            "UPDATE t SET town = CONVERT(CONVERT(town USING binary) USING latin1) WHERE id = 4",
+            vec![("id = 4", changed(&[("town", "'Zürich'", "'ZÃ¼rich'")]))],
+        ),
         ("question marks", "UPDATE t SET city = 'K?ln' WHERE id = 4", vec![("id = 4", changed(&[("city", "'Köln'", "'K?ln'")]))]),
-        ("one day earlier", "UPDATE t SET born = born - INTERVAL 1 DAY WHERE id = 40", vec![("id = 40", changed(&[("born", "'2001-02-10'", "'2001-02-09'")]))]),
-        ("an hour of a time zone", "UPDATE t SET seen = seen + INTERVAL 1 HOUR WHERE id = 41", vec![("id = 41", changed(&[("seen", "'2011-11-06 01:30:41'", "'2011-11-06 02:30:41'")]))]),
+        (
+            "one day earlier",
+            "UPDATE t SET born = born - INTERVAL 1 DAY WHERE id = 40",
+            vec![("id = 40", changed(&[("born", "'2001-02-10'", "'2001-02-09'")]))],
+        ),
+        (
+            "an hour of a time zone",
+            "UPDATE t SET seen = seen + INTERVAL 1 HOUR WHERE id = 41",
+            vec![("id = 41", changed(&[("seen", "'2011-11-06 01:30:41'", "'2011-11-06 02:30:41'")]))],
+        ),
         ("another member of an ENUM", "UPDATE t SET kind = 3 WHERE id = 42", vec![("id = 42", changed(&[("kind", "1", "3")]))]),
-        ("values swapped between rows", "UPDATE t SET name = IF(id = 50, 'pupil 51', 'pupil 50') WHERE id IN (50, 51)", vec![
-            ("id = 50", changed(&[("name", "'pupil 50'", "'pupil 51'")])),
-            ("id = 51", changed(&[("name", "'pupil 51'", "'pupil 50'")])),
-        ]),
+        (
+            "values swapped between rows",
+            "UPDATE t SET name = IF(id = 50, 'pupil 51', 'pupil 50') WHERE id IN (50, 51)",
+            vec![
+                ("id = 50", changed(&[("name", "'pupil 50'", "'pupil 51'")])),
+                ("id = 51", changed(&[("name", "'pupil 51'", "'pupil 50'")])),
+            ],
+        ),
         ("key moved", "UPDATE t SET id = 77777 WHERE id = 60", vec![("id = 60", Missing), ("id = 77777", Extra)]),
     ]
 }
@@ -87,6 +135,9 @@ async fn fill(source: &LocalServer, database: &str) {
             .collect();
         conn.query_drop(format!("INSERT INTO t VALUES {}", values.join(","))).await.unwrap();
     }
+    conn.query_drop("UPDATE t SET city = NULL WHERE id IN (13, 15); UPDATE t SET city = '' WHERE id = 14; UPDATE t SET town = '' WHERE id = 15; UPDATE t SET active = NULL WHERE id = 16; UPDATE t SET name = 'a', town = 'b,c' WHERE id = 17")
+        .await
+        .unwrap();
 }
 
 async fn differences(ours: &mut Session, theirs: &mut Session, comparison: &Comparison, method: Method) -> Vec<Difference> {
@@ -123,14 +174,21 @@ async fn find_all(test: &str, from: ServerKind, to: ServerKind, methods: &[Metho
             assert_eq!(differences(&mut ours, &mut theirs, &comparison, *method).await, vec![], "{what} by {method}: repaired");
         }
         // The faults of a whole table that XOR of CRC32 can't see.
+        let flag = "UPDATE t SET active = 1 - active WHERE id <> 16";
         for (what, corruption, undo, column) in [
             ("all dates shifted", "UPDATE t SET born = born + INTERVAL 10 DAY", "UPDATE t SET born = born - INTERVAL 10 DAY", "born"),
-            ("all flags flipped", "UPDATE t SET active = 1 - active", "UPDATE t SET active = 1 - active", "active"),
-            ("a character replaced everywhere", "UPDATE t SET name = REPLACE(name, 'u', 'v')", "UPDATE t SET name = REPLACE(name, 'v', 'u')", "name"),
+            ("all flags flipped", flag, flag, "active"),
+            (
+                "a character replaced everywhere",
+                "UPDATE t SET name = REPLACE(name, 'u', 'v')",
+                "UPDATE t SET name = REPLACE(name, 'v', 'u')",
+                "name",
+            ),
         ] {
             hand.query_drop(corruption).await.unwrap();
             let found = differences(&mut ours, &mut theirs, &comparison, *method).await;
-            assert_eq!(found.len(), ROWS as usize, "{what} by {method}");
+            let untouched = usize::from(column == "active");
+            assert_eq!(found.len(), ROWS as usize - untouched, "{what} by {method}");
             for found in &found {
                 let DifferenceKind::Changed { columns } = &found.kind else { panic!("{what}: {found:?}") };
                 assert!(columns.len() == 1 && columns[0].name == column, "{what}: {found:?}");
@@ -153,7 +211,7 @@ async fn repair(hand: &mut Conn, differences: &[Difference]) {
         };
         hand.query_drop(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let warnings: Vec<mysql_async::Row> = hand.query("SHOW WARNINGS").await.unwrap();
-        let serious: Vec<_> = warnings.iter().filter(|row| row.get::<u16, _>(1) != Some(3719)).collect(); // 3719: `utf8` is an alias
+        let serious: Vec<_> = warnings.iter().filter(|row| !matches!(row.get::<u16, _>(1), Some(1287 | 3719))).collect(); // `utf8` and `utf8mb3` are old names
         assert!(serious.is_empty(), "{sql}: {serious:?}");
     }
 }
@@ -250,13 +308,20 @@ async fn another_collation_of_the_key_is_no_difference() {
     let (source, target) = (shared(kinds[0]).await, shared(kinds[1]).await);
     let mut old = root(&source).await;
     let mut new = root(&target).await;
-    for (conn, collation) in [(&mut old, "CHARACTER SET utf8 COLLATE utf8_bin"), (&mut new, "CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_as_cs")] {
+    for (conn, collation) in
+        [(&mut old, "CHARACTER SET utf8 COLLATE utf8_bin"), (&mut new, "CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_as_cs")]
+    {
         conn.query_drop("SET NAMES utf8").await.unwrap();
-        conn.query_drop(format!("CREATE DATABASE sorted; CREATE TABLE sorted.t (k VARCHAR(20) {collation}, v INT, PRIMARY KEY (k))")).await.unwrap();
+        conn.query_drop(format!("CREATE DATABASE sorted; CREATE TABLE sorted.t (k VARCHAR(20) {collation}, v INT, PRIMARY KEY (k))"))
+            .await
+            .unwrap();
         conn.query_drop("INSERT INTO sorted.t VALUES ('a', 1), ('B', 2), ('é', 3), ('z', 4), ('Z', 5)").await.unwrap();
     }
-    let comparison =
-        Comparison::between(&crate::servers::describe(&source, "sorted", "t").await, &crate::servers::describe(&target, "sorted", "t").await).unwrap();
+    let comparison = Comparison::between(
+        &crate::servers::describe(&source, "sorted", "t").await,
+        &crate::servers::describe(&target, "sorted", "t").await,
+    )
+    .unwrap();
     let (mut ours, mut theirs) = (session(&source, Purpose::Read).await, session(&target, Purpose::Read).await);
     assert_eq!(differences(&mut ours, &mut theirs, &comparison, Method::Client).await, vec![]);
     new.query_drop("UPDATE sorted.t SET v = 30 WHERE k = 'é'").await.unwrap();
@@ -274,8 +339,13 @@ async fn a_table_without_key_is_a_multiset() {
     let (source, target) = (shared(kinds[0]).await, shared(kinds[1]).await);
     let mut old = root(&source).await;
     old.query_drop("SET NAMES utf8").await.unwrap();
-    old.query_drop("CREATE DATABASE multiset; CREATE TABLE multiset.log (at DATETIME, what VARCHAR(50) CHARACTER SET utf8, n INT) ENGINE=MyISAM").await.unwrap();
-    let values: Vec<String> = (0..3000).map(|n| format!("('2011-09-06 08:00:00' + INTERVAL {} SECOND, 'entry é {}', NULL)", n / 3, n / 3)).collect();
+    old.query_drop(
+        "CREATE DATABASE multiset; CREATE TABLE multiset.log (at DATETIME, what VARCHAR(50) CHARACTER SET utf8, n INT) ENGINE=MyISAM",
+    )
+    .await
+    .unwrap();
+    let values: Vec<String> =
+        (0..3000).map(|n| format!("('2011-09-06 08:00:00' + INTERVAL {} SECOND, 'entry é {}', NULL)", n / 3, n / 3)).collect();
     old.query_drop(format!("INSERT INTO multiset.log VALUES {}", values.join(","))).await.unwrap();
     let (a, b) = copy(&source, &target, "multiset", "log").await;
     let comparison = Comparison::between(&a, &b).unwrap();
@@ -288,11 +358,18 @@ async fn a_table_without_key_is_a_multiset() {
     let methods = [Method::Client, Method::Server(Function::Sha2)];
     for (what, corruption, expected) in [
         ("nothing", "DO 0", vec![]),
-        ("a row once more", "INSERT INTO log SELECT * FROM log WHERE what = 'entry é 7' LIMIT 1", vec![(row(7), DifferenceKind::DuplicateCount { source: 3, target: 4 })]),
+        (
+            "a row once more",
+            "INSERT INTO log SELECT * FROM log WHERE what = 'entry é 7' LIMIT 1",
+            vec![(row(7), DifferenceKind::DuplicateCount { source: 3, target: 4 })],
+        ),
         (
             "a pair of rows for another pair",
             "DELETE FROM log WHERE what = 'entry é 8' LIMIT 2; INSERT INTO log SELECT * FROM log WHERE what = 'entry é 9' LIMIT 2",
-            vec![(row(8), DifferenceKind::DuplicateCount { source: 3, target: 1 }), (row(9), DifferenceKind::DuplicateCount { source: 3, target: 5 })],
+            vec![
+                (row(8), DifferenceKind::DuplicateCount { source: 3, target: 1 }),
+                (row(9), DifferenceKind::DuplicateCount { source: 3, target: 5 }),
+            ],
         ),
         (
             "a value",

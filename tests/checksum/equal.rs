@@ -18,12 +18,18 @@ async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods
     }
     let (source, target) = (shared(from).await, shared(to).await);
     let database = format!("types_{test}");
-    let script = TYPES.replace("school", &database).replace("GeomFromText", if from == ServerKind::Mysql97 { "ST_GeomFromText" } else { "GeomFromText" });
+    let script = TYPES
+        .replace("school", &database)
+        .replace("GeomFromText", if from == ServerKind::Mysql97 { "ST_GeomFromText" } else { "GeomFromText" });
     root(&source).await.query_drop(script).await.unwrap();
     let (mut ours, mut theirs) = (session(&source, Purpose::Read).await, session(&target, Purpose::Read).await);
 
     let have = (method::functions(&mut ours).await.unwrap(), method::functions(&mut theirs).await.unwrap());
     assert_eq!(method::common(&have.0, &have.1), server_methods.first().copied());
+    for (kind, have) in [(from, &have.0), (to, &have.1)] {
+        let expected: &[Function] = if kind == ServerKind::Mysql97 { &[Function::Sha2] } else { &[Function::Sha2, Function::Md5] };
+        assert_eq!(have, expected, "what {kind} can compute");
+    }
     for function in server_methods {
         assert!(have.0.contains(function) && have.1.contains(function), "{function:?} of {have:?}");
     }
@@ -49,6 +55,17 @@ async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods
                 let one_by_one = listing(&mut ours, &comparison, Side::Source, method, &scope).await.unwrap();
                 assert_eq!(one_by_one.tally(), one, "`{name}` by {method}: the listing adds up to the tally");
                 assert_eq!(one_by_one, listing(&mut theirs, &comparison, Side::Target, method, &scope).await.unwrap());
+                // Dirty keys are looked at by key.
+                let keys: Vec<_> = one_by_one.rows.keys().cloned().collect();
+                for (side, session) in [(Side::Source, &mut ours), (Side::Target, &mut theirs)] {
+                    let scope = Scope::Keys(&keys[1..]);
+                    let some = listing(session, &comparison, side, method, &scope).await.unwrap();
+                    assert_eq!(some.rows.len(), keys.len() - 1, "`{name}` by {method}");
+                    assert_eq!(some.differing(&one_by_one).into_iter().collect::<Vec<_>>(), &keys[..1]);
+                    assert_eq!(tally(session, &comparison, side, method, &scope).await.unwrap(), some.tally());
+                    let none = tally(session, &comparison, side, method, &Scope::Keys(&[])).await.unwrap();
+                    assert_eq!(none.rows, 0, "no keys are no rows, and not all");
+                }
             }
         }
     }
@@ -150,7 +167,9 @@ async fn the_choice_names_its_reason() {
     let server = shared(kinds[0]).await;
     root(&server)
         .await
-        .query_drop("CREATE DATABASE choice; CREATE TABLE choice.f (id INT PRIMARY KEY, f FLOAT); CREATE TABLE choice.n (id INT PRIMARY KEY)")
+        .query_drop(
+            "CREATE DATABASE choice; CREATE TABLE choice.f (id INT PRIMARY KEY, f FLOAT); CREATE TABLE choice.n (id INT PRIMARY KEY)",
+        )
         .await
         .unwrap();
     let (floats, plain) = (describe(&server, "choice", "f").await, describe(&server, "choice", "n").await);

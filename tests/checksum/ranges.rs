@@ -18,10 +18,26 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("number", "a BIGINT NOT NULL, PRIMARY KEY (a)", "(-9223372036854775808), (-5), (0), (7), (40), (9223372036854775807)"),
     ("large", "a BIGINT UNSIGNED NOT NULL, PRIMARY KEY (a)", "(0), (1), (9007199254740993), (9223372036854775808), (18446744073709551615)"),
     ("filled", "a INT(8) ZEROFILL NOT NULL, PRIMARY KEY (a)", "(1), (20), (300), (4000)"),
-    ("exact", "a DECIMAL(30,10) NOT NULL, PRIMARY KEY (a)", "(-1.5), (0.0000000001), (12345678901234567890.0000000001), (12345678901234567890.0000000002), (12345678901234567890.0000000003)"),
-    ("latin", "a VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci NOT NULL, PRIMARY KEY (a)", "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('ärm'), ('été'), ('Zoo'), ('x y'), ('x'), ('')"),
-    ("general", "a VARCHAR(20) CHARACTER SET utf8 COLLATE utf8_general_ci NOT NULL, PRIMARY KEY (a)", "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('ärm'), ('日本'), ('Привет'), ('x y'), ('x\\t'), ('x'), ('')"),
-    ("fixed", "a CHAR(20) CHARACTER SET utf8 COLLATE utf8_unicode_ci NOT NULL, PRIMARY KEY (a)", "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('strasse1'), ('straße2'), ('œuvre'), ('o'), ('')"),
+    (
+        "exact",
+        "a DECIMAL(30,10) NOT NULL, PRIMARY KEY (a)",
+        "(-1.5), (0.0000000001), (12345678901234567890.0000000001), (12345678901234567890.0000000002), (12345678901234567890.0000000003)",
+    ),
+    (
+        "latin",
+        "a VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci NOT NULL, PRIMARY KEY (a)",
+        "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('ärm'), ('été'), ('Zoo'), ('x y'), ('x'), ('')",
+    ),
+    (
+        "general",
+        "a VARCHAR(20) CHARACTER SET utf8 COLLATE utf8_general_ci NOT NULL, PRIMARY KEY (a)",
+        "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('ärm'), ('日本'), ('Привет'), ('x y'), ('x\\t'), ('x'), ('')",
+    ),
+    (
+        "fixed",
+        "a CHAR(20) CHARACTER SET utf8 COLLATE utf8_unicode_ci NOT NULL, PRIMARY KEY (a)",
+        "('zebra'), ('Ähnlich'), ('apple'), ('Banana'), ('strasse1'), ('straße2'), ('œuvre'), ('o'), ('')",
+    ),
     ("exactly", "a VARCHAR(20) CHARACTER SET utf8 COLLATE utf8_bin NOT NULL, PRIMARY KEY (a)", "('a'), ('A'), ('b'), ('B'), ('é'), ('e')"),
     ("wide16", "a VARCHAR(20) CHARACTER SET utf16 NOT NULL, PRIMARY KEY (a)", "('a'), ('Bé'), ('日本'), ('Ω'), ('z'), ('')"),
     ("wide2", "a VARCHAR(20) CHARACTER SET ucs2 NOT NULL, PRIMARY KEY (a)", "('a'), ('Bé'), ('日本'), ('Ω'), ('z'), ('')"),
@@ -30,16 +46,40 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("bytes", "a VARBINARY(20) NOT NULL, PRIMARY KEY (a)", "(''), (0x00), (0x0000), (0x27), (0x5c), (0xff), (0x61), (0x41)"),
     ("padded", "a BINARY(4) NOT NULL, PRIMARY KEY (a)", "(0x00), (0x2700), (0x5c), (0xff), (0x61), (0x6100000001)"),
     ("day", "a DATE NOT NULL, PRIMARY KEY (a)", "('0000-00-00'), ('2010-00-00'), ('2010-05-00'), ('2010-05-05'), ('9999-12-31')"),
-    ("clock", "a TIME NOT NULL, PRIMARY KEY (a)", "('-838:59:59'), ('-25:00:00'), ('-00:00:01'), ('00:00:00'), ('09:00:00'), ('100:00:00'), ('838:59:59')"),
-    ("moment", "a DATETIME NOT NULL, PRIMARY KEY (a)", "('0000-00-00 00:00:00'), ('2010-00-00 10:00:00'), ('2012-02-29 23:59:59'), ('2012-03-01 00:00:00')"),
-    ("stamp", "a TIMESTAMP NOT NULL DEFAULT '2000-01-01', PRIMARY KEY (a)", "('0000-00-00 00:00:00'), ('1970-01-01 00:00:01'), ('2011-11-06 01:30:00'), ('2038-01-19 03:14:07')"),
+    (
+        "clock",
+        "a TIME NOT NULL, PRIMARY KEY (a)",
+        "('-838:59:59'), ('-25:00:00'), ('-00:00:01'), ('00:00:00'), ('09:00:00'), ('100:00:00'), ('838:59:59')",
+    ),
+    (
+        "moment",
+        "a DATETIME NOT NULL, PRIMARY KEY (a)",
+        "('0000-00-00 00:00:00'), ('2010-00-00 10:00:00'), ('2012-02-29 23:59:59'), ('2012-03-01 00:00:00')",
+    ),
+    (
+        "stamp",
+        "a TIMESTAMP NOT NULL DEFAULT '2000-01-01', PRIMARY KEY (a)",
+        "('0000-00-00 00:00:00'), ('1970-01-01 00:00:01'), ('2011-11-06 01:30:00'), ('2038-01-19 03:14:07')",
+    ),
     ("annual", "a YEAR NOT NULL, PRIMARY KEY (a)", "(0), (1901), (1969), (1970), (2000), (2001), (2155)"),
     ("choice", "a ENUM('z','m','a') NOT NULL, PRIMARY KEY (a)", "('z'), ('m'), ('a')"),
-    ("choice_and", "a ENUM('user','it''s','group') NOT NULL, b INT NOT NULL, PRIMARY KEY (a, b)", "('user',1), ('group',1), ('it''s',5), ('user',2), ('group',-1)"),
+    (
+        "choice_and",
+        "a ENUM('user','it''s','group') NOT NULL, b INT NOT NULL, PRIMARY KEY (a, b)",
+        "('user',1), ('group',1), ('it''s',5), ('user',2), ('group',-1)",
+    ),
     ("flags", "a SET('z','m','a') NOT NULL, PRIMARY KEY (a)", "(''), ('z'), ('m'), ('z,m'), ('a'), ('z,a'), ('z,m,a')"),
     ("bits", "a BIT(40) NOT NULL, PRIMARY KEY (a)", "(0), (1), (255), (256), (65536), (1099511627775)"),
-    ("pair", "a INT NOT NULL, b VARCHAR(10) CHARACTER SET utf8 NOT NULL, PRIMARY KEY (a, b)", "(1,'ann'), (1,'Bob'), (1,'émile'), (2,''), (2,'ann'), (3,'z'), (-1,'z'), (-1,'Z ')"),
-    ("triple", "a VARCHAR(10) CHARACTER SET latin1 NOT NULL, b DATE NOT NULL, c SMALLINT NOT NULL, PRIMARY KEY (c, a, b)", "('a','2011-01-01',1), ('A','2011-01-02',1), ('é','2011-01-01',1), ('a','2011-01-01',2), ('b','0000-00-00',2), ('b','2010-00-00',2), ('a','2011-01-01',-3)"),
+    (
+        "pair",
+        "a INT NOT NULL, b VARCHAR(10) CHARACTER SET utf8 NOT NULL, PRIMARY KEY (a, b)",
+        "(1,'ann'), (1,'Bob'), (1,'émile'), (2,''), (2,'ann'), (3,'z'), (-1,'z'), (-1,'Z ')",
+    ),
+    (
+        "triple",
+        "a VARCHAR(10) CHARACTER SET latin1 NOT NULL, b DATE NOT NULL, c SMALLINT NOT NULL, PRIMARY KEY (c, a, b)",
+        "('a','2011-01-01',1), ('A','2011-01-02',1), ('é','2011-01-01',1), ('a','2011-01-01',2), ('b','0000-00-00',2), ('b','2010-00-00',2), ('a','2011-01-01',-3)",
+    ),
     ("unique_only", "a INT NOT NULL, b CHAR(3) NOT NULL, UNIQUE KEY `odd ``name` (b, a)", "(1,'x'), (2,'x'), (3,'X'), (1,'y'), (1,'a')"),
 ];
 
@@ -132,7 +172,10 @@ async fn walk(kind: ServerKind) {
             .await
             .unwrap()
             .unwrap();
-        assert!(plan.iter().flatten().any(|value| value == "range" || value.contains("Index range scan")), "`{name}` on {kind}: {condition}: {plan:?}");
+        assert!(
+            plan.iter().flatten().any(|value| value == "range" || value.contains("Index range scan")),
+            "`{name}` on {kind}: {condition}: {plan:?}"
+        );
     }
 }
 
@@ -174,12 +217,13 @@ async fn a_late_chunk_of_a_composite_key_reads_only_itself() {
         }
         let table = describe(&server, "late", "t").await;
         let mut reading = session(&server, Purpose::Read).await;
-        let key = |a: &str, b: &str, c: &str| {
-            Key::of(&[a, b, c].map(|part| Cell::Bytes(part.as_bytes().to_vec())), &[0, 1, 2])
-        };
+        let key = |a: &str, b: &str, c: &str| Key::of(&[a, b, c].map(|part| Cell::Bytes(part.as_bytes().to_vec())), &[0, 1, 2]);
         let handler = async |reading: &mut Session| -> u64 {
             let rows = reading.rows("SHOW SESSION STATUS LIKE 'Handler_read%'", "counting").await.unwrap();
-            rows.iter().filter(|row| row[0].as_deref() != Some("Handler_read_key")).map(|row| row[1].as_ref().unwrap().parse::<u64>().unwrap()).sum()
+            rows.iter()
+                .filter(|row| row[0].as_deref() != Some("Handler_read_key"))
+                .map(|row| row[1].as_ref().unwrap().parse::<u64>().unwrap())
+                .sum()
         };
         reading.run("FLUSH STATUS", "counting").await.unwrap();
         let after = key("17", "s10", "405");
@@ -216,7 +260,11 @@ async fn keys_with_broken_bytes_are_walked() {
     }
     let server = shared(ServerKind::Mysql55).await;
     let mut conn = root(&server).await;
-    conn.query_drop("SET sql_mode = ''; CREATE DATABASE broken; CREATE TABLE broken.t (k VARBINARY(20) NOT NULL, v INT, PRIMARY KEY (k)) ENGINE=InnoDB").await.unwrap();
+    conn.query_drop(
+        "SET sql_mode = ''; CREATE DATABASE broken; CREATE TABLE broken.t (k VARBINARY(20) NOT NULL, v INT, PRIMARY KEY (k)) ENGINE=InnoDB",
+    )
+    .await
+    .unwrap();
     conn.query_drop("INSERT INTO broken.t VALUES ('apple', 1), (0x62ff61, 2), (0x63e9, 3), ('zebra', 4)").await.unwrap();
     let mut table = describe(&server, "broken", "t").await;
     let count = |keys: &Vec<Key>| keys.len();
@@ -246,7 +294,9 @@ async fn a_broken_off_stream_leaves_the_session_usable() {
     let server = shared(ServerKind::Mysql55).await;
     root(&server)
         .await
-        .query_drop("CREATE DATABASE off; CREATE TABLE off.t (id INT PRIMARY KEY, f DOUBLE); INSERT INTO off.t VALUES (1, 0.1), (2, 0.2), (3, 0.3)")
+        .query_drop(
+            "CREATE DATABASE off; CREATE TABLE off.t (id INT PRIMARY KEY, f DOUBLE); INSERT INTO off.t VALUES (1, 0.1), (2, 0.2), (3, 0.3)",
+        )
         .await
         .unwrap();
     let table = describe(&server, "off", "t").await;
