@@ -186,3 +186,50 @@ async fn the_choice_names_its_reason() {
     let refused = tally(&mut open, &floats, Side::Source, Method::Server(Function::Sha2), &Scope::Table).await.unwrap_err();
     assert!(refused.to_string().contains("FLOAT or DOUBLE"), "{refused}");
 }
+
+#[tokio::test]
+async fn the_types_of_new_servers() {
+    let kinds = [ServerKind::Mysql97];
+    if skipped("the_types_of_new_servers", &kinds) {
+        return;
+    }
+    let server = shared(kinds[0]).await;
+    let mut conn = root(&server).await;
+    for database in ["fresh_a", "fresh_b"] {
+        conn.query_drop(format!("CREATE DATABASE {database}; CREATE TABLE {database}.t (id INT PRIMARY KEY, j JSON, at DATETIME(6), t TIME(3), n INT GENERATED ALWAYS AS (id * 2) VIRTUAL, p POINT SRID 4326)"))
+            .await
+            .unwrap();
+        conn.query_drop(format!(
+            "INSERT INTO {database}.t (id, j, at, t, p) VALUES (1, '{{\"k\": [1, 2.5, \"é\", null]}}', '2024-01-02 03:04:05.000006', '-01:02:03.004', ST_GeomFromText('POINT(1 2)', 4326)), (2, NULL, NULL, NULL, NULL), (3, 'null', '2024-01-02', '0', NULL)"
+        ))
+        .await
+        .unwrap();
+    }
+    let comparison = Comparison::between(&describe(&server, "fresh_a", "t").await, &describe(&server, "fresh_b", "t").await).unwrap();
+    let (mut ours, mut theirs) = (session(&server, Purpose::Read).await, session(&server, Purpose::Read).await);
+    for method in [Method::Client, Method::Server(Function::Sha2)] {
+        let one = tally(&mut ours, &comparison, Side::Source, method, &Scope::Table).await.unwrap();
+        for (what, undo) in [
+            ("SELECT 1", "SELECT 1"),
+            (
+                "UPDATE fresh_b.t SET j = JSON_SET(j, '$.k[3]', 0) WHERE id = 1",
+                "UPDATE fresh_b.t SET j = JSON_SET(j, '$.k[3]', NULL) WHERE id = 1",
+            ),
+            ("UPDATE fresh_b.t SET j = NULL WHERE id = 3", "UPDATE fresh_b.t SET j = 'null' WHERE id = 3"),
+            (
+                "UPDATE fresh_b.t SET at = at + INTERVAL 1 MICROSECOND WHERE id = 1",
+                "UPDATE fresh_b.t SET at = at - INTERVAL 1 MICROSECOND WHERE id = 1",
+            ),
+            (
+                "UPDATE fresh_b.t SET p = ST_GeomFromText('POINT(2 1)', 4326) WHERE id = 1",
+                "UPDATE fresh_b.t SET p = ST_GeomFromText('POINT(1 2)', 4326) WHERE id = 1",
+            ),
+        ] {
+            conn.query_drop(what).await.unwrap();
+            let two = tally(&mut theirs, &comparison, Side::Target, method, &Scope::Table).await.unwrap();
+            assert_eq!(one == two, what == "SELECT 1", "{what} by {method}");
+            conn.query_drop(undo).await.unwrap();
+            assert_eq!(tally(&mut theirs, &comparison, Side::Target, method, &Scope::Table).await.unwrap(), one, "{undo} by {method}");
+        }
+    }
+}

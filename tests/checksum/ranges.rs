@@ -305,6 +305,11 @@ async fn a_broken_off_stream_leaves_the_session_usable() {
         let mut rows = read::stream(&mut reading, &table, columns, &Scope::Table, Order::ByKey).await.unwrap();
         assert_eq!(rows.next().await.unwrap().unwrap()[0], Cell::Bytes(b"1".to_vec()));
         drop(rows);
+        // No keys are no rows: least of all those of the stream before.
+        assert_eq!(read::by_keys(&mut reading, &table, &[]).await.unwrap(), vec![]);
+        let mut rows = read::stream(&mut reading, &table, columns, &Scope::Table, Order::ByKey).await.unwrap();
+        assert_eq!(rows.next().await.unwrap().unwrap()[0], Cell::Bytes(b"1".to_vec()));
+        drop(rows);
         assert_eq!(keys(&mut reading, &table, &Scope::Table).await.len(), 3);
     }
     let mut gone = table.clone();
