@@ -5,15 +5,19 @@
 //!
 //! | module | what it is for |
 //! | --- | --- |
+//! | [`cli`] | one file per command |
 //! | [`playbook`] | the file format: model, loading with line-exact errors, secrets |
 //! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
+//! | [`demo`] | a school with live users: what the demo shows and the end-to-end tests judge by |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
 //! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
 
+pub mod demo;
+pub mod cli;
 pub mod engine;
 pub mod local;
 pub mod mysql;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::step::{Epoch, StepError, Work};
+use super::step::{Epoch, Output, StepError, Work};
 
 /// Rehearsals and productions are runs of the same code; only the bound endpoints differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,7 +55,35 @@ pub trait Checkpoints: Send + Sync {
     /// # Errors
     /// If the journal can't be read.
     fn load(&self, step: &str, key: &str) -> Result<Option<serde_json::Value>, StepError>;
+
+    /// Adds one result of a kind (`chunk`, `difference` …), replacing an older one with the same key. On disk
+    /// when it returns. Unless the implementation keeps results apart they lie among the checkpoints.
+    ///
+    /// # Errors
+    /// If the journal can't be written: the step must stop.
+    fn record(&self, step: &str, kind: &str, key: &str, value: &serde_json::Value) -> Result<(), StepError> {
+        self.save(step, &format!("{kind}/{key}"), value)
+    }
+    /// Every result of a kind that this step has recorded in this run, by key in order.
+    ///
+    /// # Errors
+    /// If the journal can't be read, or the implementation keeps no list.
+    fn recorded(&self, step: &str, kind: &str) -> Result<Vec<(String, serde_json::Value)>, StepError> {
+        let _ = step;
+        Err(StepError::definite(format!("results of kind `{kind}` can't be listed here: only a run's journal keeps them")))
+    }
+    /// Adds a finding (its id, level, evidence and fix, as the store models them), replacing an older one with the
+    /// same id.
+    ///
+    /// # Errors
+    /// If the journal can't be written.
+    fn find(&self, step: &str, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {
+        self.save(step, &format!("finding/{id}"), finding)
+    }
 }
+
+/// The checkpoint under which [`StepContext::save_output`] keeps a step's output.
+pub const OUTPUT_CHECKPOINT: &str = "engine.output";
 
 /// Everything a step is handed besides its own arguments.
 #[derive(Clone)]
@@ -124,5 +152,40 @@ impl StepContext {
     /// If the journal can't be read.
     pub fn load_checkpoint(&self, key: &str) -> Result<Option<serde_json::Value>, StepError> {
         self.checkpoints.load(&self.step, key)
+    }
+
+    /// Adds one result of this step; see [`Checkpoints::record`].
+    ///
+    /// # Errors
+    /// If the journal can't be written.
+    pub fn record(&self, kind: &str, key: &str, value: &serde_json::Value) -> Result<(), StepError> {
+        self.checkpoints.record(&self.step, kind, key, value)
+    }
+
+    /// Every result of a kind that this step has recorded; see [`Checkpoints::recorded`].
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub fn recorded(&self, kind: &str) -> Result<Vec<(String, serde_json::Value)>, StepError> {
+        self.checkpoints.recorded(&self.step, kind)
+    }
+
+    /// Adds a finding of this step; see [`Checkpoints::find`].
+    ///
+    /// # Errors
+    /// If the journal can't be written.
+    pub fn find(&self, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {
+        self.checkpoints.find(&self.step, id, finding)
+    }
+
+    /// Keeps the step's output before its last effect, so that it is not lost if the process dies between
+    /// effect and outcome and `probe` has to settle the step as done. A step whose output later steps need calls this.
+    ///
+    /// # Errors
+    /// If the journal can't be written.
+    pub fn save_output(&self, output: &Output) -> Result<(), StepError> {
+        let value = serde_json::to_value(output)
+            .map_err(|error| StepError::definite(format!("the output of `{}` can't be written as JSON: {error}", self.step)))?;
+        self.save_checkpoint(OUTPUT_CHECKPOINT, &value)
     }
 }

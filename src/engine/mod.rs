@@ -1,4 +1,27 @@
 //! Runs a playbook: steps, scheduler, journal, lease, budget, certificate. Knows no store.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`step`], [`context`] | the contract with the stores: the five verbs, and what a step is handed |
+//! | [`run`] | the way in: what to drive, [`drive`](run::drive), what comes back |
+//! | [`journal`] | the append-only record; state is a fold over it |
+//! | [`lease`] | one driver per run, and how one hands over to the next |
+//! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
+//! | [`certificate`] | what a passed rehearsal leaves behind |
+//! | [`drift`] | whether a playbook changed under a run |
+//! | [`observer`] | what a person sees meanwhile |
+//! | [`outcome`] | how a run ends, and the exit codes |
+//! | [`crash`] | where a test may pull the plug |
 
+pub mod budget;
+pub mod certificate;
 pub mod context;
+pub mod crash;
+pub mod deadline;
+pub mod drift;
+pub mod journal;
+pub mod lease;
+pub mod observer;
+pub mod outcome;
+pub mod run;
 pub mod step;

@@ -131,6 +131,8 @@ pub enum Failure {
     Differences,
     /// A gate said no: exit code 4, nothing touched.
     Refused,
+    /// A person has to say yes first: exit code 6, nothing touched, resumable.
+    Waiting,
     /// Somebody else holds the lease, here or on the target: exit code 7.
     LeaseLost,
 }

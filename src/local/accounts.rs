@@ -53,14 +53,10 @@ impl Account {
 
 /// The statement that gives `account` another password; `?` is not allowed in it by any server, so the caller
 /// passes the password already quoted.
-pub(super) fn password_statement(
-    kind: ServerKind,
-    account: Account,
-    quoted_password: &str,
-) -> String {
+pub(super) fn password_statement(kind: ServerKind, account: Account, quoted_password: &str) -> String {
     let user = account.user();
     match kind {
-        ServerKind::Mysql55 | ServerKind::Mysql56 => {
+        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56 => {
             format!("SET PASSWORD FOR '{user}'@'%' = PASSWORD({quoted_password})")
         }
         ServerKind::Mysql97 | ServerKind::MariaDb => {
@@ -72,7 +68,7 @@ pub(super) fn password_statement(
 /// Lines for `--init-file`: the first account that can come in over loopback.
 pub(super) fn first_account(kind: ServerKind) -> &'static str {
     match kind {
-        ServerKind::Mysql55 | ServerKind::Mysql56 => {
+        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56 => {
             "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n"
         }
         ServerKind::Mysql97 | ServerKind::MariaDb => {
@@ -88,15 +84,13 @@ pub(super) fn statements(kind: ServerKind, rds_like: bool) -> Vec<String> {
     let mut add = |statement: &str| statements.push(statement.to_owned());
 
     // Accounts without a name match before named ones and would shadow them.
-    if matches!(kind, ServerKind::Mysql55 | ServerKind::Mysql56) {
+    if matches!(kind, ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56) {
         add("DELETE FROM mysql.user WHERE User = ''");
         add("DELETE FROM mysql.db WHERE User = ''");
         add("FLUSH PRIVILEGES");
     }
     add(&create(Account::App));
-    add(
-        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, SHOW VIEW ON *.* TO 'app'@'%'",
-    );
+    add("GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, SHOW VIEW ON *.* TO 'app'@'%'");
     if rds_like {
         statements.extend(rds(kind));
     } else {
@@ -107,10 +101,7 @@ pub(super) fn statements(kind: ServerKind, rds_like: bool) -> Vec<String> {
 }
 
 fn create(account: Account) -> String {
-    format!(
-        "CREATE USER '{}'@'%' IDENTIFIED BY '{DEFAULT_PASSWORD}'",
-        account.user()
-    )
+    format!("CREATE USER '{}'@'%' IDENTIFIED BY '{DEFAULT_PASSWORD}'", account.user())
 }
 
 /// What the user guide lists for the master user on both engines.
@@ -129,9 +120,7 @@ fn rds(kind: ServerKind) -> Vec<String> {
         create(Account::Admin),
     ];
     if kind == ServerKind::MariaDb {
-        statements.push(format!(
-            "GRANT {MASTER_PRIVILEGES} ON *.* TO 'admin'@'%' WITH GRANT OPTION"
-        ));
+        statements.push(format!("GRANT {MASTER_PRIVILEGES} ON *.* TO 'admin'@'%' WITH GRANT OPTION"));
     } else {
         statements.extend([
             "CREATE ROLE 'rds_superuser_role'@'%'".to_owned(),
@@ -145,11 +134,7 @@ fn rds(kind: ServerKind) -> Vec<String> {
             "ALTER USER 'admin'@'%' DEFAULT ROLE 'rds_superuser_role'@'%'".to_owned(),
         ]);
     }
-    statements.extend(
-        RDS_PROCEDURES
-            .iter()
-            .map(|statement| (*statement).to_owned()),
-    );
+    statements.extend(RDS_PROCEDURES.iter().map(|statement| (*statement).to_owned()));
     statements
 }
 

@@ -40,23 +40,17 @@ impl Installation {
     pub(super) fn find(kind: ServerKind) -> Result<Self, LocalError> {
         let root = cache_directory()?.join("servers").join(kind.cache_name());
         // Debian 12 and sid keep the loader in different places; both are what `ldd` would show.
-        let loader = [
-            "usr/lib64/ld-linux-x86-64.so.2",
-            "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-        ]
-        .map(|path| root.join(path))
-        .into_iter()
-        .find(|path| path.exists());
+        let loader = ["usr/lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"]
+            .map(|path| root.join(path))
+            .into_iter()
+            .find(|path| path.exists());
         let shape = match loader {
             Some(loader) => Shape::Debian { loader },
             None => Shape::Plain,
         };
         let installation = Self { kind, root, shape };
         if !installation.server_program().exists() {
-            return Err(LocalError::NotFetched {
-                kind,
-                path: installation.root,
-            });
+            return Err(LocalError::NotFetched { kind, path: installation.root });
         }
         Ok(installation)
     }
@@ -68,9 +62,7 @@ impl Installation {
 
     /// What tells one fetched build from another: the recipe it was unpacked by and the packages it is made of.
     pub(super) fn fingerprint(&self) -> String {
-        ["STAMP", "PACKAGES"]
-            .map(|name| std::fs::read_to_string(self.root.join(name)).unwrap_or_default())
-            .concat()
+        ["STAMP", "PACKAGES"].map(|name| std::fs::read_to_string(self.root.join(name)).unwrap_or_default()).concat()
     }
 
     fn server_program(&self) -> PathBuf {
@@ -100,15 +92,9 @@ impl Installation {
             .arg("--no-defaults")
             .arg(path_argument("--basedir", &base))
             .arg(path_argument("--lc-messages-dir", &self.share()))
-            .arg(path_argument(
-                "--character-sets-dir",
-                &self.share().join("charsets"),
-            ));
+            .arg(path_argument("--character-sets-dir", &self.share().join("charsets")));
         if let Shape::Debian { .. } = self.shape {
-            command.arg(path_argument(
-                "--plugin-dir",
-                &base.join("lib/mysql/plugin"),
-            ));
+            command.arg(path_argument("--plugin-dir", &base.join("lib/mysql/plugin")));
         }
         if rustix::process::geteuid().is_root() {
             command.arg("--user=root");
@@ -123,10 +109,7 @@ impl Installation {
             Shape::Debian { .. } => self.root.join("usr/bin").join(program),
         };
         if !path.exists() {
-            return Err(LocalError::NoProgram {
-                kind: self.kind,
-                program: program.to_owned(),
-            });
+            return Err(LocalError::NoProgram { kind: self.kind, program: program.to_owned() });
         }
         let mut command = self.command(&path);
         command.arg("--no-defaults");

@@ -26,16 +26,8 @@ static KEEPER: OnceLock<mpsc::Sender<Request>> = OnceLock::new();
 /// Starts `command` with nothing to read and its output in `log`. With `tied`, the kernel kills it when this process
 /// ends, however it ends.
 pub(super) async fn start(command: Command, log: File, tied: bool) -> io::Result<Child> {
-    let mut command = if tied {
-        tied_to_this_process(&command)
-    } else {
-        command
-    };
-    command
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
+    let mut command = if tied { tied_to_this_process(&command) } else { command };
+    command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let keeper = KEEPER.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Request>();
         std::thread::Builder::new()
@@ -54,18 +46,14 @@ pub(super) async fn start(command: Command, log: File, tied: bool) -> io::Result
     });
     let (reply, answer) = oneshot::channel();
     let stopped = || io::Error::other("the thread that starts servers has stopped");
-    keeper
-        .send(Request { command, reply })
-        .map_err(|_| stopped())?;
+    keeper.send(Request { command, reply }).map_err(|_| stopped())?;
     answer.await.map_err(|_| stopped())?
 }
 
 /// The same command through `setpriv`, which `exec`s it: the process id stays the server's.
 fn tied_to_this_process(command: &Command) -> Command {
     let mut tied = Command::new("setpriv");
-    tied.args(["--pdeathsig", "KILL", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => tied.env(name, value),

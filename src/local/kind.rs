@@ -5,6 +5,8 @@ use std::fmt;
 /// A server that can be started privately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServerKind {
+    /// MySQL 5.5.9, an early 5.5 with its early habits. Comes with the client `mysql` only.
+    Mysql559,
     /// MySQL 5.5.34 as Oracle built it: the old source. No GTIDs, no checksums, v1 row events, TLS 1.0.
     Mysql55,
     /// MySQL 5.6.24: v2 row events and binlog checksums. `--log-bin-use-v1-row-events=1` and
@@ -18,11 +20,12 @@ pub enum ServerKind {
 
 impl ServerKind {
     /// Every kind, oldest first.
-    pub const ALL: [Self; 4] = [Self::Mysql55, Self::Mysql56, Self::MariaDb, Self::Mysql97];
+    pub const ALL: [Self; 5] = [Self::Mysql559, Self::Mysql55, Self::Mysql56, Self::MariaDb, Self::Mysql97];
 
     /// The server's name in the cache, which is also what `fixtures/servers/fetch` calls it.
     pub fn cache_name(self) -> &'static str {
         match self {
+            Self::Mysql559 => "mysql-5.5.9",
             Self::Mysql55 => "mysql-5.5.34",
             Self::Mysql56 => "mysql-5.6.24",
             Self::Mysql97 => "mysql-9.7",
@@ -33,6 +36,7 @@ impl ServerKind {
     /// How `SELECT VERSION()` begins on this server.
     pub fn version_prefix(self) -> &'static str {
         match self {
+            Self::Mysql559 => "5.5.9",
             Self::Mysql55 => "5.5.34",
             Self::Mysql56 => "5.6.24",
             Self::Mysql97 => "9.7.",
@@ -44,6 +48,7 @@ impl ServerKind {
 impl fmt::Display for ServerKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Mysql559 => "MySQL 5.5.9",
             Self::Mysql55 => "MySQL 5.5.34",
             Self::Mysql56 => "MySQL 5.6.24",
             Self::Mysql97 => "MySQL 9.7",

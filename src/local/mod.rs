@@ -36,9 +36,7 @@ pub use server::LocalServer;
 /// # Errors
 /// A sentence for a person: what is missing and the command that brings it.
 pub fn available(kind: ServerKind) -> Result<(), String> {
-    installation::Installation::find(kind)
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    installation::Installation::find(kind).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Why a private server could not be started or steered.
@@ -104,9 +102,7 @@ pub enum LocalError {
         log: String,
     },
     /// The server process lives but did not answer in time.
-    #[error(
-        "{kind} did not answer on port {port} within {waited:?} ({reason}); the end of its error log:\n{log}"
-    )]
+    #[error("{kind} did not answer on port {port} within {waited:?} ({reason}); the end of its error log:\n{log}")]
     NoAnswer {
         /// The server.
         kind: ServerKind,

@@ -29,9 +29,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::installation::{Installation, path_argument};
-use super::{
-    Account, DEFAULT_PASSWORD, LocalError, ServerKind, ServerOptions, accounts, keeper, template,
-};
+use super::{Account, DEFAULT_PASSWORD, LocalError, ServerKind, ServerOptions, accounts, keeper, template};
 
 /// Where every private server listens.
 const HOST: &str = "127.0.0.1";
@@ -63,27 +61,14 @@ impl LocalServer {
     /// # Errors
     /// When the server was not fetched, a file operation fails, or the server ends or stays silent instead of
     /// starting (its error log is part of the error).
-    pub async fn start(
-        kind: ServerKind,
-        directory: &Path,
-        options: &ServerOptions,
-    ) -> Result<Self, LocalError> {
+    pub async fn start(kind: ServerKind, directory: &Path, options: &ServerOptions) -> Result<Self, LocalError> {
         let installation = Installation::find(kind)?;
-        let file = |action, source| LocalError::File {
-            action,
-            path: directory.to_owned(),
-            source,
-        };
+        let file = |action, source| LocalError::File { action, path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(|source| file("create", source))?;
-        let directory = directory
-            .canonicalize()
-            .map_err(|source| file("find", source))?;
+        let directory = directory.canonicalize().map_err(|source| file("find", source))?;
         let data_directory = directory.join("data");
         if data_directory.exists() {
-            return Err(file(
-                "put a new server into",
-                std::io::ErrorKind::AlreadyExists.into(),
-            ));
+            return Err(file("put a new server into", std::io::ErrorKind::AlreadyExists.into()));
         }
         template::copy_to(&installation, options.rds_like, &data_directory).await?;
         let server = Self::start_on(installation, data_directory, &directory, options).await?;
@@ -153,16 +138,12 @@ impl LocalServer {
 
     /// The password of every account but `root`.
     pub fn password(&self) -> SecretString {
-        self.options
-            .password
-            .clone()
-            .unwrap_or_else(|| SecretString::from(DEFAULT_PASSWORD))
+        self.options.password.clone().unwrap_or_else(|| SecretString::from(DEFAULT_PASSWORD))
     }
 
     /// How to connect as `account`, with a default database or none.
     pub fn connect_options(&self, account: Account, database: Option<&str>) -> Opts {
-        let password =
-            (account != Account::Root).then(|| self.password().expose_secret().to_owned());
+        let password = (account != Account::Root).then(|| self.password().expose_secret().to_owned());
         OptsBuilder::default()
             .ip_or_hostname(HOST)
             .tcp_port(self.port)
@@ -185,10 +166,7 @@ impl LocalServer {
     /// When the server came without that program.
     pub fn client(&self, program: &str) -> Result<Command, LocalError> {
         let mut command = self.installation.client_command(program)?;
-        command
-            .arg(format!("--host={HOST}"))
-            .arg(format!("--port={}", self.port))
-            .arg("--user=root");
+        command.arg(format!("--host={HOST}")).arg(format!("--port={}", self.port)).arg("--user=root");
         Ok(command)
     }
 
@@ -254,20 +232,10 @@ impl LocalServer {
     /// Starts the process on `self.port` and waits until it answers.
     async fn launch(&mut self) -> Result<(), LocalError> {
         let log_before = std::fs::metadata(&self.error_log).map_or(0, |found| found.len());
-        let log_file = |source| LocalError::File {
-            action: "open",
-            path: self.error_log.clone(),
-            source,
-        };
-        let log: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.error_log)
-            .map_err(log_file)?;
+        let log_file = |source| LocalError::File { action: "open", path: self.error_log.clone(), source };
+        let log: File = OpenOptions::new().create(true).append(true).open(&self.error_log).map_err(log_file)?;
         let mut command = self.installation.server_command();
-        command
-            .arg(path_argument("--datadir", &self.data_directory))
-            .args(self.options.command_line(self.kind(), self.port));
+        command.arg(path_argument("--datadir", &self.data_directory)).args(self.options.command_line(self.kind(), self.port));
         let program = command.get_program().to_string_lossy().into_owned();
         let child = keeper::start(command, log, !self.options.outlives_this_process)
             .await
@@ -291,13 +259,7 @@ impl LocalServer {
             if began.elapsed() > START_LIMIT {
                 let (kind, port, log) = (self.kind(), self.port, self.error_log_tail());
                 self.kill().await?;
-                return Err(LocalError::NoAnswer {
-                    kind,
-                    port,
-                    waited: START_LIMIT,
-                    reason,
-                    log,
-                });
+                return Err(LocalError::NoAnswer { kind, port, waited: START_LIMIT, reason, log });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -307,21 +269,15 @@ impl LocalServer {
     async fn ask_who_it_is(&self) -> Result<Option<String>, mysql_async::Error> {
         let ask = async {
             let mut connection = Conn::new(self.connect_options(Account::Root, None)).await?;
-            let answer: Option<(String, String)> = connection
-                .query_first("SELECT VERSION(), @@datadir")
-                .await?;
+            let answer: Option<(String, String)> = connection.query_first("SELECT VERSION(), @@datadir").await?;
             connection.disconnect().await?;
             Ok(answer)
         };
         // A connection may hang while the server comes up; the next one won't.
         let answer = tokio::time::timeout(Duration::from_secs(5), ask)
             .await
-            .unwrap_or_else(|late| {
-                Err(mysql_async::Error::Io(std::io::Error::from(late).into()))
-            })?;
-        Ok(answer.and_then(|(version, directory)| {
-            (Path::new(&directory) == self.data_directory).then_some(version)
-        }))
+            .unwrap_or_else(|late| Err(mysql_async::Error::Io(std::io::Error::from(late).into())))?;
+        Ok(answer.and_then(|(version, directory)| (Path::new(&directory) == self.data_directory).then_some(version)))
     }
 
     fn start_failure(&self, status: ExitStatus, log_before: u64) -> LocalError {
@@ -330,16 +286,9 @@ impl LocalServer {
         let from = usize::try_from(log_before).unwrap_or(0).min(log.len());
         let log = String::from_utf8_lossy(&log[from..]).into_owned();
         if log.contains("Address already in use") {
-            return LocalError::PortTaken {
-                kind,
-                port: self.port,
-            };
+            return LocalError::PortTaken { kind, port: self.port };
         }
-        LocalError::Died {
-            kind,
-            status: status.to_string(),
-            log: last_lines(&log, 30),
-        }
+        LocalError::Died { kind, status: status.to_string(), log: last_lines(&log, 30) }
     }
 
     /// The process's exit status, once it has ended.
@@ -347,10 +296,7 @@ impl LocalServer {
         let Some(child) = &mut self.child else {
             return Ok(None);
         };
-        let status = child.try_wait().map_err(|source| LocalError::Spawn {
-            program: self.installation.kind().to_string(),
-            source,
-        })?;
+        let status = child.try_wait().map_err(|source| LocalError::Spawn { program: self.installation.kind().to_string(), source })?;
         if status.is_some() {
             self.child = None;
         }
@@ -362,18 +308,12 @@ impl LocalServer {
         let set = async {
             let mut connection = Conn::new(self.connect_options(Account::Root, None)).await?;
             for account in Account::with_password(self.options.rds_like) {
-                connection
-                    .query_drop(accounts::password_statement(self.kind(), account, &quoted))
-                    .await?;
+                connection.query_drop(accounts::password_statement(self.kind(), account, &quoted)).await?;
             }
             connection.disconnect().await
         };
         let kind = self.kind();
-        set.await.map_err(|source| LocalError::Sql {
-            kind,
-            action: "set its accounts' passwords".to_owned(),
-            source,
-        })
+        set.await.map_err(|source| LocalError::Sql { kind, action: "set its accounts' passwords".to_owned(), source })
     }
 }
 

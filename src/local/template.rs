@@ -24,16 +24,10 @@ use super::{Account, LocalError, LocalServer, ServerKind, ServerOptions, account
 const RECIPE: u32 = 1;
 
 /// Puts a fresh data directory for `kind` at `data_directory`, which must not exist yet.
-pub(super) async fn copy_to(
-    installation: &Installation,
-    rds_like: bool,
-    data_directory: &Path,
-) -> Result<(), LocalError> {
+pub(super) async fn copy_to(installation: &Installation, rds_like: bool, data_directory: &Path) -> Result<(), LocalError> {
     let template = ready(installation, rds_like).await?;
     let mut copy = Command::new("cp");
-    copy.args(["-a", "--reflink=auto", "--sparse=auto", "--"])
-        .arg(&template)
-        .arg(data_directory);
+    copy.args(["-a", "--reflink=auto", "--sparse=auto", "--"]).arg(&template).arg(data_directory);
     run(copy, None, "copied a template data directory").await?;
     Ok(())
 }
@@ -44,11 +38,7 @@ async fn ready(installation: &Installation, rds_like: bool) -> Result<PathBuf, L
     let templates = cache_directory()?.join("templates");
     create_directory(&templates)?;
     let profile = if rds_like { "rds" } else { "plain" };
-    let name = format!(
-        "{}-{profile}-{}",
-        kind.cache_name(),
-        fingerprint(installation, rds_like)
-    );
+    let name = format!("{}-{profile}-{}", kind.cache_name(), fingerprint(installation, rds_like));
     let template = templates.join(&name);
     if template.exists() {
         return Ok(template);
@@ -59,55 +49,34 @@ async fn ready(installation: &Installation, rds_like: bool) -> Result<PathBuf, L
     }
     let unfinished = templates.join(format!("{name}.unfinished"));
     if unfinished.exists() {
-        std::fs::remove_dir_all(&unfinished)
-            .map_err(|source| file_error("remove", &unfinished, source))?;
+        std::fs::remove_dir_all(&unfinished).map_err(|source| file_error("remove", &unfinished, source))?;
     }
     create_directory(&unfinished)?;
     let data_directory = make(installation, rds_like, &unfinished).await?;
-    std::fs::rename(&data_directory, &template)
-        .map_err(|source| file_error("rename", &data_directory, source))?;
-    std::fs::remove_dir_all(&unfinished)
-        .map_err(|source| file_error("remove", &unfinished, source))?;
+    std::fs::rename(&data_directory, &template).map_err(|source| file_error("rename", &data_directory, source))?;
+    std::fs::remove_dir_all(&unfinished).map_err(|source| file_error("remove", &unfinished, source))?;
     Ok(template)
 }
 
 /// Initialises a data directory inside `workshop`, with its accounts, and leaves it shut down.
-async fn make(
-    installation: &Installation,
-    rds_like: bool,
-    workshop: &Path,
-) -> Result<PathBuf, LocalError> {
+async fn make(installation: &Installation, rds_like: bool, workshop: &Path) -> Result<PathBuf, LocalError> {
     let kind = installation.kind();
     let data_directory = workshop.join("data");
     initialise(installation, &data_directory).await?;
 
     let first_account = workshop.join("first-account.sql");
-    std::fs::write(&first_account, accounts::first_account(kind))
-        .map_err(|source| file_error("write", &first_account, source))?;
-    let options = ServerOptions::default()
-        .binlog(false)
-        .rds_like(rds_like)
-        .argument(path_argument("--init-file", &first_account).to_string_lossy());
-    let mut server = LocalServer::start_on(
-        installation.clone(),
-        data_directory.clone(),
-        workshop,
-        &options,
-    )
-    .await?;
+    std::fs::write(&first_account, accounts::first_account(kind)).map_err(|source| file_error("write", &first_account, source))?;
+    let options =
+        ServerOptions::default().binlog(false).rds_like(rds_like).argument(path_argument("--init-file", &first_account).to_string_lossy());
+    let mut server = LocalServer::start_on(installation.clone(), data_directory.clone(), workshop, &options).await?;
     let set_up = async {
-        let mut connection =
-            mysql_async::Conn::new(server.connect_options(Account::Root, None)).await?;
+        let mut connection = mysql_async::Conn::new(server.connect_options(Account::Root, None)).await?;
         for statement in accounts::statements(kind, rds_like) {
             connection.query_drop(statement).await?;
         }
         connection.disconnect().await
     };
-    set_up.await.map_err(|source| LocalError::Sql {
-        kind,
-        action: "create its accounts".to_owned(),
-        source,
-    })?;
+    set_up.await.map_err(|source| LocalError::Sql { kind, action: "create its accounts".to_owned(), source })?;
     server.stop().await?;
     // Who a server is: two copies must not be the same one. It is written anew at the next start.
     for identity in ["auto.cnf", "mysqld.pid", "mysql.sock", "mysql.sock.lock"] {
@@ -123,16 +92,10 @@ async fn make(
 async fn initialise(installation: &Installation, data_directory: &Path) -> Result<(), LocalError> {
     let kind = installation.kind();
     let mut command = installation.server_command();
-    command
-        .arg(path_argument("--datadir", data_directory))
-        .args(options::fixed_at_birth(kind));
+    command.arg(path_argument("--datadir", data_directory)).args(options::fixed_at_birth(kind));
     let action = "initialised a data directory";
     if kind == ServerKind::Mysql97 {
-        command.args([
-            "--initialize-insecure",
-            "--performance-schema=OFF",
-            "--innodb-use-native-aio=0",
-        ]);
+        command.args(["--initialize-insecure", "--performance-schema=OFF", "--innodb-use-native-aio=0"]);
         return run(command, None, action).await;
     }
     create_directory(&data_directory.join("mysql"))?;
@@ -152,23 +115,11 @@ async fn initialise(installation: &Installation, data_directory: &Path) -> Resul
         let text = std::fs::read(&path).map_err(|source| file_error("read", &path, source))?;
         // As `mysql_install_db --cross-bootstrap` does: no accounts for this machine's host name.
         let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let about_this_host =
-            |line: &&[u8]| line.windows(17).any(|part| part == b"@current_hostname");
-        input.extend(
-            lines
-                .filter(|line| kind == ServerKind::MariaDb || !about_this_host(line))
-                .flatten(),
-        );
+        let about_this_host = |line: &&[u8]| line.windows(17).any(|part| part == b"@current_hostname");
+        input.extend(lines.filter(|line| kind == ServerKind::MariaDb || !about_this_host(line)).flatten());
     }
-    command.args([
-        "--bootstrap",
-        "--innodb-use-native-aio=0",
-        "--innodb-buffer-pool-size=64M",
-    ]);
-    command.args([
-        "--innodb-flush-log-at-trx-commit=2",
-        "--max-allowed-packet=16M",
-    ]);
+    command.args(["--bootstrap", "--innodb-use-native-aio=0", "--innodb-buffer-pool-size=64M"]);
+    command.args(["--innodb-flush-log-at-trx-commit=2", "--max-allowed-packet=16M"]);
     run(command, Some(input), action).await
 }
 
@@ -176,13 +127,10 @@ fn fingerprint(installation: &Installation, rds_like: bool) -> String {
     let kind = installation.kind();
     let mut hash = Sha256::new();
     hash.update(RECIPE.to_le_bytes());
-    let ingredients = [
-        installation.fingerprint(),
-        accounts::first_account(kind).to_owned(),
-    ]
-    .into_iter()
-    .chain(options::fixed_at_birth(kind).map(str::to_owned))
-    .chain(accounts::statements(kind, rds_like));
+    let ingredients = [installation.fingerprint(), accounts::first_account(kind).to_owned()]
+        .into_iter()
+        .chain(options::fixed_at_birth(kind).map(str::to_owned))
+        .chain(accounts::statements(kind, rds_like));
     for ingredient in ingredients {
         hash.update((ingredient.len() as u64).to_le_bytes());
         hash.update(ingredient);
@@ -209,16 +157,9 @@ async fn run(command: Command, input: Option<Vec<u8>>, action: &str) -> Result<(
     use tokio::io::AsyncWriteExt as _;
 
     let program = command.get_program().to_string_lossy().into_owned();
-    let spawn_error = |source| LocalError::Spawn {
-        program: program.clone(),
-        source,
-    };
+    let spawn_error = |source| LocalError::Spawn { program: program.clone(), source };
     let mut child = tokio::process::Command::from(command)
-        .stdin(if input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -250,9 +191,5 @@ fn create_directory(path: &Path) -> Result<(), LocalError> {
 }
 
 fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> LocalError {
-    LocalError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    LocalError::File { action, path: path.to_owned(), source }
 }

@@ -38,6 +38,13 @@ pub enum Scope<'a> {
     Range(&'a KeyRange),
     /// Those with these keys, asked for in batches of [`KEYS_PER_QUERY`].
     Keys(&'a [Key]),
+    /// Those whose `columns` hold one of these values, asked for in batches of [`KEYS_PER_QUERY`].
+    Matching {
+        /// Indexes into [`Table::columns`].
+        columns: &'a [usize],
+        /// The values, encoded as keys are.
+        values: &'a [Key],
+    },
 }
 
 /// In which order rows come.
@@ -330,6 +337,12 @@ fn queries(table: &Table, select: &[String], scope: &Scope<'_>, order: Order, li
                 tail(&keys)
             )])
         }
+        Scope::Matching { columns, values } => values
+            .chunks(KEYS_PER_QUERY)
+            .map(|batch| {
+                format!("SELECT {select} FROM {} WHERE {}{}", sql::table(&table.name), range::one_of(table, columns, batch), tail(columns))
+            })
+            .collect(),
         Scope::Keys(wanted) => {
             let keys = key_columns(table)?;
             wanted

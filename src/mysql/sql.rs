@@ -110,12 +110,9 @@ pub fn select_expression(column: &Column, binary_protocol: bool) -> String {
         kind if kind.by_number() => format!("CAST({name} AS UNSIGNED)"),
         kind if kind.is_integer() && column.zerofill => format!("CAST({name} AS UNSIGNED)"),
         ColumnType::Decimal { precision, scale } if column.zerofill => format!("CAST({name} AS DECIMAL({precision},{scale}))"),
-        ColumnType::Date
-        | ColumnType::Time(_)
-        | ColumnType::DateTime(_)
-        | ColumnType::Timestamp(_)
-        | ColumnType::Year
-        | ColumnType::Year2
+        // Two digits in print; the stored year is one of 1970 to 2069.
+        ColumnType::Year2 => format!("CONCAT(IF({name} + 0 < 70, '20', '19'), LPAD({name} + 0, 2, '0'))"),
+        ColumnType::Date | ColumnType::Time(_) | ColumnType::DateTime(_) | ColumnType::Timestamp(_) | ColumnType::Year
             if binary_protocol =>
         {
             format!("CAST({name} AS CHAR)")
@@ -129,12 +126,13 @@ fn is_number(bytes: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// A FLOAT as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
+/// A FLOAT by the digits of the double it widens to: exact, and never above the largest FLOAT (whose
+/// own shortest form `3.4028235e38` is, and which servers clip with a warning).
 fn push_float(out: &mut Vec<u8>, value: f32) {
-    out.extend_from_slice(format!("{value:e}").as_bytes());
+    push_double(out, f64::from(value));
 }
 
-/// A DOUBLE, likewise.
+/// A DOUBLE as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
 fn push_double(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(format!("{value:e}").as_bytes());
 }

@@ -1,0 +1,218 @@
+//! What a passed rehearsal leaves behind, and whether it still holds.
+//!
+//! A certificate says: *this* playbook, on *this* schema, between *these* server versions, was run from its
+//! first step through the switch and back. A cutover asks for one, because the night of the move is no time for firsts. It
+//! is void as soon as what it speaks of is no longer so: it expires, and it does not survive a changed playbook, schema or
+//! server version. It carries a hash over all of it and stands in the journal as an event of the hash chain;
+//! an edited one is told apart from an issued one.
+//!
+//! The facts come from the steps' outputs, under agreed names ([`fact`]): a store's step that knows the
+//! schema says so in its output, and the same step says it again on production, where the two are compared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::drift::hash_json;
+use super::step::{Output, Work};
+
+/// Names under which steps put facts into their output for the certificate.
+pub mod fact {
+    /// A hash of the schema that moves. Must be the same today.
+    pub const SCHEMA: &str = "schema_fingerprint";
+    /// The source server's version. Must be the same today.
+    pub const SOURCE_VERSION: &str = "source_version";
+    /// The target server's version. Must be the same today.
+    pub const TARGET_VERSION: &str = "target_version";
+    /// How many bytes moved.
+    pub const BYTES: &str = "bytes";
+    /// How many rows moved.
+    pub const ROWS: &str = "rows";
+    /// The Merkle root of everything verified.
+    pub const VERIFICATION_ROOT: &str = "run_root";
+    /// All of them.
+    pub const ALL: [&str; 6] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT];
+    /// Those that make a certificate void when they differ.
+    pub const BINDING: [&str; 3] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION];
+}
+
+/// How long a certificate holds unless the playbook says otherwise.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Facts by step, then by name.
+pub type Facts = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+
+/// What one step took in the rehearsal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Seconds from its start to done (a service: to ready).
+    pub seconds: f64,
+    /// The rate, where the step measured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// A passed rehearsal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The rehearsal's run.
+    pub run: String,
+    /// The playbook's name.
+    pub playbook: String,
+    /// The hash of everything the playbook said.
+    pub playbook_hash: String,
+    /// What the steps said about the world.
+    pub facts: Facts,
+    /// What every step took.
+    pub measured: BTreeMap<String, Measured>,
+    /// How long the drill held writes, in seconds.
+    pub write_gap_seconds: Option<f64>,
+    /// How long it took to undo the cutover stage, in seconds.
+    pub undo_seconds: f64,
+    /// When it was issued.
+    pub issued: Timestamp,
+    /// When it expires.
+    pub expires: Timestamp,
+    /// The journal's head when it was issued.
+    pub journal_head: String,
+    /// The hash of everything above.
+    pub hash: String,
+}
+
+/// What is true today, for the comparison.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Today {
+    /// The hash of the playbook as it is now.
+    pub playbook_hash: String,
+    /// The facts known so far; steps not yet run are missing.
+    pub facts: Facts,
+}
+
+/// Why a certificate does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", tag = "void")]
+pub enum Void {
+    /// Its time is over.
+    #[error("the certificate of rehearsal `{run}` expired at {expires}")]
+    Expired {
+        /// The rehearsal.
+        run: String,
+        /// When.
+        expires: Timestamp,
+    },
+    /// It is dated in the future.
+    #[error("the certificate of rehearsal `{run}` is dated {issued}, which is in the future: check this machine's clock")]
+    FromTheFuture {
+        /// The rehearsal.
+        run: String,
+        /// Its date.
+        issued: Timestamp,
+    },
+    /// The playbook is another one.
+    #[error("the playbook changed since rehearsal `{run}`")]
+    PlaybookChanged {
+        /// The rehearsal.
+        run: String,
+    },
+    /// A binding fact differs.
+    #[error("`{name}` of step `{step}` changed since the rehearsal: it was {rehearsed}, today it is {today}")]
+    FactChanged {
+        /// The step that told it.
+        step: String,
+        /// The fact.
+        name: String,
+        /// In the rehearsal.
+        rehearsed: String,
+        /// Today.
+        today: String,
+    },
+    /// Its hash does not fit what it says.
+    #[error("the certificate of rehearsal `{run}` was edited: its hash does not fit what it says")]
+    Edited {
+        /// The rehearsal it claims.
+        run: String,
+    },
+}
+
+/// Picks the facts a certificate speaks of from all outputs.
+#[must_use]
+pub fn facts_of(outputs: &BTreeMap<String, Output>) -> Facts {
+    outputs
+        .iter()
+        .filter_map(|(step, output)| {
+            let facts: BTreeMap<_, _> =
+                output.facts.iter().filter(|(name, _)| fact::ALL.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+            (!facts.is_empty()).then(|| (step.clone(), facts))
+        })
+        .collect()
+}
+
+impl Certificate {
+    fn hash_of(&self) -> Result<String, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        if let Some(map) = value.as_object_mut() {
+            map.remove("hash");
+        }
+        Ok(hash_json(&value))
+    }
+
+    /// Puts the hash under a certificate that is otherwise complete.
+    ///
+    /// # Errors
+    /// If it can't be written as JSON (a rate that is not a number).
+    pub fn seal(mut self) -> Result<Certificate, serde_json::Error> {
+        self.hash = self.hash_of()?;
+        Ok(self)
+    }
+
+    /// The end of a certificate issued at `issued` that lives for `lifetime`.
+    #[must_use]
+    pub fn expiry(issued: Timestamp, lifetime: Duration) -> Timestamp {
+        SignedDuration::try_from(lifetime).ok().and_then(|span| issued.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// The rates of its steps, for estimates.
+    #[must_use]
+    pub fn rates(&self) -> BTreeMap<String, Work> {
+        self.measured.iter().filter_map(|(step, measured)| Some((step.clone(), measured.work.clone()?))).collect()
+    }
+}
+
+/// Whether a certificate holds today: an empty list, or every reason why it does not. A fact that is not known yet is not held
+/// against it; the engine checks again when the cutover begins, with every fact of the stages before.
+#[must_use]
+pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Void> {
+    let run = || certificate.run.clone();
+    let mut reasons = Vec::new();
+    if certificate.hash_of().ok().as_ref() != Some(&certificate.hash) {
+        reasons.push(Void::Edited { run: run() });
+    }
+    if now >= certificate.expires {
+        reasons.push(Void::Expired { run: run(), expires: certificate.expires });
+    }
+    // A minute of difference between clocks is no reason to distrust a rehearsal.
+    if certificate.issued.duration_since(now) > SignedDuration::from_secs(60) {
+        reasons.push(Void::FromTheFuture { run: run(), issued: certificate.issued });
+    }
+    if certificate.playbook_hash != today.playbook_hash {
+        reasons.push(Void::PlaybookChanged { run: run() });
+    }
+    for (step, facts) in &certificate.facts {
+        for name in fact::BINDING {
+            let (Some(rehearsed), Some(found)) = (facts.get(name), today.facts.get(step).and_then(|facts| facts.get(name))) else {
+                continue;
+            };
+            if rehearsed != found {
+                reasons.push(Void::FactChanged {
+                    step: step.clone(),
+                    name: name.to_owned(),
+                    rehearsed: rehearsed.to_string(),
+                    today: found.to_string(),
+                });
+            }
+        }
+    }
+    reasons
+}

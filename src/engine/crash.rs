@@ -1,0 +1,90 @@
+//! Places where a test may pull the plug.
+//!
+//! Guarantees about crashes are only worth what a real `kill -9` at the worst moment shows. Around every
+//! effect the code calls [`point`] with a name from [`POINTS`]; if the environment variable
+//! `DBMOVE_CRASH_AT` names it (`name`, or `name#3` for the third passing), the process kills itself with
+//! SIGKILL right there: no destructor, no flush, no goodbye. Without the variable a point costs one load.
+//!
+//! The list is the contract: a test reads the sources and fails if a point is called that is not listed, or
+//! listed and never called; another kills a run at each one of the engine's.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The environment variable that arms one point.
+pub const VARIABLE: &str = "DBMOVE_CRASH_AT";
+
+/// Every point there is. Stores add theirs here, in a group of their own.
+pub const POINTS: &[&str] = &[
+    "run.started",
+    "lease.taken",
+    "lease.claimed",
+    "stage.started",
+    "stage.steps_done",
+    "stage.done",
+    "step.before_intent",
+    "step.intent_written",
+    "step.effect_done",
+    "step.outcome_written",
+    "service.ready",
+    "service.ready_written",
+    "write_gap.started",
+    "point_of_no_return.effect_done",
+    "point_of_no_return.outcome_written",
+    "point_of_no_return.passed",
+    "undo.started",
+    "undo.intent_written",
+    "undo.effect_done",
+    "undo.outcome_written",
+    "undo.finished",
+    "resume.probed",
+    "resume.settled",
+    "journal.before_commit",
+    "journal.committed",
+    "certificate.issued",
+    "run.before_finished",
+    "run.finished",
+];
+
+struct Armed {
+    name: String,
+    passing: u64,
+    passed: AtomicU64,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+fn parse(text: &str) -> Option<(String, u64)> {
+    match text.split_once('#') {
+        None => Some((text.to_owned(), 1)),
+        Some((name, number)) => number.parse().ok().filter(|number| *number > 0).map(|number| (name.to_owned(), number)),
+    }
+}
+
+fn armed() -> Option<&'static Armed> {
+    ARMED
+        .get_or_init(|| {
+            let text = std::env::var(VARIABLE).ok()?;
+            let (name, passing) = parse(&text)?;
+            Some(Armed { name, passing, passed: AtomicU64::new(0) })
+        })
+        .as_ref()
+}
+
+/// Dies here if this point is armed and passed for the armed number of times.
+pub fn point(name: &str) {
+    let Some(armed) = armed() else { return };
+    if armed.name != name {
+        return;
+    }
+    if armed.passed.fetch_add(1, Ordering::SeqCst) + 1 == armed.passing {
+        let me = rustix::process::getpid();
+        // The signal can't be caught; should it be forbidden, abort is the nearest thing to it.
+        if rustix::process::kill_process(me, rustix::process::Signal::KILL).is_err() {
+            std::process::abort();
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! How a run ends, and which exit code says so: the only place where the two meet.
+//!
+//! A [`Verdict`] is what the journal keeps in `run_finished` and what every report starts with. It
+//! always answers the operator's first question, *who serves the traffic now*, through
+//! [`Serving`]. Errors that kept the run from being driven at all (somebody else holds the lease, the
+//! journal can't be written) are [`EngineError`](super::run::EngineError)s and have their codes here too.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::certificate::Certificate;
+use super::run::EngineError;
+use super::step::Failure;
+use crate::playbook::model::StageName;
+
+/// What the process says when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Something failed.
+    Error = 1,
+    /// The command line or the playbook is wrong.
+    Usage = 2,
+    /// Rows differ.
+    Differences = 3,
+    /// A gate said no; nothing was touched.
+    Refused = 4,
+    /// The deadline would have been missed; rolled back.
+    DeadlineMissed = 5,
+    /// Waits for a person.
+    WaitingForApproval = 6,
+    /// Another driver holds the lease.
+    LeaseHeld = 7,
+    /// Stopped on request; resumable.
+    Interrupted = 130,
+}
+
+impl ExitCode {
+    /// The number handed to the operating system.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        std::process::ExitCode::from(code.code())
+    }
+}
+
+/// Who serves the traffic when the run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Serving {
+    /// The source, as before the run.
+    Source,
+    /// The target: the point of no return is passed.
+    Target,
+    /// Not known: an undo failed or the switch was left half way. The message says what to look at.
+    Unclear,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Serving::Source => "the source serves as before",
+            Serving::Target => "the target serves",
+            Serving::Unclear => "who serves is unclear",
+        })
+    }
+}
+
+/// How a run, or this driver's part of it, ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// Every stage up to and including `until` is done.
+    Done {
+        /// The last stage that was asked for.
+        until: StageName,
+    },
+    /// A step failed and will not heal by itself.
+    Failed {
+        /// The step, where one is to blame.
+        step: Option<String>,
+        /// What happened, to which object.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// Rows differ.
+    Differences {
+        /// The step that compared.
+        step: String,
+        /// What differs.
+        message: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// A gate said no: no certificate, findings, not enough time, a changed playbook.
+    Refused {
+        /// The step, if the gate is one.
+        step: Option<String>,
+        /// Each reason, one line.
+        reasons: Vec<String>,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// The time left no longer covered finishing or undoing.
+    DeadlineMissed {
+        /// The figures, in words.
+        message: String,
+    },
+    /// Writes were held longer than allowed before the switch was done.
+    WriteGapExceeded {
+        /// How long writes may be held, in seconds.
+        limit_seconds: f64,
+        /// How long they had been held when the engine gave up, in seconds.
+        held_seconds: f64,
+    },
+    /// A step waits for a person.
+    WaitingForApproval {
+        /// The step that waits.
+        step: String,
+        /// For what.
+        message: String,
+    },
+    /// Another driver asked for the run and got it.
+    HandedOver {
+        /// Who asked.
+        to: String,
+    },
+    /// Stopped on request; the same command goes on from here.
+    Interrupted,
+    /// Another driver took the lease, or stands on the target with a higher epoch.
+    LeaseLost {
+        /// Who or what took over, as far as known.
+        message: String,
+    },
+}
+
+impl Verdict {
+    /// The exit code of this verdict.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Verdict::Done { .. } | Verdict::HandedOver { .. } => ExitCode::Done,
+            Verdict::Failed { .. } | Verdict::WriteGapExceeded { .. } => ExitCode::Error,
+            Verdict::Differences { .. } => ExitCode::Differences,
+            Verdict::Refused { .. } => ExitCode::Refused,
+            Verdict::DeadlineMissed { .. } => ExitCode::DeadlineMissed,
+            Verdict::WaitingForApproval { .. } => ExitCode::WaitingForApproval,
+            Verdict::LeaseLost { .. } => ExitCode::LeaseHeld,
+            Verdict::Interrupted => ExitCode::Interrupted,
+        }
+    }
+
+    /// The verdict that a step's failure leads to.
+    #[must_use]
+    pub fn of_failure(step: &str, error: &super::step::StepError) -> Verdict {
+        let (message, hint) = (error.message.clone(), error.hint.clone());
+        match error.failure {
+            Failure::Transient | Failure::Definite | Failure::Cancelled => Verdict::Failed { step: Some(step.to_owned()), message, hint },
+            Failure::Differences => Verdict::Differences { step: step.to_owned(), message, hint },
+            Failure::Refused => Verdict::Refused { step: Some(step.to_owned()), reasons: vec![message], hint },
+            Failure::Waiting => Verdict::WaitingForApproval { step: step.to_owned(), message },
+            Failure::LeaseLost => Verdict::LeaseLost { message },
+        }
+    }
+
+    /// What to do next, where the verdict knows.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Verdict::Failed { hint, .. } | Verdict::Differences { hint, .. } | Verdict::Refused { hint, .. } => hint.as_deref(),
+            Verdict::Interrupted => Some("the same command goes on from here"),
+            _ => None,
+        }
+    }
+
+    /// True if the run may be driven on by the same command.
+    #[must_use]
+    pub fn resumable(&self) -> bool {
+        matches!(self, Verdict::Interrupted | Verdict::HandedOver { .. } | Verdict::LeaseLost { .. } | Verdict::WaitingForApproval { .. })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Done { until } => write!(f, "done up to and including `{}`", until.as_str()),
+            Verdict::Failed { step: Some(step), message, .. } => write!(f, "step `{step}` failed: {message}"),
+            Verdict::Failed { step: None, message, .. } => write!(f, "failed: {message}"),
+            Verdict::Differences { step, message, .. } => write!(f, "step `{step}` found differences: {message}"),
+            Verdict::Refused { step: Some(step), reasons, .. } => write!(f, "step `{step}` refused: {}", reasons.join("; ")),
+            Verdict::Refused { step: None, reasons, .. } => write!(f, "refused: {}", reasons.join("; ")),
+            Verdict::DeadlineMissed { message } => write!(f, "the deadline would be missed: {message}"),
+            Verdict::WriteGapExceeded { limit_seconds, held_seconds } => write!(
+                f,
+                "writes had been held for {held_seconds:.1} s, more than the {limit_seconds:.1} s that `max_write_gap` allows, and the switch was not done"
+            ),
+            Verdict::WaitingForApproval { step, message } => write!(f, "step `{step}` waits for approval: {message}"),
+            Verdict::HandedOver { to } => write!(f, "handed over to {to}"),
+            Verdict::Interrupted => f.write_str("stopped on request"),
+            Verdict::LeaseLost { message } => write!(f, "the lease was lost: {message}"),
+        }
+    }
+}
+
+/// What [`drive`](super::run::drive) returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOutcome {
+    /// The run's id.
+    pub run: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Who serves the traffic.
+    pub serving: Serving,
+    /// Steps that were undone, newest first.
+    pub undone: Vec<String>,
+    /// Steps whose undo failed, each with why: what a person has to look at.
+    pub not_undone: Vec<(String, String)>,
+    /// How long writes were held from the first holding step to the switch (or its undo), in seconds.
+    pub write_gap_seconds: Option<f64>,
+    /// What a passed rehearsal left behind.
+    pub certificate: Option<Certificate>,
+}
+
+impl RunOutcome {
+    /// The exit code of the run. A failed undo is an error whatever led to it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        if self.not_undone.is_empty() || matches!(self.verdict, Verdict::LeaseLost { .. }) {
+            self.verdict.exit_code()
+        } else {
+            ExitCode::Error
+        }
+    }
+}
+
+impl EngineError {
+    /// The exit code of an error that kept the run from being driven.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            EngineError::Journal(error) => error.exit_code(),
+            EngineError::Lease(_) => ExitCode::LeaseHeld,
+            EngineError::Drift(_) => ExitCode::Refused,
+            EngineError::Playbook(_) => ExitCode::Usage,
+            EngineError::Finished { .. } => ExitCode::Refused,
+            EngineError::Step { error, .. } if error.failure == Failure::LeaseLost => ExitCode::LeaseHeld,
+            EngineError::Step { .. } => ExitCode::Error,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Writes one lane of a batch: one transaction on one connection.
+//!
+//! Order inside the transaction: lease check, deletes, upserts, keyless changes, positions, commit.
+//!
+//! # Upserts
+//!
+//! A table whose key is its only unique index takes `INSERT … ON DUPLICATE KEY UPDATE`: it can meet
+//! only its own key. With other unique indexes that statement could silently overwrite *another*
+//! row that holds one of the unique values, so there the keys are deleted first and the rows go in
+//! by a plain INSERT, which fails instead.
+//!
+//! Such a failure has one good reason: while replaying after a crash the target may be ahead, and
+//! the row in the way is the trace of a later event of the same stretch, which will be written
+//! again. Then (and only then, [`Mode::Replay`]) rows in the way are deleted first.
+//!
+//! # Keyless tables
+//!
+//! A row is found by all its values with `LIMIT 1`, exactly one must be affected, and the position
+//! through which the table's events are in is saved in the same transaction: applied once, whatever
+//! happens.
+
+use std::collections::BTreeMap;
+
+use crate::engine::step::Epoch;
+use crate::mysql::bookkeeping;
+use crate::mysql::cell::{Cell, Key, Row};
+use crate::mysql::connect::{Session, Version};
+use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::position::Position;
+use crate::mysql::range;
+use crate::mysql::sql;
+use crate::mysql::table::{ColumnType, Table};
+use crate::mysql::tables::{MovedTable, TableId, Tables};
+
+use super::batch::{KeylessChange, Lane};
+
+/// Rows in one statement at most.
+const ROWS_PER_STATEMENT: usize = 250;
+/// Bytes of one statement at most, unless one row alone is larger.
+const BYTES_PER_STATEMENT: usize = 1 << 20;
+
+/// Whether the target may be ahead of the events that are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The target is at the position before these events.
+    Forward,
+    /// The target may hold later images: after a crash, up to the saved intent.
+    Replay,
+}
+
+/// What a lane's transaction needs besides its changes.
+pub struct LaneContext<'a> {
+    /// The store's name in the playbook.
+    pub store: &'a str,
+    /// This driver's epoch.
+    pub epoch: Epoch,
+    /// The tables that move.
+    pub tables: &'a Tables,
+    /// Through which position each keyless table's events are in.
+    pub keyless: &'a BTreeMap<TableId, Position>,
+    /// Whether the target may be ahead.
+    pub mode: Mode,
+    /// Saved in the same transaction: applied and intended position.
+    pub positions: Option<(&'a Position, &'a Position)>,
+}
+
+/// Writes the lane and commits. On an error the transaction is rolled back, as far as the connection lives.
+///
+/// # Errors
+/// As the server gives them; [`MysqlError::Drift`] if the target does not hold what it must.
+pub async fn write_lane(session: &mut Session, lane: &Lane, context: &LaneContext<'_>) -> Result<()> {
+    let first = match attempt(session, lane, context, false).await {
+        Err(error) if error.code() == Some(DUPLICATE_KEY) => error,
+        other => return other,
+    };
+    if context.mode == Mode::Replay {
+        return attempt(session, lane, context, true).await;
+    }
+    let table = lane.keyed.iter().find(|(_, changes)| !changes.upserts.is_empty()).map_or(0, |(&id, _)| id);
+    Err(MysqlError::Drift {
+        table: context.tables.get(table).name().clone(),
+        message: format!("a unique value is taken by a row that no event put there ({first}). Nothing of this batch was kept in this lane"),
+    })
+}
+
+const DUPLICATE_KEY: u16 = 1062;
+
+async fn attempt(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, make_room: bool) -> Result<()> {
+    session.run("BEGIN", "opening a transaction").await?;
+    let done = fill(session, lane, context, make_room).await;
+    match done {
+        Ok(()) => session.run("COMMIT", "committing applied events").await,
+        Err(error) => {
+            // If this fails too, the connection is gone and the server rolls back by itself.
+            let _ = session.run("ROLLBACK", "rolling back").await;
+            Err(error)
+        }
+    }
+}
+
+async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, make_room: bool) -> Result<()> {
+    bookkeeping::hold_lease(session, context.store, context.epoch).await?;
+    for (&id, changes) in &lane.keyed {
+        let table = context.tables.get(id);
+        let by_delete = !table.uniques.is_empty();
+        let upserted = changes.upserts.iter().map(|(key, _)| key).filter(|_| by_delete);
+        delete_keys(session, table, changes.deletes.iter().chain(upserted)).await?;
+    }
+    for (&id, changes) in &lane.keyed {
+        let table = context.tables.get(id);
+        if make_room {
+            make_room_for(session, table, &changes.upserts).await?;
+        }
+        let rows: Vec<&Row> = changes.upserts.iter().map(|(_, row)| row).collect();
+        upsert_rows(session, table, &rows).await?;
+    }
+    for (&id, events) in &lane.keyless {
+        let table = context.tables.get(id);
+        for event in events {
+            // A transaction that was committed although its answer got lost is not applied again.
+            if context.keyless.get(&id).is_some_and(|done| *done >= event.end) {
+                continue;
+            }
+            for change in &event.changes {
+                keyless_change(session, table, change).await?;
+            }
+        }
+        if let Some(last) = events.last() {
+            let statement = bookkeeping::save_keyless(context.store, table.name(), &last.end);
+            session.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        }
+    }
+    if let Some((applied, intent)) = context.positions {
+        session.write(bookkeeping::save_positions(context.store, applied, intent).as_bytes(), "saving the applied position").await?;
+    }
+    Ok(())
+}
+
+/// Deletes rows by key.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn delete_keys<'a>(session: &mut Session, table: &MovedTable, keys: impl Iterator<Item = &'a Key>) -> Result<u64> {
+    let mut deleted = 0;
+    let keys: Vec<Key> = keys.cloned().collect();
+    let what = format!("deleting from `{}`", table.name());
+    let columns = table.key.as_deref().unwrap_or_default();
+    for some in keys.chunks(ROWS_PER_STATEMENT) {
+        let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, columns, some));
+        deleted += session.write(statement.as_bytes(), &what).await?.affected;
+    }
+    Ok(deleted)
+}
+
+/// Deletes rows that hold a unique value one of `upserts` is about to take.
+async fn make_room_for(session: &mut Session, table: &MovedTable, upserts: &[(Key, Row)]) -> Result<()> {
+    let what = format!("making room in `{}` while replaying", table.name());
+    for unique in &table.uniques {
+        let values: Vec<Key> = upserts
+            .iter()
+            .filter(|(_, row)| unique.iter().all(|&column| !matches!(row[column], Cell::Null)))
+            .map(|(_, row)| Key::of(row, unique))
+            .collect();
+        for some in values.chunks(ROWS_PER_STATEMENT) {
+            let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, unique, some));
+            session.write(statement.as_bytes(), &what).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes rows by key, as the module's comment says. With other unique indexes the keys must have been deleted before.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
+    let version = session.version.clone();
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
+        let what = format!("writing {taken} rows of `{}`", table.name());
+        execute(session, &statement, &what, excused).await?;
+        rest = &rest[taken..];
+    }
+    Ok(())
+}
+
+/// Runs an INSERT; warnings are errors but for `excused` ones that dbmove causes on purpose.
+async fn execute(session: &mut Session, statement: &[u8], what: &str, excused: u16) -> Result<u64> {
+    if excused == 0 {
+        return Ok(session.write(statement, what).await?.affected);
+    }
+    let written = session.write_unchecked(statement, what).await?;
+    if written.warnings > 0 {
+        let warnings = session.warnings().await?;
+        let truncated = warnings.iter().filter(|(code, _)| *code == DATA_TRUNCATED).count();
+        if truncated != warnings.len() || truncated > usize::from(excused) {
+            let worded = warnings.iter().take(5).map(|(code, text)| format!("{code} {text}")).collect::<Vec<_>>().join("; ");
+            return Err(MysqlError::Warnings { server: session.server().to_string(), what: what.to_owned(), warnings: worded });
+        }
+    }
+    Ok(written.affected)
+}
+
+/// "Data truncated for column": what a server says when an ENUM's error value (index 0) is stored as such.
+const DATA_TRUNCATED: u16 = 1265;
+
+/// How many ENUM cells hold the error value 0, each of which costs one warning that is none.
+#[must_use]
+pub fn enum_errors(table: &Table, row: &[Cell]) -> u16 {
+    let errors =
+        table.columns.iter().zip(row).filter(|(column, cell)| column.kind == ColumnType::Enum && cell.as_bytes() == Some(b"0")).count();
+    u16::try_from(errors).unwrap_or(u16::MAX)
+}
+
+/// An INSERT of as many of the rows as fit a statement: its text, how many, and how many warnings are excused.
+fn insert_statement(table: &MovedTable, rows: &[&Row], on_duplicate: bool, version: &Version) -> (Vec<u8>, usize, u16) {
+    let written = &table.written;
+    let columns = &table.table.columns;
+    let names = sql::columns(written.iter().map(|&column| &columns[column]));
+    let mut out = format!("INSERT INTO {} ({names}) VALUES ", sql::table(table.name())).into_bytes();
+    let mut taken = 0;
+    let mut excused: u16 = 0;
+    for row in rows {
+        if taken > 0 {
+            if taken >= ROWS_PER_STATEMENT || out.len() >= BYTES_PER_STATEMENT {
+                break;
+            }
+            out.extend_from_slice(b", ");
+        }
+        sql::push_tuple(&mut out, written.iter().map(|&column| (&row[column], &columns[column])));
+        excused = excused.saturating_add(enum_errors(&table.table, row));
+        taken += 1;
+    }
+    if on_duplicate {
+        // The row alias came with MySQL 8.0.19; `VALUES()` warns there and is the only way elsewhere.
+        let alias = version.mysql_from((8, 0, 19));
+        if alias {
+            out.extend_from_slice(b" AS `_dbmove_new`");
+        }
+        out.extend_from_slice(b" ON DUPLICATE KEY UPDATE ");
+        for (index, &column) in written.iter().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b", ");
+            }
+            let name = sql::identifier(&columns[column].name);
+            let value = if alias { format!("`_dbmove_new`.{name}") } else { format!("VALUES({name})") };
+            out.extend_from_slice(format!("{name} = {value}").as_bytes());
+        }
+    }
+    (out, taken, excused)
+}
+
+async fn keyless_change(session: &mut Session, table: &MovedTable, change: &KeylessChange) -> Result<()> {
+    let name = table.name();
+    let columns = &table.table.columns;
+    let excused = change.after.as_ref().map_or(0, |row| enum_errors(&table.table, row));
+    let (statement, what) = match (&change.before, &change.after) {
+        (None, Some(after)) => {
+            let (statement, _, _) = insert_statement(table, &[after], false, &session.version);
+            (statement, format!("inserting into `{name}`"))
+        }
+        (Some(before), None) => {
+            let mut statement = format!("DELETE FROM {} WHERE ", sql::table(name)).into_bytes();
+            push_same_row(&mut statement, &table.table, before);
+            statement.extend_from_slice(b" LIMIT 1");
+            (statement, format!("deleting a row of the keyless table `{name}`"))
+        }
+        (Some(before), Some(after)) => {
+            let mut statement = format!("UPDATE {} SET ", sql::table(name)).into_bytes();
+            for (index, &column) in table.written.iter().enumerate() {
+                if index > 0 {
+                    statement.extend_from_slice(b", ");
+                }
+                statement.extend_from_slice(sql::identifier(&columns[column].name).as_bytes());
+                statement.extend_from_slice(b" = ");
+                sql::push_literal(&mut statement, &after[column], &columns[column]);
+            }
+            statement.extend_from_slice(b" WHERE ");
+            push_same_row(&mut statement, &table.table, before);
+            statement.extend_from_slice(b" LIMIT 1");
+            (statement, format!("updating a row of the keyless table `{name}`"))
+        }
+        (None, None) => return Ok(()),
+    };
+    let affected = execute(session, &statement, &what, excused).await?;
+    if affected == 1 {
+        return Ok(());
+    }
+    Err(MysqlError::Drift {
+        table: name.clone(),
+        message: "a row that an event changes is not there; the table has no key, so its rows can only be found by all their values"
+            .to_owned(),
+    })
+}
+
+/// Appends a condition that only rows with exactly these stored values meet.
+fn push_same_row(out: &mut Vec<u8>, table: &Table, row: &[Cell]) {
+    for (index, (column, cell)) in table.columns.iter().zip(row).enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b" AND ");
+        }
+        let name = sql::identifier(&column.name);
+        match (cell, column.kind) {
+            (Cell::Null, _) => out.extend_from_slice(format!("{name} IS NULL").as_bytes()),
+            // Text by its bytes: 'a' and 'A' are different rows here.
+            (Cell::Bytes(bytes), kind) if kind.is_text() || matches!(kind, ColumnType::Geometry | ColumnType::Json) => {
+                out.extend_from_slice(format!("CAST({name} AS BINARY) = ").as_bytes());
+                sql::push_quoted(out, bytes);
+            }
+            // A FLOAT compares as the double it widens to.
+            (Cell::Float(value), _) => {
+                out.extend_from_slice(format!("{name} = ").as_bytes());
+                sql::push_literal(out, &Cell::Double(f64::from(*value)), column);
+            }
+            _ => {
+                out.extend_from_slice(format!("{name} = ").as_bytes());
+                sql::push_literal(out, cell, column);
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Reads the statements that stand in a row-based binary log and says what each means for the run.
+//!
+//! With `binlog_format=ROW` a statement in the log is transaction control, DDL, account management,
+//! or a sign that somebody still writes in another format. The last is the dangerous one: its rows
+//! are not in the log. So the rule is: what changes data of an included table by statement stops
+//! the run, and what can't be told apart counts as such.
+//!
+//! This is a tokenizer, not a parser: it skips comments (looking *into* versioned `/*! … */` ones,
+//! which the server runs), respects quotes, and reads names where the grammar puts them.
+
+use crate::mysql::names::Selection;
+
+/// What a statement in the log means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// `BEGIN`.
+    Begin,
+    /// `COMMIT`.
+    Commit,
+    /// `ROLLBACK` of the whole transaction.
+    Rollback,
+    /// `SAVEPOINT name`.
+    Savepoint(String),
+    /// `ROLLBACK TO name`.
+    RollbackTo(String),
+    /// Nothing that concerns the included tables.
+    Elsewhere,
+    /// Accounts or privileges changed: carried by hand or again later, never silently.
+    Accounts,
+    /// DDL that concerns what is moved. Holds the kind (`ALTER TABLE`).
+    Definition(String),
+    /// Rows of an included table may have changed by statement: stop.
+    DataByStatement,
+}
+
+/// A token: a word (upper-cased), a name in backticks, or a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Word(String, String),
+    Quoted(String),
+    Mark(char),
+}
+
+impl Token {
+    fn is(&self, word: &str) -> bool {
+        matches!(self, Token::Word(upper, _) if upper == word)
+    }
+    fn name(&self) -> Option<&str> {
+        match self {
+            Token::Word(_, text) | Token::Quoted(text) => Some(text),
+            Token::Mark(_) => None,
+        }
+    }
+}
+
+/// Classifies a statement that ran with `default_database` selected.
+#[must_use]
+pub fn classify(statement: &[u8], default_database: &str, selection: &Selection) -> Statement {
+    let text = String::from_utf8_lossy(statement);
+    let tokens = tokens(&text);
+    let word = |index: usize| match tokens.get(index) {
+        Some(Token::Word(upper, _)) => upper.as_str(),
+        _ => "",
+    };
+    let concerns = || concerns(&tokens, default_database, selection);
+    match word(0) {
+        "BEGIN" => Statement::Begin,
+        "START" if word(1) == "TRANSACTION" => Statement::Begin,
+        "COMMIT" => Statement::Commit,
+        "ROLLBACK" => {
+            let to = tokens.iter().position(|token| token.is("TO"));
+            match to {
+                Some(to) => {
+                    let at = if tokens.get(to + 1).is_some_and(|token| token.is("SAVEPOINT")) { to + 2 } else { to + 1 };
+                    Statement::RollbackTo(tokens.get(at).and_then(Token::name).unwrap_or_default().to_owned())
+                }
+                None => Statement::Rollback,
+            }
+        }
+        "SAVEPOINT" => Statement::Savepoint(tokens.get(1).and_then(Token::name).unwrap_or_default().to_owned()),
+        "RELEASE" => Statement::Elsewhere,
+        "GRANT" | "REVOKE" => Statement::Accounts,
+        "CREATE" | "DROP" | "ALTER" | "RENAME" if matches!(word(1), "USER" | "ROLE") => Statement::Accounts,
+        "SET" if matches!(word(1), "PASSWORD" | "DEFAULT") => Statement::Accounts,
+        "FLUSH" | "ANALYZE" | "CHECK" | "CHECKSUM" | "KILL" | "RESET" | "INSTALL" | "UNINSTALL" | "SET" | "USE" => Statement::Elsewhere,
+        // Same rows, other layout.
+        "OPTIMIZE" | "REPAIR" => Statement::Elsewhere,
+        "CREATE" | "DROP" | "ALTER" | "RENAME" | "TRUNCATE" => {
+            // Temporary tables live in their session; their rows are not in a row-based log.
+            if tokens.iter().take(4).any(|token| token.is("TEMPORARY")) || !concerns() {
+                return Statement::Elsewhere;
+            }
+            let object = tokens.iter().skip(1).take(8).find_map(|token| match token {
+                Token::Word(upper, _) if OBJECTS.contains(&upper.as_str()) => Some(upper.as_str()),
+                _ => None,
+            });
+            Statement::Definition(format!("{} {}", word(0), object.unwrap_or("TABLE")))
+        }
+        _ if concerns() => Statement::DataByStatement,
+        _ => Statement::Elsewhere,
+    }
+}
+
+const OBJECTS: [&str; 12] =
+    ["TABLE", "DATABASE", "SCHEMA", "INDEX", "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT", "SERVER", "TABLESPACE", "LOGFILE"];
+
+/// Whether a statement could concern what is moved: its default database does, or any name in it
+/// is qualified with a database that does. `DROP DATABASE x` names the database itself.
+fn concerns(tokens: &[Token], default_database: &str, selection: &Selection) -> bool {
+    let names: Vec<(&str, Option<&str>)> = tokens
+        .iter()
+        .enumerate()
+        .filter_map(|(index, token)| {
+            let name = token.name()?;
+            let qualified = tokens.get(index + 1) == Some(&Token::Mark('.'));
+            Some((name, if qualified { tokens.get(index + 2).and_then(Token::name) } else { None }))
+        })
+        .collect();
+    if names.iter().any(|(database, table)| table.is_some() && selection.touches_database(database)) {
+        return true;
+    }
+    let database_itself = tokens.iter().take(2).any(|token| token.is("DATABASE") || token.is("SCHEMA"));
+    if database_itself {
+        return names.iter().any(|(name, _)| selection.touches_database(name));
+    }
+    if default_database.is_empty() || !selection.touches_database(default_database) {
+        return false;
+    }
+    // With one included database selected, a statement whose every table is named with another
+    // database does not concern us; anything unqualified may.
+    let all_qualified_elsewhere = names.iter().any(|(_, table)| table.is_some())
+        && target_name(tokens).is_some_and(|(database, table)| table.is_some() && !selection.touches_database(database));
+    !all_qualified_elsewhere
+}
+
+/// The first name behind `TABLE`, `INTO`, `UPDATE`, `FROM` … with its qualifier.
+fn target_name(tokens: &[Token]) -> Option<(&str, Option<&str>)> {
+    let start = tokens.iter().position(|token| {
+        ["TABLE", "INTO", "UPDATE", "FROM", "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT"].iter().any(|word| token.is(word))
+    })?;
+    let skip = ["IF", "NOT", "EXISTS", "LOW_PRIORITY", "IGNORE"];
+    let at = (start + 1..tokens.len()).find(|&index| !skip.iter().any(|word| tokens[index].is(word)))?;
+    let name = tokens[at].name()?;
+    let table = if tokens.get(at + 1) == Some(&Token::Mark('.')) { tokens.get(at + 2).and_then(Token::name) } else { None };
+    Some((name, table))
+}
+
+fn tokens(text: &str) -> Vec<Token> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let c = chars[at];
+        let next = chars.get(at + 1).copied();
+        match c {
+            '/' if next == Some('*') => {
+                if chars.get(at + 2) == Some(&'!') || (chars.get(at + 2) == Some(&'M') && chars.get(at + 3) == Some(&'!')) {
+                    // The server runs what is inside: skip only the opening and the version.
+                    at += 3 + usize::from(chars.get(at + 2) == Some(&'M'));
+                    while chars.get(at).is_some_and(char::is_ascii_digit) {
+                        at += 1;
+                    }
+                } else {
+                    at += 2;
+                    while at < chars.len() && !(chars[at] == '*' && chars.get(at + 1) == Some(&'/')) {
+                        at += 1;
+                    }
+                    at += 2;
+                }
+            }
+            '*' if next == Some('/') => at += 2,
+            '#' => at = line_end(&chars, at),
+            '-' if next == Some('-') && chars.get(at + 2).is_none_or(|c| c.is_whitespace()) => at = line_end(&chars, at),
+            '`' => {
+                let (name, end) = quoted(&chars, at, '`', false);
+                tokens.push(Token::Quoted(name));
+                at = end;
+            }
+            '\'' | '"' => at = quoted(&chars, at, c, true).1,
+            c if c.is_alphanumeric() || c == '_' || c == '$' => {
+                let start = at;
+                while at < chars.len() && (chars[at].is_alphanumeric() || chars[at] == '_' || chars[at] == '$') {
+                    at += 1;
+                }
+                let word: String = chars[start..at].iter().collect();
+                tokens.push(Token::Word(word.to_uppercase(), word));
+            }
+            c if c.is_whitespace() => at += 1,
+            c => {
+                tokens.push(Token::Mark(c));
+                at += 1;
+            }
+        }
+    }
+    tokens
+}
+
+fn line_end(chars: &[char], from: usize) -> usize {
+    (from..chars.len()).find(|&at| chars[at] == '\n').unwrap_or(chars.len())
+}
+
+/// A quoted text and where it ends; a doubled quote is one quote, a backslash escapes in strings.
+fn quoted(chars: &[char], from: usize, quote: char, backslash: bool) -> (String, usize) {
+    let mut text = String::new();
+    let mut at = from + 1;
+    while at < chars.len() {
+        if backslash && chars[at] == '\\' {
+            at += 2;
+            continue;
+        }
+        if chars[at] == quote {
+            if chars.get(at + 1) == Some(&quote) {
+                text.push(quote);
+                at += 2;
+                continue;
+            }
+            return (text, at + 1);
+        }
+        text.push(chars[at]);
+        at += 1;
+    }
+    (text, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(statement: &str, database: &str) -> Statement {
+        let selection = Selection::new(&["school.*".to_owned()], &[]).unwrap();
+        classify(statement.as_bytes(), database, &selection)
+    }
+
+    #[test]
+    fn transaction_control() {
+        assert_eq!(say("BEGIN", ""), Statement::Begin);
+        assert_eq!(say("COMMIT", "school"), Statement::Commit);
+        assert_eq!(say("ROLLBACK", "school"), Statement::Rollback);
+        assert_eq!(say("ROLLBACK TO `a b`", "school"), Statement::RollbackTo("a b".into()));
+        assert_eq!(say("SAVEPOINT `x`", "school"), Statement::Savepoint("x".into()));
+    }
+
+    #[test]
+    fn data_by_statement_stops_wherever_it_hides() {
+        for statement in [
+            "INSERT INTO t VALUES (1)",
+            "/* hi */ update t set a=1",
+            "/*!50000 DELETE */ FROM t",
+            "-- c\nREPLACE INTO t VALUES (1)",
+            "LOAD DATA INFILE 'x' INTO TABLE t",
+            "CALL something()",
+        ] {
+            assert_eq!(say(statement, "school"), Statement::DataByStatement, "{statement}");
+        }
+        assert_eq!(say("INSERT INTO school.t VALUES (1)", "other"), Statement::DataByStatement);
+        assert_eq!(say("INSERT INTO `school` . `t` SELECT * FROM x", "other"), Statement::DataByStatement);
+        assert_eq!(say("UPDATE a, school.t SET a.x = 1", "other"), Statement::DataByStatement);
+    }
+
+    #[test]
+    fn other_databases_do_not_concern_us() {
+        assert_eq!(say("INSERT INTO t VALUES ('school.t')", "other"), Statement::Elsewhere);
+        assert_eq!(say("INSERT INTO other.t VALUES (1)", "school"), Statement::Elsewhere);
+        assert_eq!(say("ALTER TABLE t ADD x INT", "other"), Statement::Elsewhere);
+        assert_eq!(say("DROP DATABASE other", "school"), Statement::Elsewhere);
+    }
+
+    #[test]
+    fn definitions_are_named() {
+        assert_eq!(say("ALTER TABLE t ADD x INT", "school"), Statement::Definition("ALTER TABLE".into()));
+        assert_eq!(say("create unique index i on t (a)", "school"), Statement::Definition("CREATE INDEX".into()));
+        assert_eq!(say("DROP DATABASE `school`", ""), Statement::Definition("DROP DATABASE".into()));
+        assert_eq!(say("TRUNCATE school.t", "x"), Statement::Definition("TRUNCATE TABLE".into()));
+        assert_eq!(say("RENAME TABLE a TO b", "school"), Statement::Definition("RENAME TABLE".into()));
+        assert_eq!(
+            say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"),
+            Statement::Definition("CREATE TRIGGER".into())
+        );
+    }
+
+    #[test]
+    fn temporary_tables_and_accounts() {
+        assert_eq!(say("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `a`", "school"), Statement::Elsewhere);
+        assert_eq!(say("CREATE TEMPORARY TABLE a (b INT)", "school"), Statement::Elsewhere);
+        assert_eq!(say("GRANT ALL ON school.* TO x", "school"), Statement::Accounts);
+        assert_eq!(say("SET PASSWORD FOR 'a'@'b'='*0'", "school"), Statement::Accounts);
+    }
+
+    #[test]
+    fn unfinished_quotes_and_comments_do_not_hang() {
+        for statement in ["INSERT INTO `t", "INSERT INTO t VALUES ('", "/* never closed", "/*!", "'\\"] {
+            let _ = say(statement, "school");
+        }
+    }
+}
