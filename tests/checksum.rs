@@ -7,5 +7,6 @@ mod corruption;
 mod equal;
 #[path = "checksum/ranges.rs"]
 mod ranges;
+mod real;
 #[path = "checksum/servers.rs"]
 mod servers;

@@ -12,7 +12,8 @@ use dbmove::verify::{ChangedColumn, Difference, DifferenceKind};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::{copy, root, session, shared, skipped};
+use crate::real::skipped;
+use crate::servers::{copy, root, session, shared};
 
 const ROWS: u32 = 12_000;
 

@@ -7,7 +7,8 @@ use dbmove::mysql::range::KeyRange;
 use dbmove::mysql::read::Scope;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::{copy, describe, root, rows, session, shared, skipped};
+use crate::real::skipped;
+use crate::servers::{copy, describe, root, rows, session, shared};
 
 const TYPES: &str = include_str!("types.sql");
 const TABLES: [&str; 12] = ["ints", "reals", "times", "texts", "blobs", "sets", "geo", "keys2", "nokey", "wide", "parent", "child"];

@@ -11,7 +11,8 @@ use dbmove::mysql::sql;
 use dbmove::mysql::table::Table;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::{describe, root, session, shared, skipped};
+use crate::real::skipped;
+use crate::servers::{describe, root, session, shared};
 
 /// Key definitions, and values that make collations, signs and encodings matter.
 const KEYS: &[(&str, &str, &str)] = &[
