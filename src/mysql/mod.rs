@@ -39,6 +39,7 @@ pub mod rows;
 pub mod shared;
 pub mod sql;
 pub mod status;
+pub mod steps;
 pub mod store;
 pub mod table;
 pub mod tables;

@@ -228,6 +228,8 @@ pub(super) struct Answers<'s> {
     table: String,
     binary: bool,
     waiting: VecDeque<String>,
+    /// A query of ours is under way. If not, what the connection may still hold is somebody else's result.
+    asked: bool,
 }
 
 impl<'s> Answers<'s> {
@@ -242,14 +244,18 @@ impl<'s> Answers<'s> {
         limit: Option<(u64, u64)>,
     ) -> Result<Answers<'s>> {
         let waiting = queries(table, select, scope, order, limit)?;
-        let mut answers = Answers { session, table: table.name.to_string(), binary, waiting };
+        let mut answers = Answers { session, table: table.name.to_string(), binary, waiting, asked: false };
         answers.ask().await?;
         Ok(answers)
     }
 
     /// Sends the next waiting query; false if there is none.
     async fn ask(&mut self) -> Result<bool> {
-        let Some(query) = self.waiting.pop_front() else { return Ok(false) };
+        let Some(query) = self.waiting.pop_front() else {
+            self.asked = false;
+            return Ok(false);
+        };
+        self.asked = true;
         let sent = if self.binary {
             self.session.conn().exec_iter(query, ()).await.map(drop)
         } else {
@@ -276,7 +282,7 @@ impl<'s> Answers<'s> {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<mysql_async::Row>> {
-        loop {
+        while self.asked {
             let row = if self.binary {
                 QueryResult::<'_, '_, BinaryProtocol>::new(self.session.conn()).next().await
             } else {
@@ -285,16 +291,16 @@ impl<'s> Answers<'s> {
             match row {
                 Ok(Some(row)) => return Ok(Some(row)),
                 Ok(None) => {
-                    if !self.ask().await? {
-                        return Ok(None);
-                    }
+                    self.ask().await?;
                 }
                 Err(source) => {
                     self.waiting.clear();
+                    self.asked = false;
                     return Err(self.session.error(format!("reading `{}`", self.table), source));
                 }
             }
         }
+        Ok(None)
     }
 }
 

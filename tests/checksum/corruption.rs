@@ -12,7 +12,8 @@ use dbmove::verify::{ChangedColumn, Difference, DifferenceKind};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::{copy, root, session, shared, skipped};
+use crate::real::skipped;
+use crate::servers::{copy, root, session, shared};
 
 const ROWS: u32 = 12_000;
 
@@ -43,6 +44,22 @@ fn planted() -> Vec<Planted> {
         ("NULL instead of ''", "UPDATE t SET note = NULL WHERE id = 10", vec![("id = 10", changed(&[("note", "''", "NULL")]))]),
         ("'' instead of NULL", "UPDATE t SET note = '' WHERE id = 11", vec![("id = 11", changed(&[("note", "NULL", "''")]))]),
         ("'NULL' instead of NULL", "UPDATE t SET note = 'NULL' WHERE id = 11", vec![("id = 11", changed(&[("note", "NULL", "'NULL'")]))]),
+        (
+            "'' instead of NULL in a short column",
+            "UPDATE t SET city = '' WHERE id = 13",
+            vec![("id = 13", changed(&[("city", "NULL", "''")]))],
+        ),
+        (
+            "NULL instead of '' in a short column",
+            "UPDATE t SET city = NULL WHERE id = 14",
+            vec![("id = 14", changed(&[("city", "''", "NULL")]))],
+        ),
+        (
+            "NULL moved to the next column",
+            "UPDATE t SET city = '', town = NULL WHERE id = 15",
+            vec![("id = 15", changed(&[("town", "''", "NULL"), ("city", "NULL", "''")]))],
+        ),
+        ("0 instead of NULL", "UPDATE t SET active = 0 WHERE id = 16", vec![("id = 16", changed(&[("active", "NULL", "0")]))]),
         ("case", "UPDATE t SET name = 'PUPIL 20' WHERE id = 20", vec![("id = 20", changed(&[("name", "'pupil 20'", "'PUPIL 20'")]))]),
         ("accent", "UPDATE t SET town = 'Zurich' WHERE id = 3", vec![("id = 3", changed(&[("town", "'Zürich'", "'Zurich'")]))]),
         (
@@ -52,8 +69,8 @@ fn planted() -> Vec<Planted> {
         ),
         (
             "content moved between columns",
-            "UPDATE t SET name = 'pupil 30,', town = 'ürich' WHERE id = 30",
-            vec![("id = 30", changed(&[("name", "'pupil 30'", "'pupil 30,'"), ("town", "'Zürich'", "'ürich'")]))],
+            "UPDATE t SET name = 'a,b', town = 'c' WHERE id = 17",
+            vec![("id = 17", changed(&[("name", "'a'", "'a,b'"), ("town", "'b,c'", "'c'")]))],
         ),
         (
             "one bit of a blob",
@@ -70,7 +87,7 @@ fn planted() -> Vec<Planted> {
         (
             "mojibake",
             "UPDATE t SET town = CONVERT(CONVERT(town USING binary) USING latin1) WHERE id = 4",
-            vec![("id = 4", changed(&[("town", "'Zürich'", "'Zürich'")]))],
+            vec![("id = 4", changed(&[("town", "'Zürich'", "'ZÃ¼rich'")]))],
         ),
         ("question marks", "UPDATE t SET city = 'K?ln' WHERE id = 4", vec![("id = 4", changed(&[("city", "'Köln'", "'K?ln'")]))]),
         (
@@ -119,6 +136,9 @@ async fn fill(source: &LocalServer, database: &str) {
             .collect();
         conn.query_drop(format!("INSERT INTO t VALUES {}", values.join(","))).await.unwrap();
     }
+    conn.query_drop("UPDATE t SET city = NULL WHERE id IN (13, 15); UPDATE t SET city = '' WHERE id = 14; UPDATE t SET town = '' WHERE id = 15; UPDATE t SET active = NULL WHERE id = 16; UPDATE t SET name = 'a', town = 'b,c' WHERE id = 17")
+        .await
+        .unwrap();
 }
 
 async fn differences(ours: &mut Session, theirs: &mut Session, comparison: &Comparison, method: Method) -> Vec<Difference> {
@@ -155,9 +175,10 @@ async fn find_all(test: &str, from: ServerKind, to: ServerKind, methods: &[Metho
             assert_eq!(differences(&mut ours, &mut theirs, &comparison, *method).await, vec![], "{what} by {method}: repaired");
         }
         // The faults of a whole table that XOR of CRC32 can't see.
+        let flag = "UPDATE t SET active = 1 - active WHERE id <> 16";
         for (what, corruption, undo, column) in [
             ("all dates shifted", "UPDATE t SET born = born + INTERVAL 10 DAY", "UPDATE t SET born = born - INTERVAL 10 DAY", "born"),
-            ("all flags flipped", "UPDATE t SET active = 1 - active", "UPDATE t SET active = 1 - active", "active"),
+            ("all flags flipped", flag, flag, "active"),
             (
                 "a character replaced everywhere",
                 "UPDATE t SET name = REPLACE(name, 'u', 'v')",
@@ -167,7 +188,8 @@ async fn find_all(test: &str, from: ServerKind, to: ServerKind, methods: &[Metho
         ] {
             hand.query_drop(corruption).await.unwrap();
             let found = differences(&mut ours, &mut theirs, &comparison, *method).await;
-            assert_eq!(found.len(), ROWS as usize, "{what} by {method}");
+            let untouched = usize::from(column != "born");
+            assert_eq!(found.len(), ROWS as usize - untouched, "{what} by {method}");
             for found in &found {
                 let DifferenceKind::Changed { columns } = &found.kind else { panic!("{what}: {found:?}") };
                 assert!(columns.len() == 1 && columns[0].name == column, "{what}: {found:?}");
@@ -190,7 +212,7 @@ async fn repair(hand: &mut Conn, differences: &[Difference]) {
         };
         hand.query_drop(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let warnings: Vec<mysql_async::Row> = hand.query("SHOW WARNINGS").await.unwrap();
-        let serious: Vec<_> = warnings.iter().filter(|row| row.get::<u16, _>(1) != Some(3719)).collect(); // 3719: `utf8` is an alias
+        let serious: Vec<_> = warnings.iter().filter(|row| !matches!(row.get::<u16, _>(1), Some(1287 | 3719))).collect(); // `utf8` and `utf8mb3` are old names
         assert!(serious.is_empty(), "{sql}: {serious:?}");
     }
 }

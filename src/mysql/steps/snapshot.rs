@@ -45,7 +45,7 @@ impl SnapshotArguments {
         CopySettings {
             readers: self.readers.map_or(defaults.readers, |readers| usize::from(readers.max(1))),
             writers: self.writers.map_or(defaults.writers, |writers| usize::from(writers.max(1))),
-            chunk_bytes: self.chunk_bytes.map_or(defaults.chunk_bytes, |size| usize::try_from(size.bytes()).unwrap_or(usize::MAX >> 1).max(64 << 10)),
+            chunk_bytes: self.chunk_bytes.map_or(defaults.chunk_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX >> 1).max(64 << 10)),
             load: self.load,
             skip_binlog: self.skip_binlog,
             ..defaults
