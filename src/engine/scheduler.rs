@@ -60,7 +60,6 @@ pub(super) struct Running {
     pub ready: watch::Receiver<bool>,
     pub progress: watch::Receiver<Progress>,
     pub started: Instant,
-    pub task: Id,
 }
 
 /// Drives one run.
@@ -88,6 +87,8 @@ pub(super) struct Driver {
     sampled: Instant,
     forecast_at: Instant,
     pub undone: Vec<String>,
+    /// The point of no return was left in a state that a person has to look at: nothing may be undone.
+    pub unclear: bool,
 }
 
 impl Driver {
@@ -130,6 +131,7 @@ impl Driver {
             sampled: Instant::now(),
             forecast_at: Instant::now(),
             undone: Vec::new(),
+            unclear: false,
         }
     }
 
@@ -195,7 +197,7 @@ impl Driver {
         if let Some(verdict) = self.settle_undo().await? {
             return Ok(verdict);
         }
-        self.check_certificate().await?;
+        self.check_certificate(false).await?;
         self.set_deadline().await?;
         self.settle_intents().await?;
         for stage in StageName::ALL {
@@ -254,7 +256,7 @@ impl Driver {
     }
 
     /// Whether the rehearsal still speaks for today; asked at the start and when `cutover` begins, by then with all facts.
-    async fn check_certificate(&mut self) -> Result<(), Stop> {
+    async fn check_certificate(&mut self, entering: bool) -> Result<(), Stop> {
         if self.request.kind == RunKind::Rehearsal || !self.cutover_ahead() {
             return Ok(());
         }
@@ -279,6 +281,9 @@ impl Driver {
                 let reasons = certificate::check(&certificate, &today, Timestamp::now());
                 if !reasons.is_empty() {
                     return refuse(reasons.iter().map(ToString::to_string).collect());
+                }
+                if entering {
+                    self.journal.append(Event::CertificateAccepted { certificate: certificate.hash }).await?;
                 }
                 Ok(())
             }
@@ -319,7 +324,7 @@ impl Driver {
         self.journal.append(Event::Forecast { forecast: forecast.clone() }).await?;
         let switched = self.journal.with_state(super::journal::RunState::switched);
         match forecast.refusal() {
-            Some(reason) if !switched && self.more_to_do() => Err(Stop::Verdict(Verdict::Refused {
+            Some(reason) if !switched && self.more_to_do_besides_following() => Err(Stop::Verdict(Verdict::Refused {
                 step: None,
                 reasons: vec![reason],
                 hint: Some("give a later deadline, or more hours; nothing was touched".to_owned()),
@@ -397,7 +402,7 @@ impl Driver {
         let members = self.graph.stage(stage);
         if !again {
             if stage == StageName::Cutover {
-                self.check_certificate().await?;
+                self.check_certificate(true).await?;
             }
             if self.journal.with_state(|state| state.stages.get(&stage).is_none_or(|stage| stage.started.is_none())) {
                 self.journal.append(Event::StageStarted { stage }).await?;
@@ -463,7 +468,7 @@ impl Driver {
         };
         let task = self.tasks.spawn(execution.run()).id();
         self.task_of.insert(task, index);
-        self.running.insert(index, Running { cancel, ready: ready_seen, progress: progress_seen, started: Instant::now(), task });
+        self.running.insert(index, Running { cancel, ready: ready_seen, progress: progress_seen, started: Instant::now() });
         Ok(())
     }
 
@@ -612,7 +617,7 @@ impl Driver {
     }
 
     /// The point of no return is passed.
-    async fn passed(&mut self, index: usize) -> Result<(), Stop> {
+    pub async fn passed(&mut self, index: usize) -> Result<(), Stop> {
         self.journal.append(Event::PointOfNoReturn { step: self.graph.id(index).to_owned() }).await?;
         self.end_write_gap(true).await?;
         crash::point("point_of_no_return.passed");

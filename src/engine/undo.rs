@@ -43,7 +43,7 @@ impl Driver {
             }
         };
         self.stop_tasks().await;
-        let scope = if may_undo { self.scope_after(&verdict) } else { None };
+        let scope = if may_undo && !self.unclear { self.scope_after(&verdict) } else { None };
         if let Some(scope) = scope {
             let why = verdict.to_string();
             match self.undo(&why, scope, AfterUndo::End { verdict: verdict.clone() }, false).await {
@@ -75,25 +75,27 @@ impl Driver {
         self.stop(&tasks).await;
     }
 
-    /// Stops everything, services too, newest first.
+    /// Stops everything, services too.
     pub async fn stop_all(&mut self) {
-        let all: Vec<usize> = self.running.keys().copied().rev().collect();
+        let all: Vec<usize> = self.running.keys().copied().collect();
         self.stop(&all).await;
     }
 
     /// Asks these to stop and waits until they have; each has its grace, after which it is dropped.
     async fn stop(&mut self, indexes: &[usize]) {
         for index in indexes {
-            if let Some(running) = self.running.get(index) {
+            // The point of no return is waited for: it has its own time limit, and half of it is worse than all.
+            if let Some(running) = self.running.get(index).filter(|_| self.graph.point_of_no_return != Some(*index)) {
                 running.cancel.cancel();
             }
         }
         while indexes.iter().any(|index| self.running.contains_key(index)) {
             let Some(ended) = self.tasks.join_next_with_id().await else { break };
-            if let Some((index, Err(Halt::Step(error)))) = self.take_ended(ended)
-                && error.failure != Failure::Cancelled
-            {
-                self.observer.step_ended(self.graph.id(index), Some(&error.message));
+            match self.take_ended(ended) {
+                // Should this not reach the journal: the step's own outcome has, and says the same.
+                Some((index, Ok(_))) if self.graph.point_of_no_return == Some(index) => drop(self.passed(index).await),
+                Some((_, Err(Halt::Unclear(_)))) => self.unclear = true,
+                _ => {}
             }
         }
     }
