@@ -144,7 +144,7 @@ impl Driver {
         self.stop_all().await;
         let result = match ended {
             Ok(Verdict::LeaseLost { message }) => Ok(self.outcome(Verdict::LeaseLost { message })),
-            Ok(verdict) => self.finish(verdict).await,
+            Ok(verdict) => self.finish(verdict, leases).await,
             Err(error) => Err(error),
         };
         let Driver { heartbeat, journal, .. } = self;
@@ -154,13 +154,21 @@ impl Driver {
         result
     }
 
-    async fn finish(&mut self, verdict: Verdict) -> Result<RunOutcome, EngineError> {
+    async fn finish(&mut self, verdict: Verdict, leases: &[Arc<dyn TargetLease>]) -> Result<RunOutcome, EngineError> {
         let outcome = self.outcome(verdict.clone());
         let all_done = self.journal.with_state(|state| self.graph.steps.iter().all(|built| state.stage_done(built.stage)));
         let concluded = match self.request.kind {
             RunKind::Rehearsal => !verdict.resumable() && outcome.not_undone.is_empty(),
             RunKind::Production => matches!(verdict, Verdict::Done { .. }) && all_done,
         };
+        if concluded {
+            for lease in leases {
+                if let Err(error) = lease.release(self.journal.run(), self.journal.epoch()).await {
+                    let text = format!("the claim on the target of `{}` could not be taken away: {}", lease.store(), error.message);
+                    self.journal.append(Event::Note { step: None, text }).await.map_err(engine_error)?;
+                }
+            }
+        }
         crash::point("run.before_finished");
         self.journal.append(Event::RunFinished { verdict, serving: outcome.serving, concluded }).await.map_err(engine_error)?;
         crash::point("run.finished");
