@@ -112,6 +112,10 @@ impl Deadline {
         if let Ok(moment) = time_text.parse::<jiff::civil::DateTime>() {
             return Ok(zone.to_zoned_datetime(moment).map_err(|_| unreadable())?.timestamp());
         }
+        // `16` is more likely a forgotten unit than four in the afternoon.
+        if !time_text.contains(':') {
+            return Err(unreadable());
+        }
         let time: Time = time_text.parse().map_err(|_| unreadable())?;
         let today = now.with_time_zone(zone.clone()).date();
         for date in [today, today.tomorrow().map_err(|_| unreadable())?] {

@@ -112,7 +112,7 @@ fn every_point_of_the_engine_survives_a_kill() {
     for point in POINTS.iter().filter(|point| is_engine_point(point)) {
         let mut passed = false;
         for (story, expected) in stories.iter().zip(&ends) {
-            let before: &[&str] = if point.starts_with("resume.") { &["step.effect_done"] } else { &[] };
+            let before: &[&str] = if point.starts_with("resume.") { &["step.effect_done#2"] } else { &[] };
             // The sixth commit lies inside the first stage; others are passed once for each step.
             for number in [1, 2, 6] {
                 if *point == "run.finished" && *story != Story::Success {
@@ -179,7 +179,11 @@ fn behind_the_point_of_no_return_it_goes_forward_and_holds_what_died_with_the_pr
     assert_eq!(end.serving, Serving::Target);
     let ledger = crate::world::ledger(world.path());
     assert!(!ledger.iter().any(|line| line.starts_with("undo ")), "{ledger:?}");
-    assert_eq!(ledger.iter().filter(|line| *line == "hold fence").count(), 2, "the fence died with the process and must be held again: {ledger:?}");
+    assert_eq!(
+        ledger.iter().filter(|line| *line == "hold fence").count(),
+        2,
+        "the fence died with the process and must be held again: {ledger:?}"
+    );
     assert_eq!(ledger.iter().filter(|line| *line == "apply switch").count(), 1);
     assert_eq!(ledger.iter().filter(|line| *line == "probe switch").count(), 1);
 }

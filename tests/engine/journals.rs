@@ -30,7 +30,10 @@ fn edit(world: &World, sql: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tampering_is_found_and_placed() {
     let edits: [(&str, fn(&Break) -> bool); 7] = [
-        ("UPDATE events SET body = replace(body, '"attempt":1', '"attempt":2') WHERE seq = (SELECT min(seq) FROM events WHERE kind = 'intent')", |found| matches!(found, Break::Changed { kind, .. } if kind == "intent")),
+        (
+            "UPDATE events SET body = replace(body, 'run', 'ruin') WHERE seq = (SELECT min(seq) FROM events WHERE kind = 'intent')",
+            |found| matches!(found, Break::Changed { kind, .. } if kind == "intent"),
+        ),
         ("UPDATE events SET at = '2020-01-01T00:00:00Z' WHERE seq = 3", |found| matches!(found, Break::Changed { sequence: 3, .. })),
         ("UPDATE events SET hash = 'feed' WHERE seq = 4", |found| matches!(found, Break::Changed { sequence: 4, .. })),
         ("DELETE FROM events WHERE seq = 5", |found| matches!(found, Break::Missing { expected: 5, found: 6 })),
@@ -212,7 +215,9 @@ async fn on_a_full_disk_nothing_acts_and_the_run_goes_on_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_is_undone_even_on_a_full_disk() {
-    let world = World::new(json!({ "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 700 })), step("after", json!({}))] }));
+    let world = World::new(
+        json!({ "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 700 })), step("after", json!({}))] }),
+    );
     let Some(disk) = small_disk(&world, "a_cutover_is_undone_even_on_a_full_disk") else { return };
     let (outcome, ()) = tokio::join!(world.drive(), async {
         while !ledger(world.path()).contains(&"begin drain".to_owned()) {
@@ -251,13 +256,22 @@ async fn checkpoints_results_and_findings_are_found_again() {
         fn undoable(&self) -> dbmove::engine::step::Undoable {
             dbmove::engine::step::Undoable::Nothing
         }
-        async fn plan(&self, _: &dbmove::engine::context::StepContext) -> Result<dbmove::engine::step::Plan, dbmove::engine::step::StepError> {
+        async fn plan(
+            &self,
+            _: &dbmove::engine::context::StepContext,
+        ) -> Result<dbmove::engine::step::Plan, dbmove::engine::step::StepError> {
             Ok(dbmove::engine::step::Plan::default())
         }
-        async fn estimate(&self, _: &dbmove::engine::context::StepContext) -> Result<dbmove::engine::step::Estimate, dbmove::engine::step::StepError> {
+        async fn estimate(
+            &self,
+            _: &dbmove::engine::context::StepContext,
+        ) -> Result<dbmove::engine::step::Estimate, dbmove::engine::step::StepError> {
             Ok(dbmove::engine::step::Estimate::Instant)
         }
-        async fn run(&self, context: &dbmove::engine::context::StepContext) -> Result<dbmove::engine::step::Output, dbmove::engine::step::StepError> {
+        async fn run(
+            &self,
+            context: &dbmove::engine::context::StepContext,
+        ) -> Result<dbmove::engine::step::Output, dbmove::engine::step::StepError> {
             if context.load_checkpoint("chunk")?.is_none() {
                 context.save_checkpoint("chunk", &json!({ "after": 41 }))?;
                 context.save_checkpoint("chunk", &json!({ "after": 42 }))?;
@@ -270,7 +284,10 @@ async fn checkpoints_results_and_findings_are_found_again() {
             assert_eq!(context.recorded("chunk")?, [("a".to_owned(), json!(1)), ("b".to_owned(), json!(2))]);
             Ok(dbmove::engine::step::Output::default())
         }
-        async fn probe(&self, _: &dbmove::engine::context::StepContext) -> Result<dbmove::engine::step::Probe, dbmove::engine::step::StepError> {
+        async fn probe(
+            &self,
+            _: &dbmove::engine::context::StepContext,
+        ) -> Result<dbmove::engine::step::Probe, dbmove::engine::step::StepError> {
             Ok(dbmove::engine::step::Probe::NotStarted)
         }
         async fn undo(&self, _: &dbmove::engine::context::StepContext) -> Result<(), dbmove::engine::step::StepError> {
@@ -282,7 +299,15 @@ async fn checkpoints_results_and_findings_are_found_again() {
     steps[0].step = std::sync::Arc::new(Keeper);
     let journal = Journal::open(&world.path().join("state")).unwrap();
     let observer = std::sync::Arc::new(dbmove::engine::observer::Silent);
-    let outcome = dbmove::engine::run::drive(world.scenario.request(), steps, Vec::new(), journal, observer, tokio_util::sync::CancellationToken::new()).await;
+    let outcome = dbmove::engine::run::drive(
+        world.scenario.request(),
+        steps,
+        Vec::new(),
+        journal,
+        observer,
+        tokio_util::sync::CancellationToken::new(),
+    )
+    .await;
     let run = outcome.unwrap().run;
     let reader = world.reader();
     assert_eq!(reader.findings(&run).unwrap(), [("keeper/latin1".to_owned(), json!({ "level": "warning" }))]);

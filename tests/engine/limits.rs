@@ -40,7 +40,11 @@ async fn writes_held_too_long_are_given_back() {
     let started = Instant::now();
     let outcome = world.drive().await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(matches!(outcome.verdict, Verdict::WriteGapExceeded { limit_seconds, held_seconds } if limit_seconds <= held_seconds), "{}", outcome.verdict);
+    assert!(
+        matches!(outcome.verdict, Verdict::WriteGapExceeded { limit_seconds, held_seconds } if limit_seconds <= held_seconds),
+        "{}",
+        outcome.verdict
+    );
     assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Source));
     assert_eq!(outcome.undone, ["drain", "fence"]);
     assert!(outcome.verdict.to_string().contains("max_write_gap"));
