@@ -223,8 +223,8 @@ fn is_engine_point(point: &str) -> bool {
     ENGINE_GROUPS.contains(&point.split('.').next().unwrap())
 }
 
-const ENGINE_GROUPS: [&str; 12] =
-    ["run", "lease", "stage", "step", "service", "write_gap", "point_of_no_return", "undo", "resume", "journal", "certificate", "budget"];
+const ENGINE_GROUPS: [&str; 11] =
+    ["run", "lease", "stage", "step", "service", "write_gap", "point_of_no_return", "undo", "resume", "journal", "certificate"];
 
 fn sources(directory: &Path, into: &mut Vec<String>) {
     for entry in std::fs::read_dir(directory).unwrap() {

@@ -29,7 +29,8 @@ fn edit(world: &World, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tampering_is_found_and_placed() {
-    let edits: [(&str, fn(&Break) -> bool); 7] = [
+    type Expectation = fn(&Break) -> bool;
+    let edits: [(&str, Expectation); 7] = [
         (
             "UPDATE events SET body = replace(body, 'run', 'ruin') WHERE seq = (SELECT min(seq) FROM events WHERE kind = 'intent')",
             |found| matches!(found, Break::Changed { kind, .. } if kind == "intent"),
