@@ -1,0 +1,257 @@
+//! A stage's steps, side by side where `needs` allows it.
+//!
+//! One loop, [`Driver::wait`], is where time passes: it wakes for a step that ended, a service that became ready, Ctrl-C, a lost lease, a
+//! handover and the clocks, in that order of importance. All of a run's tasks live in one [`JoinSet`](tokio::task::JoinSet); dropping
+//! the driver aborts them. A stage is done when every task in it is done and every service ready *in this process*; so
+//! the same code runs a stage for the first time, goes on inside it after a crash, and brings the services of a finished one back.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
+
+use super::budget::REFORECAST;
+use super::context::RunKind;
+use super::crash;
+use super::driver::{Driver, Running, Stop};
+use super::execute::{self, Execution, Halt};
+use super::journal::{Event, JournalError, Phase, Sample};
+use super::lease::LeaseError;
+use super::outcome::Verdict;
+use super::step::{Output, StepError};
+use crate::playbook::model::StageName;
+
+/// How often progress goes into the journal's time series.
+const SAMPLE: Duration = Duration::from_secs(2);
+
+impl Driver {
+    /// Satisfied for those that need it: done, and where the effect lives in the process, done by this one.
+    pub(super) fn is_satisfied(&self, index: usize) -> bool {
+        let done = self.journal.with_state(|state| state.step(self.graph.id(index)).phase == Phase::Done);
+        if self.is_service(index) {
+            return done || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
+        }
+        let lives_on = !self.graph.steps[index].step.volatile() || self.graph.point_of_no_return == Some(index);
+        done && (lives_on || self.done_here.contains(&index))
+    }
+
+    /// Runs a stage, or (`again`) brings back what of a finished one lives in the process.
+    pub(super) async fn run_stage(&mut self, stage: StageName, again: bool) -> Result<(), Stop> {
+        let members = self.graph.stage(stage);
+        if !again {
+            if stage == StageName::Cutover {
+                self.check_certificate(true).await?;
+            }
+            if self.journal.with_state(|state| state.stages.get(&stage).is_none_or(|stage| stage.started.is_none())) {
+                self.journal.append(Event::StageStarted { stage }).await?;
+            }
+            self.observer.stage_started(stage);
+            crash::point("stage.started");
+        }
+        loop {
+            for &index in &members {
+                let waits = self.graph.needs[index].iter().any(|need| !self.is_satisfied(*need));
+                if !waits && !self.is_satisfied(index) && !self.running.contains_key(&index) {
+                    self.start(index).await?;
+                }
+            }
+            if members.iter().all(|index| self.is_satisfied(*index)) {
+                break;
+            }
+            self.wait().await?;
+        }
+        if !again {
+            crash::point("stage.steps_done");
+            self.journal.append(Event::StageDone { stage }).await?;
+            self.observer.stage_done(stage);
+            crash::point("stage.done");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn start(&mut self, index: usize) -> Result<(), Stop> {
+        let built = self.graph.steps[index].clone();
+        let point_of_no_return = self.graph.point_of_no_return == Some(index);
+        let (phase, attempt, switched) = self.journal.with_state(|state| {
+            let step = state.step(&built.spec.id);
+            (step.phase, step.attempt, state.switched())
+        });
+        // After a crash the same attempt goes on, with the same idempotency key.
+        let attempt = if phase == Phase::Running { attempt.max(1) } else { attempt + 1 };
+        if built.stage == StageName::Cutover && built.step.holds_writes() && !switched && self.write_gap.is_none() {
+            self.write_gap = Some(Instant::now());
+            let limit_seconds = self.request.max_write_gap.as_secs_f64();
+            self.journal.append(Event::WriteGapStarted { step: built.spec.id.clone(), limit_seconds }).await?;
+            crash::point("write_gap.started");
+        }
+        if point_of_no_return {
+            // The last moment at which the budgets can still say no.
+            self.check_budgets()?;
+        }
+        let mut context = self.context(index, attempt);
+        let (progress, progress_seen) = execute::progress_channel();
+        context.progress = progress;
+        let cancel = context.cancel.clone();
+        let (ready, ready_seen) = watch::channel(false);
+        let execution = Execution {
+            step: built.step,
+            context,
+            journal: self.journal.clone(),
+            observer: self.observer.clone(),
+            retries: self.retries(index),
+            limits: self.request.limits.clone(),
+            point_of_no_return,
+            ready,
+            nudge: self.nudge.clone(),
+        };
+        let task = self.tasks.spawn(execution.run()).id();
+        self.task_of.insert(task, index);
+        self.running.insert(index, Running { cancel, ready: ready_seen, progress: progress_seen, started: Instant::now() });
+        Ok(())
+    }
+
+    /// True while nothing but a lost lease may interrupt: the point of no return is being taken, or `cutover` has to be brought to its end
+    /// behind it.
+    pub(super) fn is_switching(&self) -> bool {
+        self.graph.point_of_no_return.is_some_and(|point| self.running.contains_key(&point))
+            || self.journal.with_state(|state| {
+                state.switched()
+                    && state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none())
+            })
+    }
+
+    pub(super) fn in_cutover(&self) -> bool {
+        self.journal
+            .with_state(|state| state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none()))
+    }
+
+    /// Waits until something has happened.
+    pub(super) async fn wait(&mut self) -> Result<(), Stop> {
+        let switching = self.is_switching();
+        let may_hand_over = !switching && !self.in_cutover() && self.request.kind == RunKind::Production;
+        enum Woken {
+            Lost,
+            Ended(Result<(Id, Result<Output, Halt>), JoinError>),
+            Cancelled,
+            Asked(String),
+            Nudged,
+            Ticked,
+        }
+        let asked_by = &mut self.heartbeat.asked_by;
+        let woken = tokio::select! {
+            biased;
+            () = self.heartbeat.lost.cancelled() => Woken::Lost,
+            Some(ended) = self.tasks.join_next_with_id() => Woken::Ended(ended),
+            () = self.cancel.cancelled(), if !switching => Woken::Cancelled,
+            by = async { asked_by.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()) }, if may_hand_over => match by {
+                Some(by) => Woken::Asked(by),
+                // The heartbeat has ended, which it does only with the lease.
+                None => Woken::Lost,
+            },
+            () = self.nudge.notified() => Woken::Nudged,
+            _ = self.tick.tick() => Woken::Ticked,
+        };
+        match woken {
+            Woken::Lost => {
+                let lost = LeaseError::Lost { run: self.journal.run().to_string(), epoch: self.journal.epoch().0 };
+                Err(Stop::Verdict(Verdict::LeaseLost { message: lost.to_string() }))
+            }
+            Woken::Ended(ended) => self.ended(ended).await,
+            Woken::Cancelled => Err(Stop::Verdict(Verdict::Interrupted)),
+            Woken::Asked(to) => Err(Stop::Verdict(Verdict::HandedOver { to })),
+            Woken::Nudged => Ok(()),
+            Woken::Ticked => self.look().await,
+        }
+    }
+
+    /// The regular look at progress, clocks and budgets.
+    pub(super) async fn look(&mut self) -> Result<(), Stop> {
+        let mut samples = Vec::new();
+        let sample = self.sampled.elapsed() >= SAMPLE;
+        for (index, running) in &mut self.running {
+            let id = self.graph.id(*index);
+            if running.progress.has_changed().unwrap_or(false) {
+                let progress = running.progress.borrow_and_update().clone();
+                self.observer.step_progress(id, &progress);
+            }
+            if sample && !running.progress.borrow().unit.is_empty() {
+                samples.extend(Sample::of_progress(id, &running.progress.borrow()));
+            }
+        }
+        if sample {
+            self.sampled = Instant::now();
+            self.journal.samples(samples).await?;
+        }
+        if let Some(started) = self.write_gap {
+            self.observer.write_gap(started.elapsed(), self.request.max_write_gap);
+        }
+        let committed = self.is_switching() || self.journal.with_state(super::journal::RunState::switched);
+        if !committed && self.more_to_do_besides_following() {
+            self.check_budgets()?;
+        }
+        if self.budget.is_some() && self.forecast_at.elapsed() >= REFORECAST {
+            self.forecast_at = Instant::now();
+            let forecast = self.forecast();
+            self.observer.forecast(&forecast);
+            if !committed && self.more_to_do_besides_following() {
+                let missed = self.budget.as_mut().and_then(|budget| budget.consider(&forecast));
+                if let Some(message) = missed {
+                    return Err(Stop::Verdict(Verdict::DeadlineMissed { message }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a task that ended; its index and result.
+    pub(super) fn take_ended(&mut self, ended: Result<(Id, Result<Output, Halt>), JoinError>) -> Option<(usize, Result<Output, Halt>)> {
+        let (task, result) = match ended {
+            Ok((task, result)) => (task, result),
+            Err(error) => {
+                let what = if error.is_panic() { "broke an assertion of its own (a defect in dbmove)" } else { "was aborted" };
+                (error.id(), Err(Halt::Step(StepError::definite(format!("the step {what}; it can be run again")))))
+            }
+        };
+        let index = self.task_of.remove(&task)?;
+        self.running.remove(&index);
+        Some((index, result))
+    }
+
+    pub(super) async fn ended(&mut self, ended: Result<(Id, Result<Output, Halt>), JoinError>) -> Result<(), Stop> {
+        let Some((index, result)) = self.take_ended(ended) else { return Ok(()) };
+        match result {
+            Ok(_) => {
+                self.done_here.insert(index);
+                if self.graph.point_of_no_return == Some(index) {
+                    self.passed(index).await?;
+                }
+                Ok(())
+            }
+            Err(Halt::Step(error)) => Err(Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error))),
+            Err(Halt::Unclear(error)) => Err(Stop::Unclear(Verdict::of_failure(self.graph.id(index), &error))),
+            Err(Halt::Journal(error)) => Err(error.into()),
+        }
+    }
+
+    /// The point of no return is passed.
+    pub(super) async fn passed(&mut self, index: usize) -> Result<(), Stop> {
+        self.journal.append(Event::PointOfNoReturn { step: self.graph.id(index).to_owned() }).await?;
+        self.end_write_gap(true).await?;
+        crash::point("point_of_no_return.passed");
+        Ok(())
+    }
+
+    /// Stops the clock, if it runs: of this driver, or of one that crashed.
+    pub(super) async fn end_write_gap(&mut self, switched: bool) -> Result<(), JournalError> {
+        let here = self.write_gap.take().map(|started| started.elapsed().as_secs_f64());
+        let recorded = self.journal.with_state(|state| {
+            let gap = state.write_gap.as_ref().filter(|gap| gap.seconds.is_none())?;
+            Some(Timestamp::now().duration_since(gap.started).as_secs_f64().max(0.0))
+        });
+        let Some(recorded) = recorded else { return Ok(()) };
+        self.journal.append(Event::WriteGapEnded { seconds: here.unwrap_or(recorded), switched }).await?;
+        Ok(())
+    }
+}
