@@ -12,16 +12,19 @@ use serde::{Deserialize, Serialize};
 /// A text that may hold `${env:…}`, `${file:…}`, `${exec:…}` or `${step:ID.output}` references.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("format" = "dbmove-template"))]
 pub struct Template(pub String);
 
 /// A duration as people write it: `16h`, `30s`, `250ms`, `1h30m`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("format" = super::quantity::DURATION_FORMAT, "pattern" = super::quantity::DURATION_PATTERN))]
 pub struct DurationText(pub String);
 
 /// A size as people write it: `4MiB`, `512KiB`, `1GiB`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("format" = super::quantity::SIZE_FORMAT, "pattern" = super::quantity::SIZE_PATTERN))]
 pub struct SizeText(pub String);
 
 /// A playbook.
