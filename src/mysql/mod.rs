@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`connect`] | sessions with known settings |
+//! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
@@ -13,6 +14,7 @@
 
 pub mod bookkeeping;
 pub mod cell;
+pub mod checksum;
 pub mod connect;
 pub mod delete_memory;
 pub mod error;

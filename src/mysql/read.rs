@@ -101,7 +101,7 @@ pub(super) async fn stream_limited<'s>(
     let binary = columns.iter().any(|&column| table.columns[column].kind.is_float());
     let select: Vec<String> = columns.iter().map(|&column| expression(&table.columns[column], binary)).collect();
     let answers = Answers::open(session, table, &select, binary, scope, order, limit).await?;
-    Ok(Rows { answers })
+    Ok(Rows::of(answers))
 }
 
 /// Starts reading `columns` as `LOAD DATA` lines (see [`sql::push_field`]), with each row's key.
@@ -151,7 +151,11 @@ pub struct Rows<'s> {
     answers: Answers<'s>,
 }
 
-impl Rows<'_> {
+impl<'s> Rows<'s> {
+    pub(super) fn of(answers: Answers<'s>) -> Self {
+        Rows { answers }
+    }
+
     /// The next row, or `None` behind the last.
     ///
     /// # Errors
@@ -169,15 +173,7 @@ impl Rows<'_> {
     pub async fn next_encoded(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         let Some(row) = self.answers.next().await? else { return Ok(false) };
         for index in 0..row.len() {
-            match row.as_ref(index) {
-                Some(Value::Bytes(bytes)) => {
-                    out.push(1);
-                    out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-                    out.extend_from_slice(bytes);
-                }
-                Some(value) => cell(value.clone(), &self.answers.table)?.encode(out),
-                None => Cell::Null.encode(out),
-            }
+            self.answers.encode(&row, index, out)?;
         }
         Ok(true)
     }
@@ -212,7 +208,7 @@ impl FieldRows<'_> {
         out.push(b'\n');
         let mut key = Vec::with_capacity(self.key.len() * 16);
         for &index in &self.key {
-            cell(row.as_ref(index).cloned().unwrap_or(Value::NULL), &self.answers.table)?.encode(&mut key);
+            self.answers.encode(&row, index, &mut key)?;
         }
         Ok(Some(Key(key.into_boxed_slice())))
     }
@@ -256,6 +252,20 @@ impl<'s> Answers<'s> {
             Ok(()) => Ok(true),
             Err(source) => Err(self.session.error(format!("reading `{}`", self.table), source)),
         }
+    }
+
+    /// Appends the encoding of one value of a row, without building a cell for what is bytes already.
+    pub(super) fn encode(&self, row: &mysql_async::Row, index: usize, out: &mut Vec<u8>) -> Result<()> {
+        match row.as_ref(index) {
+            Some(Value::Bytes(bytes)) => {
+                out.push(1);
+                out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+                out.extend_from_slice(bytes);
+            }
+            Some(value) => cell(value.clone(), &self.table)?.encode(out),
+            None => Cell::Null.encode(out),
+        }
+        Ok(())
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<mysql_async::Row>> {

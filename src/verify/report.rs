@@ -1,0 +1,175 @@
+//! What a verification found: the model behind the terminal summary and `report.json`.
+//!
+//! The verdict is computed, never set: equal only if every object was compared in full and nothing
+//! differed. What was *not* compared is in the report with its reason, and keeps the verdict from
+//! being "equal".
+
+use serde::{Deserialize, Serialize};
+
+use super::difference::Difference;
+use super::merkle::Digest;
+
+/// How many differences are listed per report; all are counted.
+pub const LISTED_DIFFERENCES: usize = 1000;
+
+/// The result of one verification.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Tables, in order of name.
+    pub tables: Vec<TableResult>,
+    /// The first [`LISTED_DIFFERENCES`] differences.
+    pub differences: Vec<Difference>,
+    /// All differences, listed or not.
+    pub difference_count: u64,
+    /// What was left out, and why.
+    pub not_compared: Vec<NotCompared>,
+    /// The root over everything verified.
+    pub run_root: Option<Digest>,
+}
+
+/// One table's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableResult {
+    /// Its name.
+    pub table: String,
+    /// Rows compared (on the source).
+    pub rows: u64,
+    /// The server's figure for the table's data, in bytes.
+    pub bytes: u64,
+    /// Chunks compared.
+    pub chunks: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// How rows were hashed: `client, SHA-256`, `server, SHA2`, with the reason for the choice.
+    pub method: String,
+    /// How much of the table was compared.
+    pub coverage: Coverage,
+    /// The source's position as of which the rows were equal; `None` where nothing moved or rows differ.
+    pub verified_at: Option<String>,
+    /// Differences found in it.
+    pub differences: u64,
+    /// The table's Merkle root.
+    pub root: Option<Digest>,
+}
+
+/// How much of a table was compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scope", rename_all = "snake_case")]
+pub enum Coverage {
+    /// Every row.
+    Full,
+    /// Every row whose key changed since the last full comparison.
+    Changed {
+        /// How many keys.
+        keys: u64,
+    },
+    /// Stopped before the end.
+    Partial {
+        /// Chunks that were not compared.
+        chunks_left: u64,
+    },
+}
+
+/// Something that was not compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotCompared {
+    /// The table, column or other object.
+    pub object: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything was compared and is equal.
+    Equal,
+    /// Something differs.
+    Different,
+    /// Nothing differs so far, but not everything was compared.
+    Incomplete,
+}
+
+impl Verification {
+    /// The verdict. A difference outweighs a gap.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let partial = self.tables.iter().any(|table| matches!(table.coverage, Coverage::Partial { .. }));
+        if self.difference_count > 0 || self.tables.iter().any(|table| table.differences > 0) {
+            Verdict::Different
+        } else if partial || !self.not_compared.is_empty() || self.tables.is_empty() {
+            Verdict::Incomplete
+        } else {
+            Verdict::Equal
+        }
+    }
+
+    /// Counts a difference, and lists it while there is room.
+    pub fn push(&mut self, difference: Difference) {
+        self.difference_count += 1;
+        if self.differences.len() < LISTED_DIFFERENCES {
+            self.differences.push(difference);
+        }
+    }
+
+    /// Rows compared.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    /// Without any value of the data.
+    #[must_use]
+    pub fn redacted(mut self) -> Self {
+        self.differences = self.differences.into_iter().map(Difference::redacted).collect();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::difference::DifferenceKind;
+    use super::*;
+
+    fn table(coverage: Coverage) -> TableResult {
+        TableResult {
+            table: "school.t".into(),
+            rows: 5,
+            bytes: 100,
+            chunks: 1,
+            seconds: 0.1,
+            method: "client, SHA-256".into(),
+            coverage,
+            verified_at: None,
+            differences: 0,
+            root: None,
+        }
+    }
+
+    #[test]
+    fn nothing_compared_is_not_equal() {
+        assert_eq!(Verification::default().verdict(), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn gaps_and_differences_show_in_the_verdict() {
+        let mut report = Verification { tables: vec![table(Coverage::Full)], ..Verification::default() };
+        assert_eq!(report.verdict(), Verdict::Equal);
+        report.not_compared.push(NotCompared { object: "school.t.g".into(), why: "generated".into() });
+        assert_eq!(report.verdict(), Verdict::Incomplete);
+        report.push(Difference { table: "school.t".into(), key: "id = 1".into(), kind: DifferenceKind::Missing, repair_sql: None });
+        assert_eq!(report.verdict(), Verdict::Different);
+        let partial = Verification { tables: vec![table(Coverage::Partial { chunks_left: 2 })], ..Verification::default() };
+        assert_eq!(partial.verdict(), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_the_count_is_not() {
+        let mut report = Verification::default();
+        for id in 0..LISTED_DIFFERENCES + 5 {
+            report.push(Difference { table: "t".into(), key: format!("id = {id}"), kind: DifferenceKind::Extra, repair_sql: None });
+        }
+        assert_eq!((report.differences.len(), report.difference_count), (LISTED_DIFFERENCES, LISTED_DIFFERENCES as u64 + 5));
+    }
+}
