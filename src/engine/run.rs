@@ -1,20 +1,49 @@
 //! The way in: what to drive, and [`drive`].
+//!
+//! # What is undone when
+//!
+//! * **`prepare`, `sync`, `verify` of a production run:** a failure leaves finished work where it is. A copied
+//!   database is not thrown away because a connection broke for an hour; the same command goes on from there.
+//! * **`cutover`, before the point of no return:** any end but success (a failure, a budget, Ctrl-C, a crash) undoes the stage's
+//!   begun steps newest first, so that the source serves as before. Work of earlier stages stays.
+//! * **Behind the point of no return:** nothing is undone; the run can only be driven forward. Ctrl-C is heard when `cutover` is done,
+//!   because stopping inside it would leave clients waiting.
+//! * **A rehearsal** undoes everything at its end, whether it passed or failed, the point of no return too. Interrupted, it stays
+//!   resumable.
+//!
+//! # Resuming
+//!
+//! The journal is folded. An undo under way goes on first. The point of no return without a believable outcome is
+//! settled by `probe`: done means forward, anything else means the stage is undone and starts again. Other intents without an
+//! outcome are settled by `probe`; services of finished stages are started again and awaited; steps whose effect died
+//! with the process ([`Step::volatile`]) run again. An undo without an outcome is simply run again: `undo` is harmless twice, and
+//! that makes it its own settlement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::Certificate;
-use super::context::RunKind;
-use super::deadline::Deadline;
-use super::drift::DriftError;
-use super::journal::{Journal, JournalError};
-use super::lease::LeaseError;
+use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
+use super::certificate::{Certificate, DEFAULT_LIFETIME};
+use super::context::{Checkpoints, RunKind, StepContext};
+use super::deadline::{Deadline, parse_duration};
+use super::drift::{DriftError, PlaybookFingerprint};
+use super::graph::Graph;
+use super::journal::{Journal, JournalError, RunStarted};
+use super::lease::{self, Entry, LeaseError};
 use super::observer::Observer;
 use super::outcome::RunOutcome;
-use super::step::{Step, StepError, TargetLease};
+use super::scheduler::Driver;
+use super::step::{Epoch, Estimate, Plan, Step, StepError, TargetLease, Work};
 use crate::playbook::model::{Playbook, StageName, StepSpec};
+
+/// How long writes may be held unless the playbook says otherwise.
+pub const DEFAULT_MAX_WRITE_GAP: Duration = Duration::from_secs(30);
+/// How often a transient failure is retried unless the step says otherwise.
+pub const DEFAULT_RETRIES: u32 = 5;
 
 /// What a cutover has to show before it may begin. Rehearsals show nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +58,30 @@ pub enum Rehearsed {
     },
 }
 
+/// Times that rarely need changing; tests make them short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// The pause before the first retry; it doubles with each.
+    pub first_retry: Duration,
+    /// The longest pause between retries.
+    pub longest_retry: Duration,
+    /// How long a step has to stop when asked to, before it is dropped.
+    pub stop_grace: Duration,
+    /// How long one attempt of the point of no return may take.
+    pub point_of_no_return: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            first_retry: Duration::from_millis(500),
+            longest_retry: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(30),
+            point_of_no_return: Duration::from_secs(60),
+        }
+    }
+}
+
 /// What to drive, how far, and inside which limits.
 #[derive(Clone)]
 pub struct RunRequest {
@@ -40,7 +93,7 @@ pub struct RunRequest {
     pub until: StageName,
     /// Services go on after the last stage until cancelled or handed over.
     pub keep_services: bool,
-    /// By when everything must be done or undone.
+    /// By when everything must be done or undone. On a resumed run the same text means the same moment as before.
     pub deadline: Option<Deadline>,
     /// How long writes may be held.
     pub max_write_gap: Duration,
@@ -58,6 +111,32 @@ pub struct RunRequest {
     pub take_over: Option<Duration>,
     /// What stands behind a cutover.
     pub rehearsed: Rehearsed,
+    /// Times that rarely need changing.
+    pub limits: Limits,
+}
+
+impl RunRequest {
+    /// A request with the playbook's own figures where it has some, and the defaults elsewhere.
+    #[must_use]
+    pub fn new(playbook: Arc<Playbook>, kind: RunKind, until: StageName) -> RunRequest {
+        let duration = |text: &Option<crate::playbook::model::DurationText>| text.as_ref().and_then(|text| parse_duration(&text.0));
+        RunRequest {
+            kind,
+            until,
+            keep_services: false,
+            deadline: None,
+            max_write_gap: duration(&playbook.max_write_gap).unwrap_or(DEFAULT_MAX_WRITE_GAP),
+            margin: DEFAULT_MARGIN,
+            rollback_after: kind == RunKind::Rehearsal,
+            certificate_lifetime: duration(&playbook.certificate_lifetime).unwrap_or(DEFAULT_LIFETIME),
+            accept_drift: false,
+            new_run: false,
+            take_over: None,
+            rehearsed: Rehearsed::Certificate(None),
+            limits: Limits::default(),
+            playbook,
+        }
+    }
 }
 
 /// A step as the registry built it.
@@ -87,14 +166,14 @@ pub enum EngineError {
     #[error("{0}")]
     Playbook(String),
     /// The run of this playbook is over.
-    #[error("run `{run}` of playbook `{playbook}` is over ({verdict}); nothing was touched. Start a new one with `--new-run`")]
+    #[error(
+        "run `{run}` of playbook `{playbook}` is over; nothing was touched. `dbmove report` shows how it ended; `--new-run` starts another one"
+    )]
     Finished {
         /// The run.
         run: String,
         /// The playbook.
         playbook: String,
-        /// How it ended.
-        verdict: String,
     },
     /// A step failed before the run could begin.
     #[error("`{step}`: {error}")]
@@ -108,6 +187,7 @@ pub enum EngineError {
 }
 
 /// Drives a run as far as asked: takes the lease, resumes or starts, runs the stages, undoes what has to be undone.
+/// Cancelling `cancel` stops it cleanly; dropping the future is as good as a crash: resumable, but nothing is undone by it.
 ///
 /// # Errors
 /// [`EngineError`] if the run could not be driven; how a driven run ended is in the [`RunOutcome`].
@@ -119,6 +199,96 @@ pub async fn drive(
     observer: Arc<dyn Observer>,
     cancel: CancellationToken,
 ) -> Result<RunOutcome, EngineError> {
-    let _ = (request, steps, leases, journal, observer, cancel);
-    Err(EngineError::Playbook("the engine's scheduler is not here yet".to_owned()))
+    let graph = Graph::new(steps)?;
+    let fingerprint = PlaybookFingerprint::of(&request.playbook)
+        .map_err(|error| EngineError::Playbook(format!("playbook `{}` can't be written as JSON: {error}", request.playbook.playbook)))?;
+    let started = RunStarted {
+        playbook: request.playbook.playbook.clone(),
+        fingerprint: fingerprint.clone(),
+        kind: request.kind,
+        dbmove_version: env!("CARGO_PKG_VERSION").to_owned(),
+        steps: graph.plan(),
+    };
+    let entry = Entry { started, new_run: request.new_run, take_over: request.take_over };
+    let entered = lease::enter(&journal, entry).await?;
+    super::crash::point("run.started");
+    Driver::new(request, graph, fingerprint, entered, journal, observer, cancel).drive(&leases).await
+}
+
+/// What one step would do and take, for `dbmove plan`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepPreview {
+    /// The step's id.
+    pub step: String,
+    /// Its stage.
+    pub stage: StageName,
+    /// What it would do, or why that can't be said.
+    pub plan: Result<Plan, String>,
+    /// How long it should take, or why that can't be said.
+    pub estimate: Result<Estimate, String>,
+}
+
+/// Checkpoints of a run that does not exist: nothing to load, nothing may be saved.
+struct NoCheckpoints;
+
+impl Checkpoints for NoCheckpoints {
+    fn save(&self, step: &str, key: &str, _value: &serde_json::Value) -> Result<(), StepError> {
+        Err(StepError::definite(format!("step `{step}` tried to save `{key}` while it was only asked what it would do")))
+    }
+    fn load(&self, _step: &str, _key: &str) -> Result<Option<serde_json::Value>, StepError> {
+        Ok(None)
+    }
+}
+
+/// Asks every step what it would do and how long that takes, and sums it up. Touches nothing and needs no run; `certificate` and
+/// `rates` (of an earlier run) are what estimates are made from.
+///
+/// # Errors
+/// [`EngineError::Playbook`] if the steps don't fit together.
+pub async fn preview(
+    request: &RunRequest,
+    steps: Vec<BuiltStep>,
+    rates: BTreeMap<String, Work>,
+) -> Result<(Vec<StepPreview>, Forecast), EngineError> {
+    let graph = Graph::new(steps)?;
+    let certificate = match &request.rehearsed {
+        Rehearsed::Certificate(certificate) => certificate.as_deref(),
+        Rehearsed::Without { .. } => None,
+    };
+    let mut all_rates = rates;
+    all_rates.extend(certificate.map(Certificate::rates).unwrap_or_default());
+    let all_rates = Arc::new(all_rates);
+    let (mut previews, mut remaining) = (Vec::new(), Vec::new());
+    for built in &graph.steps {
+        let context = StepContext {
+            run: "plan".into(),
+            step: built.spec.id.as_str().into(),
+            attempt: 1,
+            kind: request.kind,
+            epoch: Epoch(0),
+            cancel: CancellationToken::new(),
+            progress: super::execute::progress_channel().0,
+            ready: tokio::sync::watch::channel(false).0,
+            checkpoints: Arc::new(NoCheckpoints),
+            rates: all_rates.clone(),
+            outputs: Arc::default(),
+        };
+        let plan = built.step.plan(&context).await.map_err(|error| error.message);
+        let estimate = built.step.estimate(&context).await.map_err(|error| error.message);
+        let rehearsed = certificate.and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
+        let known = estimate.clone().unwrap_or_else(Estimate::Unknown);
+        remaining.push(Remaining { asked_for: built.stage <= request.until, ..Remaining::expected(&known, rehearsed) });
+        previews.push(StepPreview { step: built.spec.id.clone(), stage: built.stage, plan, estimate });
+    }
+    let left =
+        request.deadline.as_ref().map(|deadline| Duration::try_from(deadline.until.duration_since(Timestamp::now())).unwrap_or_default());
+    let reserve = undo_reserve(certificate, request.margin);
+    Ok((previews, budget::forecast(&graph, &remaining, request.margin, reserve, left)))
+}
+
+/// Time kept for undoing the cutover stage.
+pub(super) fn undo_reserve(certificate: Option<&Certificate>, margin: f64) -> Duration {
+    certificate
+        .and_then(|certificate| Duration::try_from_secs_f64(certificate.undo_seconds * margin).ok())
+        .unwrap_or(budget::DEFAULT_UNDO_RESERVE)
 }

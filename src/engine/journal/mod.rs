@@ -1,39 +1,136 @@
-//! The append-only record of every run.
+//! The append-only record of every run: one SQLite file in the state directory.
+//!
+//! # What it promises
+//!
+//! * **Intent before effect.** [`RunJournal::append`] returns when the event is on disk (WAL with
+//!   `synchronous=FULL`), so whatever acts after it can be found again after any crash. If it can't be written, the error
+//!   is typed ([`JournalError::Full`], [`JournalError::Io`]) and nothing acts.
+//! * **One voice.** Every write of a driver carries its epoch and is refused inside the same transaction if another
+//!   driver holds the run by then. Events of all runs form one chain in the order of their commits.
+//! * **Edits show.** Each event's hash is `sha256(previous hash ‖ canonical event)`; a second table keeps head and
+//!   count, so that a truncated tail shows too. [`audit`](chain::audit) says where the chain breaks. Triggers refuse UPDATE
+//!   and DELETE on events: they stop accidents; the chain is for the rest.
+//! * **Readable without the driver.** [`JournalReader`] opens the file read-only, while a driver writes or when none
+//!   runs; [`RunState`] is a fold over events, the same for `status`, `report` and a resumed driver.
+//! * **Versioned.** `user_version` holds the format; a newer one is refused, an older one upgraded on open.
+//!
+//! # Why a reserve
+//!
+//! A full disk in the middle of a cutover must not keep the engine from undoing it: the undo needs written intents
+//! too. The journal keeps one mebibyte beside it in a file called `reserve`, and gives it up when the driver has to
+//! clean up after [`JournalError::Full`].
+//!
+//! # Blocking
+//!
+//! SQLite blocks. The async methods move to the blocking pool, at most [`WAITING`] at a time; a dropped future
+//! doesn't take back a write under way. The synchronous ones (checkpoints, which steps save from where they stand) tell the
+//! runtime that this thread is about to block, where the runtime can make use of it.
 
+pub mod chain;
 mod event;
+mod file;
+mod reader;
+mod state;
+mod writer;
 
 pub use event::{Action, AfterUndo, Event, PlannedStep, RecordedError, RecordedEvent, RunStarted, StepResult, UndoScope};
+pub use file::{FILE, FORMAT};
+pub use reader::{JournalReader, RunSummary, SeriesPoint};
+pub(super) use reader::{events_after, latest_run};
+pub use state::{Finished, Phase, RunState, StageState, StepState, UndoState, WriteGap};
+pub use writer::{Journal, RunJournal, Sample};
 
+use std::path::PathBuf;
+
+use super::lease::LeaseError;
 use super::outcome::ExitCode;
-use std::path::Path;
+use super::step::{Failure, StepError};
+
+/// How many journal writes may wait for the file at the same time.
+pub const WAITING: usize = 64;
 
 /// Why the journal can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Disk full.
     #[error(
-        "the state directory `{0}` is full: nothing acts without a written intent, so the run has stopped cleanly. Make room and give the same command again"
+        "the state directory `{directory}` is full: nothing acts without a written intent, so the run stops. Make room and give the same command again"
     )]
-    Full(String),
+    Full {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// The disk or the file system failed.
+    #[error(
+        "the journal `{path}` can't be read or written: {error}. Nothing acts without a written intent; the run stops and can be resumed"
+    )]
+    Io {
+        /// The journal, or the directory.
+        path: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// There is none.
+    #[error("there is no journal in `{directory}`: no run was started with this state directory")]
+    Missing {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// The state directory or the journal is not what it should be.
+    #[error("`{path}` is not safe to use as {what}: {reason}; nothing was touched")]
+    Unsafe {
+        /// The file or directory.
+        path: PathBuf,
+        /// `a state directory` or `a journal`.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Written by a newer build.
+    #[error(
+        "the journal `{path}` has format {found}; this build reads up to {known}. Use the newer dbmove that wrote it; nothing was touched"
+    )]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// What this build knows.
+        known: u32,
+    },
+    /// Not a journal, or a damaged one.
+    #[error("the journal `{path}` is damaged{}: {reason}. `dbmove audit` says where; nothing was touched", .sequence.map(|n| format!(" at event {n}")).unwrap_or_default())]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// The event, where one is to blame.
+        sequence: Option<u64>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A run nobody has heard of.
+    #[error("run `{0}` is not in the journal; `dbmove status` lists those that are")]
+    UnknownRun(String),
+    /// Another driver holds the run.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
 }
+
 impl JournalError {
     /// The exit code.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::Error
+        match self {
+            JournalError::Lease(_) => ExitCode::LeaseHeld,
+            JournalError::Missing { .. } | JournalError::UnknownRun(_) => ExitCode::Usage,
+            _ => ExitCode::Error,
+        }
     }
 }
 
-/// The journal of a state directory; cheap to clone.
-#[derive(Clone)]
-pub struct Journal {}
-
-impl Journal {
-    /// Opens (and creates, if need be) the journal in a state directory.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub fn open(state_directory: &Path) -> Result<Journal, JournalError> {
-        Err(JournalError::Full(state_directory.display().to_string()))
+impl From<JournalError> for StepError {
+    fn from(error: JournalError) -> Self {
+        let failure = if matches!(error, JournalError::Lease(_)) { Failure::LeaseLost } else { Failure::Definite };
+        StepError::new(failure, error.to_string())
     }
 }

@@ -1,0 +1,381 @@
+//! Where a run stands: a fold over its events, and nothing else.
+//!
+//! `status`, `report` and a resumed driver all call [`RunState::fold`], so what a person is shown is what the engine acts on. An
+//! event that this build doesn't know changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::event::{Action, AfterUndo, Event, PlannedStep, RecordedError, RecordedEvent, StepResult, UndoScope};
+use crate::engine::certificate::Certificate;
+use crate::engine::context::RunKind;
+use crate::engine::drift::PlaybookFingerprint;
+use crate::engine::outcome::{Serving, Verdict};
+use crate::engine::step::{Epoch, Output};
+use crate::playbook::model::StageName;
+
+/// Where a step stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Not begun, or undone since.
+    #[default]
+    NotBegun,
+    /// An intent without an outcome: running, or left behind by a crash.
+    Running,
+    /// Its end state stands.
+    Done,
+    /// Stopped on request.
+    Stopped,
+    /// Failed.
+    Failed {
+        /// Why.
+        error: RecordedError,
+    },
+    /// Its undo has begun.
+    Undoing,
+    /// Its undo failed.
+    UndoFailed {
+        /// Why.
+        error: RecordedError,
+    },
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The last attempt's number; 0 if there was none.
+    pub attempt: u32,
+    /// The number of the event that began it (since it was last undone): the order for undo.
+    pub begun: u64,
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// When it became ready (services).
+    pub ready: Option<Timestamp>,
+    /// Seconds of work: a task's last attempt, a service's way to ready.
+    pub seconds: Option<f64>,
+    /// Seconds its undo took.
+    pub undo_seconds: Option<f64>,
+    /// How often it was retried.
+    pub retries: u32,
+    /// What it left behind.
+    pub output: Option<Output>,
+}
+
+impl StepState {
+    /// True if there may be traces of it.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.phase != Phase::NotBegun
+    }
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageState {
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it was done.
+    pub done: Option<Timestamp>,
+}
+
+/// An undo that has not led to its verdict yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UndoState {
+    /// Why.
+    pub why: String,
+    /// How far back.
+    pub scope: UndoScope,
+    /// What follows.
+    pub then: AfterUndo,
+    /// When it began.
+    pub started: Timestamp,
+    /// True if it came to its end without a failure.
+    pub finished: bool,
+    /// True if a driver ended with its verdict.
+    pub told: bool,
+}
+
+/// How long writes are or were held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WriteGap {
+    /// The step that began to hold them.
+    pub step: String,
+    /// When.
+    pub started: Timestamp,
+    /// How long they may be held, in seconds.
+    pub limit_seconds: f64,
+    /// How long they were, in seconds; `None` while they are.
+    pub seconds: Option<f64>,
+    /// True if the switch was done.
+    pub switched: bool,
+}
+
+/// How the last driver ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// How.
+    pub verdict: Verdict,
+    /// Who serves.
+    pub serving: Serving,
+    /// True if the run is over for good.
+    pub concluded: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The run's id.
+    pub run: String,
+    /// The playbook's name.
+    pub playbook: String,
+    /// Rehearsal or production.
+    pub kind: RunKind,
+    /// The playbook's hashes, as last accepted.
+    pub fingerprint: PlaybookFingerprint,
+    /// All steps in order.
+    pub plan: Vec<PlannedStep>,
+    /// The steps by id, those that have at least one event.
+    pub steps: BTreeMap<String, StepState>,
+    /// The stages that have at least begun.
+    pub stages: BTreeMap<StageName, StageState>,
+    /// When it started.
+    pub started: Timestamp,
+    /// When its last event was written.
+    pub last: Timestamp,
+    /// The last driver's epoch.
+    pub epoch: Option<Epoch>,
+    /// The deadline in force.
+    pub deadline: Option<(String, Timestamp)>,
+    /// An undo under way, or not yet followed by its verdict.
+    pub undo: Option<UndoState>,
+    /// Steps whose undo failed, each with why.
+    pub not_undone: BTreeMap<String, String>,
+    /// The newest write gap.
+    pub write_gap: Option<WriteGap>,
+    /// What a passed rehearsal left behind.
+    pub certificate: Option<Certificate>,
+    /// Why there was no rehearsal.
+    pub without_rehearsal: Option<String>,
+    /// How the last driver ended; `None` while one drives, or after a crash.
+    pub finished: Option<Finished>,
+}
+
+impl RunState {
+    /// The state after these events of one run; `None` if they don't begin with `run_started`.
+    #[must_use]
+    pub fn fold<'a>(events: impl IntoIterator<Item = &'a RecordedEvent>) -> Option<RunState> {
+        let mut events = events.into_iter();
+        let first = events.next()?;
+        let Event::RunStarted(started) = &first.event else { return None };
+        let mut state = RunState {
+            run: first.run.clone(),
+            playbook: started.playbook.clone(),
+            kind: started.kind,
+            fingerprint: started.fingerprint.clone(),
+            plan: started.steps.clone(),
+            steps: BTreeMap::new(),
+            stages: BTreeMap::new(),
+            started: first.at,
+            last: first.at,
+            epoch: None,
+            deadline: None,
+            undo: None,
+            not_undone: BTreeMap::new(),
+            write_gap: None,
+            certificate: None,
+            without_rehearsal: None,
+            finished: None,
+        };
+        for event in events {
+            state.apply(event);
+        }
+        Some(state)
+    }
+
+    /// Takes one more event in.
+    pub fn apply(&mut self, recorded: &RecordedEvent) {
+        self.last = recorded.at;
+        let at = recorded.at;
+        match &recorded.event {
+            Event::RunStarted(_) | Event::Probed { .. } | Event::Forecast { .. } | Event::Note { .. } | Event::Unknown => {}
+            Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
+            Event::RunResumed { .. } => self.finished = None,
+            Event::LeaseTaken { epoch, .. } => self.epoch = Some(*epoch),
+            Event::StageStarted { stage } => {
+                self.stages.insert(*stage, StageState { started: Some(at), done: None });
+                // A stage only starts when the undo before it has had its say.
+                self.undo = None;
+            }
+            Event::StageDone { stage } => self.stages.entry(*stage).or_default().done = Some(at),
+            Event::Intent { step, attempt, action, .. } => self.intent(step, *attempt, *action, recorded),
+            Event::Outcome { step, attempt, action, result, seconds, .. } => self.outcome(step, *attempt, *action, result, *seconds, at),
+            Event::Ready { step, seconds } => {
+                let step = self.steps.entry(step.clone()).or_default();
+                step.ready = Some(at);
+                step.seconds = Some(*seconds);
+            }
+            Event::Retry { step, .. } => self.steps.entry(step.clone()).or_default().retries += 1,
+            Event::PlaybookAccepted { fingerprint, steps, .. } => {
+                self.fingerprint = fingerprint.clone();
+                self.plan.clone_from(steps);
+            }
+            Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
+            Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
+            Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),
+            Event::WriteGapStarted { step, limit_seconds } => {
+                self.write_gap =
+                    Some(WriteGap { step: step.clone(), started: at, limit_seconds: *limit_seconds, seconds: None, switched: false });
+            }
+            Event::WriteGapEnded { seconds, switched } => {
+                if let Some(gap) = &mut self.write_gap {
+                    (gap.seconds, gap.switched) = (Some(*seconds), *switched);
+                }
+            }
+            Event::UndoStarted { why, scope, then } => {
+                self.undo =
+                    Some(UndoState { why: why.clone(), scope: *scope, then: then.clone(), started: at, finished: false, told: false });
+            }
+            Event::UndoFinished { failed, .. } => {
+                self.not_undone.clone_from(failed);
+                let scope = self.undo.as_ref().map(|undo| undo.scope);
+                if let Some(undo) = &mut self.undo {
+                    undo.finished = failed.is_empty();
+                }
+                match scope {
+                    Some(UndoScope::Stage { stage }) if failed.is_empty() => {
+                        self.stages.remove(&stage);
+                    }
+                    Some(UndoScope::Everything) if failed.is_empty() => self.stages.clear(),
+                    _ => {}
+                }
+            }
+            Event::RunFinished { verdict, serving, concluded } => {
+                self.finished = Some(Finished { verdict: verdict.clone(), serving: *serving, concluded: *concluded, at });
+                if let Some(undo) = &mut self.undo {
+                    undo.told = true;
+                    if undo.finished {
+                        self.undo = None;
+                    }
+                }
+                if !matches!(verdict, Verdict::Interrupted | Verdict::WaitingForApproval { .. } | Verdict::LeaseLost { .. }) {
+                    self.deadline = None;
+                }
+            }
+        }
+    }
+
+    fn intent(&mut self, step: &str, attempt: u32, action: Action, recorded: &RecordedEvent) {
+        let step = self.steps.entry(step.to_owned()).or_default();
+        match action {
+            Action::Run => {
+                if !step.is_begun() {
+                    step.begun = recorded.sequence;
+                }
+                step.phase = Phase::Running;
+                step.attempt = attempt;
+                step.started = Some(recorded.at);
+                (step.ended, step.ready) = (None, None);
+            }
+            Action::Undo => step.phase = Phase::Undoing,
+        }
+    }
+
+    fn outcome(&mut self, id: &str, attempt: u32, action: Action, result: &StepResult, seconds: f64, at: Timestamp) {
+        let service = self.plan.iter().any(|planned| planned.id == id && planned.service);
+        let step = self.steps.entry(id.to_owned()).or_default();
+        match (action, result) {
+            (Action::Run, result) => {
+                step.attempt = attempt;
+                step.ended = Some(at);
+                step.phase = match result {
+                    StepResult::Done { output } => {
+                        step.output = Some(output.clone());
+                        Phase::Done
+                    }
+                    StepResult::Stopped => Phase::Stopped,
+                    StepResult::Failed { error } => Phase::Failed { error: error.clone() },
+                };
+                if step.phase == Phase::Done && !(service && step.ready.is_some()) {
+                    step.seconds = Some(seconds);
+                }
+            }
+            (Action::Undo, StepResult::Failed { error }) => step.phase = Phase::UndoFailed { error: error.clone() },
+            (Action::Undo, _) => {
+                step.phase = Phase::NotBegun;
+                step.undo_seconds = Some(seconds);
+                self.not_undone.remove(id);
+            }
+        }
+    }
+
+    /// Where a step stands.
+    #[must_use]
+    pub fn step(&self, id: &str) -> StepState {
+        self.steps.get(id).cloned().unwrap_or_default()
+    }
+
+    /// Ids of all steps that may have left traces.
+    #[must_use]
+    pub fn begun(&self) -> BTreeSet<String> {
+        self.steps.iter().filter(|(_, step)| step.is_begun()).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Ids of begun steps inside a scope, newest first: the order of undo.
+    #[must_use]
+    pub fn begun_in(&self, scope: UndoScope) -> Vec<String> {
+        let inside = |id: &str| match scope {
+            UndoScope::Everything => true,
+            UndoScope::Stage { stage } => self.plan.iter().any(|planned| planned.id == id && planned.stage == stage),
+        };
+        let mut begun: Vec<(&String, u64)> =
+            self.steps.iter().filter(|(id, step)| step.is_begun() && inside(id)).map(|(id, step)| (id, step.begun)).collect();
+        begun.sort_by_key(|(_, sequence)| std::cmp::Reverse(*sequence));
+        begun.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The point of no return, if the playbook has one.
+    #[must_use]
+    pub fn point_of_no_return(&self) -> Option<&PlannedStep> {
+        self.plan.iter().find(|planned| planned.point_of_no_return)
+    }
+
+    /// True if the point of no return is passed.
+    #[must_use]
+    pub fn switched(&self) -> bool {
+        self.point_of_no_return().is_some_and(|planned| self.step(&planned.id).phase == Phase::Done)
+    }
+
+    /// True if a stage is done.
+    #[must_use]
+    pub fn stage_done(&self, stage: StageName) -> bool {
+        self.stages.get(&stage).is_some_and(|stage| stage.done.is_some())
+    }
+
+    /// Who serves the traffic, as far as the journal can tell.
+    #[must_use]
+    pub fn serving(&self) -> Serving {
+        if !self.not_undone.is_empty() {
+            return Serving::Unclear;
+        }
+        match self.point_of_no_return().map(|planned| self.step(&planned.id).phase) {
+            None | Some(Phase::NotBegun) => Serving::Source,
+            Some(Phase::Done) => Serving::Target,
+            Some(_) => Serving::Unclear,
+        }
+    }
+
+    /// Facts of every step that is done.
+    #[must_use]
+    pub fn outputs(&self) -> BTreeMap<String, Output> {
+        self.steps.iter().filter_map(|(id, step)| Some((id.clone(), step.output.clone()?))).collect()
+    }
+}

@@ -1,0 +1,261 @@
+//! The way back: undo, newest first, and what follows it.
+//!
+//! What is undone when is told in [`run`](super::run). An undo is journaled as a whole (`undo_started` says how far back, and what
+//! follows) and step by step, so that after a crash in the middle of it the next driver goes on with it before it does
+//! anything else. Ctrl-C and budgets don't interrupt it; a lost lease does. One step whose undo fails doesn't keep the others from
+//! theirs: lifting the fence matters more than a tidy order. Such a step stays on record, the run says so loudly, and the next
+//! driver tries it again.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::crash;
+use super::execute::{Halt, pause};
+use super::journal::{Action, AfterUndo, Event, JournalError, Phase, StepResult, UndoScope};
+use super::outcome::Verdict;
+use super::run::EngineError;
+use super::scheduler::{Driver, Stop, engine_error};
+use super::step::{Failure, Probe, StepError, Undoable};
+use crate::engine::context::RunKind;
+use crate::playbook::model::StageName;
+
+impl Driver {
+    /// What happens when the way forward has ended without being through.
+    pub async fn fall_back(&mut self, stop: Stop) -> Result<Verdict, EngineError> {
+        let (verdict, may_undo) = match stop {
+            Stop::Engine(error) => return Err(error),
+            Stop::Verdict(Verdict::LeaseLost { message }) => {
+                // Somebody else drives now: stop acting, at once.
+                self.tasks.shutdown().await;
+                self.running.clear();
+                return Ok(Verdict::LeaseLost { message });
+            }
+            Stop::Verdict(verdict) => (verdict, true),
+            Stop::Unclear(verdict) => (verdict, false),
+            Stop::Journal(error) => {
+                self.stop_tasks().await;
+                let full = matches!(error, JournalError::Full { .. });
+                if !(full && self.journal.journal().release_reserve()) {
+                    return Err(engine_error(error));
+                }
+                (Verdict::Failed { step: None, message: error.to_string(), hint: None }, true)
+            }
+        };
+        self.stop_tasks().await;
+        let scope = if may_undo && !self.unclear { self.scope_after(&verdict) } else { None };
+        if let Some(scope) = scope {
+            let why = verdict.to_string();
+            match self.undo(&why, scope, AfterUndo::End { verdict: verdict.clone() }, false).await {
+                Ok(()) => {}
+                Err(Stop::Verdict(lost)) | Err(Stop::Unclear(lost)) => return Ok(lost),
+                Err(Stop::Journal(error)) => return Err(engine_error(error)),
+                Err(Stop::Engine(error)) => return Err(error),
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// How far back to go after this verdict, if at all.
+    fn scope_after(&self, verdict: &Verdict) -> Option<UndoScope> {
+        let state = self.journal.state();
+        let cutover = UndoScope::Stage { stage: StageName::Cutover };
+        let mid_cutover = !state.switched() && !state.stage_done(StageName::Cutover) && !state.begun_in(cutover).is_empty();
+        let rehearsal_over = self.request.kind == RunKind::Rehearsal && self.request.rollback_after && !verdict.resumable();
+        if rehearsal_over && !state.begun_in(UndoScope::Everything).is_empty() {
+            Some(UndoScope::Everything)
+        } else {
+            mid_cutover.then_some(cutover)
+        }
+    }
+
+    /// Stops every task that is not a ready service, and waits for it.
+    async fn stop_tasks(&mut self) {
+        let tasks: Vec<usize> = self.running.keys().copied().filter(|index| !self.is_service(*index)).collect();
+        self.stop(&tasks).await;
+    }
+
+    /// Stops everything, services too.
+    pub async fn stop_all(&mut self) {
+        let all: Vec<usize> = self.running.keys().copied().collect();
+        self.stop(&all).await;
+    }
+
+    /// Asks these to stop and waits until they have; each has its grace, after which it is dropped.
+    async fn stop(&mut self, indexes: &[usize]) {
+        for index in indexes {
+            // The point of no return is waited for: it has its own time limit, and half of it is worse than all.
+            if let Some(running) = self.running.get(index).filter(|_| self.graph.point_of_no_return != Some(*index)) {
+                running.cancel.cancel();
+            }
+        }
+        while indexes.iter().any(|index| self.running.contains_key(index)) {
+            let Some(ended) = self.tasks.join_next_with_id().await else { break };
+            match self.take_ended(ended) {
+                // Should this not reach the journal: the step's own outcome has, and says the same.
+                Some((index, Ok(_))) if self.graph.point_of_no_return == Some(index) => drop(self.passed(index).await),
+                Some((_, Err(Halt::Unclear(_)))) => self.unclear = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Undoes what has begun inside the scope. `going_on`: an earlier driver has already said so in the journal.
+    pub async fn undo(&mut self, why: &str, scope: UndoScope, then: AfterUndo, going_on: bool) -> Result<(), Stop> {
+        if !going_on {
+            self.journal.append(Event::UndoStarted { why: why.to_owned(), scope, then }).await?;
+        }
+        crash::point("undo.started");
+        let started = Instant::now();
+        let mut failed = BTreeMap::new();
+        for id in self.journal.state().begun_in(scope) {
+            let Some(index) = self.graph.index(&id) else {
+                failed.insert(id.clone(), format!("step `{id}` is no longer in the playbook, so nothing knows how to undo it"));
+                continue;
+            };
+            self.stop(&[index]).await;
+            self.observer.undo_started(&id);
+            match self.undo_step(index).await? {
+                Ok(()) => {
+                    self.observer.undo_ended(&id, None);
+                    self.undone.push(id);
+                }
+                Err(error) => {
+                    self.observer.undo_ended(&id, Some(&error.message));
+                    failed.insert(id, error.message);
+                }
+            }
+        }
+        if failed.is_empty() {
+            self.end_write_gap(false).await?;
+        }
+        self.journal.append(Event::UndoFinished { failed, seconds: started.elapsed().as_secs_f64() }).await?;
+        crash::point("undo.finished");
+        Ok(())
+    }
+
+    /// Undoes one step: intent, effect, outcome.
+    async fn undo_step(&mut self, index: usize) -> Result<Result<(), StepError>, Stop> {
+        let built = self.graph.steps[index].clone();
+        let id = built.spec.id.clone();
+        let attempt = self.journal.with_state(|state| state.step(&id).attempt);
+        let context = self.context(index, attempt);
+        self.journal.append(Event::Intent { step: id.clone(), attempt, action: Action::Undo, key: context.idempotency_key() }).await?;
+        crash::point("undo.intent_written");
+        let started = Instant::now();
+        let result = match built.step.undoable() {
+            Undoable::Nothing => Ok(()),
+            Undoable::No(reason) => self.leave(index, &reason).await?,
+            Undoable::Yes => {
+                let mut failures = 0;
+                loop {
+                    let lost = context.cancel.clone();
+                    let result = tokio::select! {
+                        result = built.step.undo(&context) => result,
+                        () = lost.cancelled() => return Err(Stop::Verdict(Verdict::LeaseLost { message: format!("another driver took over while `{id}` was undone") })),
+                    };
+                    match result {
+                        Err(error) if error.failure == Failure::LeaseLost => {
+                            return Err(Stop::Verdict(Verdict::LeaseLost { message: error.message }));
+                        }
+                        Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
+                            failures += 1;
+                            let wait = pause(&self.request.limits, failures);
+                            let error_text = error.message.clone();
+                            self.journal
+                                .append(Event::Retry { step: id.clone(), attempt, wait_seconds: wait.as_secs_f64(), error: error_text })
+                                .await?;
+                            tokio::time::sleep(wait).await;
+                        }
+                        result => break result,
+                    }
+                }
+            }
+        };
+        crash::point("undo.effect_done");
+        let recorded = match &result {
+            Ok(()) => StepResult::Done { output: super::step::Output::default() },
+            Err(error) => StepResult::Failed { error: error.into() },
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.journal.append(Event::Outcome { step: id, attempt, action: Action::Undo, result: recorded, seconds, settled: false }).await?;
+        crash::point("undo.outcome_written");
+        Ok(result)
+    }
+
+    /// A step that can't be undone: fine if there is no trace of it, or if this is a rehearsal's copy; a failure otherwise.
+    async fn leave(&mut self, index: usize, reason: &str) -> Result<Result<(), StepError>, Stop> {
+        let id = self.graph.id(index).to_owned();
+        if self.request.kind == RunKind::Rehearsal {
+            let text = format!("left as it is on the rehearsal copy: it can't be undone ({reason})");
+            self.journal.append(Event::Note { step: Some(id), text }).await?;
+            return Ok(Ok(()));
+        }
+        let attempt = self.journal.with_state(|state| state.step(&id).attempt);
+        Ok(match self.look_at(index, attempt).await? {
+            Probe::NotStarted => Ok(()),
+            _ => Err(StepError::definite(format!("`{id}` can't be undone: {reason}"))),
+        })
+    }
+
+    /// On resume: carries an undo through that an earlier driver began, and decides about a `cutover` that a crash cut short.
+    /// Returns a verdict if that is the end.
+    pub async fn settle_undo(&mut self) -> Result<Option<Verdict>, Stop> {
+        let state = self.journal.state();
+        if let Some(undo) = state.undo {
+            if !undo.finished {
+                self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?;
+            }
+            if let AfterUndo::Certify = undo.then {
+                return self.certify().await.map(Some);
+            }
+            let state = self.journal.state();
+            if let Some((step, why)) = state.not_undone.first_key_value() {
+                let message = format!("its undo failed again: {why}");
+                let hint =
+                    Some("put right what the message names, then give the same command again: it tries the undo once more".to_owned());
+                return Ok(Some(Verdict::Failed { step: Some(step.clone()), message, hint }));
+            }
+            return Ok(match undo.then {
+                // A verdict that a crash kept from being told is told now; one that was told before doesn't keep the run from going on.
+                AfterUndo::End { verdict } if !verdict.resumable() && (!undo.told || undo.scope == UndoScope::Everything) => Some(verdict),
+                _ => None,
+            });
+        }
+        self.settle_cutover().await?;
+        Ok(None)
+    }
+
+    /// A crash inside `cutover`: behind the point of no return, forward; before it, undo and start the stage again.
+    async fn settle_cutover(&mut self) -> Result<(), Stop> {
+        let state = self.journal.state();
+        let cutover = UndoScope::Stage { stage: StageName::Cutover };
+        if state.switched() || state.stage_done(StageName::Cutover) || state.begun_in(cutover).is_empty() {
+            if state.switched() {
+                self.end_write_gap(true).await?;
+            }
+            return Ok(());
+        }
+        if let Some(point) = self.graph.point_of_no_return {
+            let step = state.step(self.graph.id(point));
+            // A failure is no more to be believed than silence: it may have been the answer that got lost, not the switch.
+            if matches!(step.phase, Phase::Running | Phase::Failed { .. } | Phase::Stopped) {
+                match self.look_at(point, step.attempt).await? {
+                    Probe::Done => {
+                        self.settle_done(point, step.attempt).await?;
+                        self.journal.append(Event::PointOfNoReturn { step: self.graph.id(point).to_owned() }).await?;
+                        self.end_write_gap(true).await?;
+                        return Ok(());
+                    }
+                    Probe::Foreign { found } => {
+                        let error = StepError::definite(format!("somebody else has been there: {found}"))
+                            .hint("nothing was undone. Look where clients are pointed, put that right, then give the same command again");
+                        return Err(Stop::Unclear(Verdict::of_failure(self.graph.id(point), &error)));
+                    }
+                    Probe::NotStarted | Probe::Partly { .. } => {}
+                }
+            }
+        }
+        self.undo("the driver ended inside `cutover`, before the point of no return", cutover, AfterUndo::StartAgain, false).await
+    }
+}

@@ -1,0 +1,158 @@
+//! One driver per run: the second is turned away, the dead one's run is taken over, the stale one is refused everywhere.
+
+use std::time::{Duration, Instant};
+
+use dbmove::engine::journal::Journal;
+use dbmove::engine::lease::{LeaseError, Liveness, Owner};
+use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
+use dbmove::engine::run::EngineError;
+use dbmove::engine::step::{Epoch, TargetLease};
+use dbmove::playbook::model::StageName;
+use serde_json::json;
+
+use crate::world::{FileLease, World, ledger, step, was_killed, whole_story};
+
+fn until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < limit, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn following() -> World {
+    let mut world = World::new(whole_story());
+    world.scenario.until = StageName::Verify;
+    world.scenario.keep_services = true;
+    world
+}
+
+fn wait_until_following(world: &World) {
+    until(Duration::from_secs(20), "the first driver follows", || ledger(world.path()).contains(&"apply rows".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_driver_is_told_who_has_the_run() {
+    let world = following();
+    let mut first = world.start_elsewhere(None);
+    wait_until_following(&world);
+    let error = world.drive().await.unwrap_err();
+    let EngineError::Lease(LeaseError::Held { owner, .. }) = &error else { panic!("{error}") };
+    assert_eq!(owner.pid, first.id());
+    assert_eq!(error.exit_code(), ExitCode::LeaseHeld);
+    assert_eq!(world.drive_elsewhere(None).code(), Some(7));
+    let lease = world.reader().lease(&world.state().run).unwrap().unwrap();
+    assert!(lease.held && lease.owner.liveness() == Liveness::Alive);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(lease.owner.liveness(), Liveness::Gone);
+}
+
+#[test]
+fn a_dead_drivers_run_is_taken_over_at_once_with_a_higher_epoch() {
+    let mut world = following();
+    let mut first = world.start_elsewhere(None);
+    wait_until_following(&world);
+    first.kill().unwrap();
+    assert!(was_killed(first.wait().unwrap()));
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    let started = Instant::now();
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(8), "it waited for the heartbeat to expire");
+    assert_eq!(world.state().epoch, Some(Epoch(2)));
+    assert_eq!(FileLease(world.path().join("target")).stands().unwrap().1, 2);
+}
+
+#[test]
+fn a_zombie_is_gone() {
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pid = child.id();
+    until(Duration::from_secs(5), "the child is a zombie", || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    assert_eq!(Owner { pid, ..Owner::current() }.liveness(), Liveness::Gone);
+    assert_eq!(Owner::current().liveness(), Liveness::Alive);
+    assert_eq!(Owner { started: 1, ..Owner::current() }.liveness(), Liveness::Gone, "a reused pid is another process");
+    assert_eq!(Owner { host: "elsewhere".to_owned(), ..Owner::current() }.liveness(), Liveness::OutOfSight);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_running_driver_hands_over_to_a_cutover() {
+    let mut world = following();
+    let mut first = world.start_elsewhere(None);
+    wait_until_following(&world);
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    world.scenario.take_over_ms = Some(10_000);
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0));
+    assert_eq!(first.wait().unwrap().code(), Some(0), "the first driver ends well");
+    let state = world.state();
+    assert_eq!((state.serving(), state.epoch), (Serving::Target, Some(Epoch(2))));
+    let reader = world.reader();
+    let handed = reader.events(&state.run, 0).unwrap().into_iter().any(
+        |event| matches!(&event.event, dbmove::engine::journal::Event::RunFinished { verdict: Verdict::HandedOver { to }, .. } if to.contains("process")),
+    );
+    assert!(handed);
+    assert!(ledger(world.path()).contains(&"stopped follow".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_inside_the_cutover_does_not_hand_over() {
+    let mut world = World::new(json!({ "cutover": [step("slow", json!({ "sleep_ms": 6_000 }))] }));
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is in its cutover", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    world.scenario.take_over_ms = Some(2_500);
+    let started = Instant::now();
+    let error = world.drive().await.unwrap_err();
+    assert!(matches!(error, EngineError::Lease(LeaseError::Held { .. })), "{error}");
+    assert!(started.elapsed() >= Duration::from_millis(2_400), "it gave up without patience");
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_driver_that_was_overtaken_stops_and_is_refused_by_journal_and_target() {
+    let mut world = following();
+    let mut first = world.start_elsewhere(None);
+    wait_until_following(&world);
+    // A stopped process shows no sign of life but is not dead: after the expiry it may be overtaken.
+    let pid = rustix::process::Pid::from_raw(first.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    assert_eq!(world.drive_elsewhere(None).code(), Some(7), "it is not expired yet");
+    let run = world.state().run;
+    until(Duration::from_secs(20), "the heartbeat expires", || {
+        world.reader().lease(&run).unwrap().unwrap().is_free(jiff::Timestamp::now())
+    });
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0));
+    let before = world.reader().head().unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(7), "the stale driver did not notice");
+    assert_eq!(world.reader().head().unwrap(), before, "the stale driver wrote to the journal");
+    assert_eq!(world.reader().audit().unwrap().broken, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_claimed_by_a_higher_epoch_or_another_run_is_left_alone() {
+    let world = World::new(whole_story());
+    std::fs::write(world.path().join("target"), "another-run 1").unwrap();
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::LeaseHeld);
+    assert!(outcome.verdict.to_string().contains("another-run"));
+    assert!(ledger(world.path()).is_empty());
+    let lease = FileLease(world.path().join("mine"));
+    lease.claim("run", Epoch(3)).await.unwrap();
+    lease.claim("run", Epoch(3)).await.unwrap();
+    assert!(lease.claim("run", Epoch(2)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_drivers_that_start_together_start_one_run() {
+    let world = World::new(json!({ "sync": [step("slow", json!({ "sleep_ms": 500 }))] }));
+    Journal::open(&world.path().join("state")).unwrap();
+    let (one, two) = tokio::join!(world.drive(), world.drive());
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    assert_eq!(world.reader().runs().unwrap().len(), 1);
+}

@@ -1,0 +1,19 @@
+//! The engine, driven for real: steps whose effects are lines in a file, processes that are killed with SIGKILL.
+//!
+//! | module | what it shows |
+//! | --- | --- |
+//! | [`world`] | the test steps, and a driver in a process of its own |
+//! | [`crashes`] | killed at every named point, the run ends as if nothing had happened |
+//! | [`leases`] | one driver per run, takeover, handover, stale writes refused |
+//! | [`scheduling`] | order, parallelism, retries, undo, services, drift |
+//! | [`limits`] | deadline, write gap, point of no return, certificates |
+//! | [`journals`] | tampering, permissions, formats, a full disk |
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used)]
+
+mod crashes;
+mod journals;
+mod leases;
+mod limits;
+mod scheduling;
+mod world;
