@@ -10,6 +10,9 @@
 //! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
+//! | [`steps`] | the registry: every step there is, by name |
+//! | [`report`] | from the journal to what people and programs read |
+//! | [`telemetry`] | logs and progress |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
@@ -20,4 +23,7 @@ pub mod engine;
 pub mod local;
 pub mod mysql;
 pub mod playbook;
+pub mod report;
+pub mod steps;
+pub mod telemetry;
 pub mod verify;
