@@ -9,13 +9,17 @@
 //! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
+//! | [`hook`] | commands of the operator's own, run as steps |
+//! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
 //! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
 
 pub mod engine;
+pub mod hook;
 pub mod local;
 pub mod mysql;
 pub mod playbook;
+pub mod traffic;
 pub mod verify;
