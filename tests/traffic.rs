@@ -4,6 +4,8 @@
 
 mod real;
 
+#[path = "traffic/exec.rs"]
+mod exec;
 #[path = "traffic/file.rs"]
 mod file;
 #[path = "traffic/hook.rs"]
