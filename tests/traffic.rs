@@ -4,6 +4,8 @@
 
 mod real;
 
+#[path = "traffic/canary.rs"]
+mod canary;
 #[path = "traffic/exec.rs"]
 mod exec;
 #[path = "traffic/file.rs"]
