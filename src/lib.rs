@@ -13,6 +13,8 @@
 //! | [`steps`] | the registry: every step there is, by name |
 //! | [`report`] | from the journal to what people and programs read |
 //! | [`telemetry`] | logs and progress |
+//! | [`hook`] | commands of the operator's own, run as steps |
+//! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
@@ -20,10 +22,12 @@
 
 pub mod cli;
 pub mod engine;
+pub mod hook;
 pub mod local;
 pub mod mysql;
 pub mod playbook;
 pub mod report;
 pub mod steps;
 pub mod telemetry;
+pub mod traffic;
 pub mod verify;

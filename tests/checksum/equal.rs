@@ -18,7 +18,9 @@ async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods
     }
     let (source, target) = (shared(from).await, shared(to).await);
     let database = format!("types_{test}");
-    let script = TYPES.replace("school", &database).replace("GeomFromText", if from == ServerKind::Mysql97 { "ST_GeomFromText" } else { "GeomFromText" });
+    let script = TYPES
+        .replace("school", &database)
+        .replace("GeomFromText", if from == ServerKind::Mysql97 { "ST_GeomFromText" } else { "GeomFromText" });
     root(&source).await.query_drop(script).await.unwrap();
     let (mut ours, mut theirs) = (session(&source, Purpose::Read).await, session(&target, Purpose::Read).await);
 
@@ -150,7 +152,9 @@ async fn the_choice_names_its_reason() {
     let server = shared(kinds[0]).await;
     root(&server)
         .await
-        .query_drop("CREATE DATABASE choice; CREATE TABLE choice.f (id INT PRIMARY KEY, f FLOAT); CREATE TABLE choice.n (id INT PRIMARY KEY)")
+        .query_drop(
+            "CREATE DATABASE choice; CREATE TABLE choice.f (id INT PRIMARY KEY, f FLOAT); CREATE TABLE choice.n (id INT PRIMARY KEY)",
+        )
         .await
         .unwrap();
     let (floats, plain) = (describe(&server, "choice", "f").await, describe(&server, "choice", "n").await);

@@ -130,7 +130,8 @@ pub async fn describe(server: &LocalServer, database: &str, table: &str) -> Tabl
         })
         .collect();
     let mut indexes: Vec<Index> = Vec::new();
-    let parts = catalog.rows(&format!("SHOW INDEX FROM {}.{}", sql::identifier(database), sql::identifier(table)), "describing").await.unwrap();
+    let parts =
+        catalog.rows(&format!("SHOW INDEX FROM {}.{}", sql::identifier(database), sql::identifier(table)), "describing").await.unwrap();
     for part in parts {
         let text = |index: usize| part[index].clone().unwrap_or_default();
         let column = columns.iter().position(|column| column.name == text(4)).unwrap();
@@ -167,8 +168,7 @@ pub async fn rows(session: &mut Session, table: &Table) -> Vec<Row> {
 
 /// Creates the source's table on the target in the target's dialect and puts the rows in, byte by byte.
 pub async fn copy(source: &LocalServer, target: &LocalServer, database: &str, table: &str) -> (Table, Table) {
-    let created: (String, String) =
-        root(source).await.query_first(format!("SHOW CREATE TABLE {database}.{table}")).await.unwrap().unwrap();
+    let created: (String, String) = root(source).await.query_first(format!("SHOW CREATE TABLE {database}.{table}")).await.unwrap().unwrap();
     let ddl = created.1.replace("year(2)", "year").replace("ENGINE=MyISAM", "ENGINE=InnoDB");
     let ours = describe(source, database, table).await;
     let mut conn = root(target).await;

@@ -180,7 +180,11 @@ fn behind_the_point_of_no_return_it_goes_forward_and_holds_what_died_with_the_pr
     assert_eq!(end.serving, Serving::Target);
     let ledger = crate::world::ledger(world.path());
     assert!(!ledger.iter().any(|line| line.starts_with("undo ")), "{ledger:?}");
-    assert_eq!(ledger.iter().filter(|line| *line == "hold fence").count(), 2, "the fence died with the process and must be held again: {ledger:?}");
+    assert_eq!(
+        ledger.iter().filter(|line| *line == "hold fence").count(),
+        2,
+        "the fence died with the process and must be held again: {ledger:?}"
+    );
     assert_eq!(ledger.iter().filter(|line| *line == "apply switch").count(), 1);
     assert_eq!(ledger.iter().filter(|line| *line == "probe switch").count(), 1);
 }

@@ -180,7 +180,9 @@ async fn services_go_on_until_cancelled_and_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_inside_the_cutover_lifts_the_fence() {
-    let world = World::new(json!({ "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 20_000 })), switch("switch", json!({}))] }));
+    let world = World::new(
+        json!({ "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 20_000 })), switch("switch", json!({}))] }),
+    );
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     let (outcome, ()) = tokio::join!(world.scenario.drive(cancel), async {

@@ -22,9 +22,7 @@ use dbmove::engine::journal::{Journal, JournalReader, RunState};
 use dbmove::engine::observer::Silent;
 use dbmove::engine::outcome::RunOutcome;
 use dbmove::engine::run::{BuiltStep, EngineError, Limits, Rehearsed, RunRequest, drive};
-use dbmove::engine::step::{
-    Epoch, Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, TargetLease, Undoable, Work,
-};
+use dbmove::engine::step::{Epoch, Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, TargetLease, Undoable, Work};
 use dbmove::playbook::model::{Playbook, StageName, StepSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
