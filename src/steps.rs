@@ -1,35 +1,56 @@
 //! Every step there is, by name: the only file that sees them all.
 //!
-//! A step is entered here once, with its word (what a playbook may say, see [`vocabulary`]) and its [`Constructor`]. [`build_all`] turns a
-//! playbook into steps bound to endpoints: the production pair, or the rehearsal pair, never a mixture. Here and nowhere else is
-//! it decided which of the two a run touches, so here the rules for it hold:
-//!
-//! * a rehearsal needs a `rehearsal` pair for every store its steps work on;
-//! * no rehearsal endpoint may be a production endpoint: neither written the same nor, once names are resolved, at the same
-//!   address and port. (A port forward under another address can't be seen from here.)
-//!
-//! Nothing is contacted but the resolver of host names.
+//! A step is entered here once, with its word (what a playbook may say, see [`vocabulary`]) and its [`Constructor`]. [`build_all`] turns
+//! a playbook into steps bound to endpoints ([`binding`]); what their arguments refer to is resolved when they act ([`deferred`]).
+
+pub mod binding;
+pub mod deferred;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
 
 use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
-use crate::engine::step::{Step, TargetLease};
-use crate::mysql::connect::Server;
-use crate::playbook::address::{Address, AddressError};
-use crate::playbook::model::{Endpoint, Playbook, StepSpec, Store, Tls};
+use crate::engine::step::{Step, StepError, TargetLease};
+use crate::hook::exec::{HookArguments, HookExec};
+use crate::playbook::address::AddressError;
+use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
+use crate::playbook::model::{Playbook, StepSpec, StoreKind};
 use crate::playbook::reference::Resolver;
 use crate::playbook::secret::ReferenceError;
-use crate::playbook::vocabulary::{ArgumentError, StepWord};
+use crate::playbook::vocabulary::{ArgumentError, StepWord, arguments};
+use crate::traffic::canary::{CanaryArguments, TrafficCanary};
+use crate::traffic::check::{CheckArguments, TrafficCheck};
+use crate::traffic::exec::{SwitchArguments, TrafficExec};
+use crate::traffic::file::{FileArguments, TrafficFile};
+use crate::traffic::watch::CanaryWatch;
+use binding::Binding;
+use deferred::{Deferred, Resolved};
+
+/// What steps of one playbook share.
+pub struct Materials {
+    /// The store the step works on, where it works on one.
+    pub binding: Option<Binding>,
+    /// What the canary has seen: for the canary and the check behind the switch.
+    pub watch: Arc<CanaryWatch>,
+}
+
+/// Makes a step of arguments whose references are resolved.
+pub type Make = fn(&Resolved, &Materials) -> Result<Arc<dyn Step>, StepError>;
 
 /// How a step is made from what the playbook says.
 #[derive(Clone, Copy, Debug)]
 pub enum Constructor {
-    /// From its own arguments alone.
-    Alone(fn(&StepSpec) -> Result<Arc<dyn Step>, ArgumentError>),
+    /// From its arguments and what it shares with others. What the arguments refer to is resolved each time it acts.
+    Arguments {
+        /// Makes it.
+        make: Make,
+        /// The arguments whose texts may hold references to what is not secret; `env` and `password` are secrets and always may.
+        texts: &'static [&'static str],
+    },
 }
 
 /// One step of the registry.
@@ -41,8 +62,116 @@ pub struct Entry {
     pub constructor: Constructor,
 }
 
+const ANYWHERE: &[StageName] = &[Prepare, Sync, Verify, Cutover, Settle];
+const AT_THE_SWITCH: &[StageName] = &[Cutover];
+
 /// All steps, by name.
-pub const REGISTRY: &[Entry] = &[];
+pub const REGISTRY: &[Entry] = &[
+    Entry {
+        word: StepWord {
+            name: HookExec::NAME,
+            about: "Runs a command of your own, without a shell; facts in DBMOVE_ variables and as JSON on stdin.",
+            store: None,
+            stages: ANYWHERE,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(HookArguments),
+            check: |with| {
+                let hook: HookArguments = arguments(with)?;
+                deferred::no_references(with, &["command", "undo", "probe"])?;
+                HookExec::new(&hook, BTreeMap::new()).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, _| Ok(Arc::new(HookExec::new(&read(resolved)?, resolved.environment.clone())?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficFile::NAME,
+            about: "Points clients to the target by a file they read, replaced as a whole.",
+            store: None,
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(FileArguments),
+            check: |with| {
+                let file: FileArguments = arguments(with)?;
+                deferred::no_references(with, &["path", "rehearsal_path"])?;
+                TrafficFile::new(file).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(TrafficFile::new(read(resolved)?)?)), texts: &["content"] },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficExec::NAME,
+            about: "Points clients to the target by a command of your own, settled by looking before and after.",
+            store: None,
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(SwitchArguments),
+            check: |with| {
+                let switch: SwitchArguments = arguments(with)?;
+                deferred::no_references(with, &["command", "undo", "probe", "rehearsal"])?;
+                TrafficExec::new(&switch, BTreeMap::new()).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, _| Ok(Arc::new(TrafficExec::new(&read(resolved)?, resolved.environment.clone())?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficCanary::NAME,
+            about: "Writes through the route that clients take, all the while, and so measures the write gap.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(CanaryArguments),
+            check: |with| arguments::<CanaryArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let binding =
+                    materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.canary` works on a store: name it"))?;
+                let (source, target) = (Arc::clone(&binding.source), Arc::clone(&binding.target));
+                let watch = Arc::clone(&materials.watch);
+                Ok(Arc::new(TrafficCanary::new(&read(resolved)?, resolved.password.clone(), source, target, watch)?))
+            },
+            texts: &["url", "rehearsal_url", "user"],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficCheck::NAME,
+            about: "After the switch: waits until the target accepts the canary through the route.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Cutover, Settle],
+            requires_before: &[TrafficCanary::NAME],
+            arguments: || schemars::schema_for!(CheckArguments),
+            check: |with| arguments::<CheckArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| Ok(Arc::new(TrafficCheck::new(&read(resolved)?, Arc::clone(&materials.watch))?)),
+            texts: &[],
+        },
+    },
+];
+
+/// The arguments as the step's own type. The loader has checked them; a playbook made in memory is checked here.
+fn read<T: DeserializeOwned>(resolved: &Resolved) -> Result<T, StepError> {
+    serde_json::from_value(serde_json::Value::Object(resolved.with.clone()))
+        .map_err(|error| StepError::definite(format!("the arguments can't be used: {error}")))
+}
+
+/// What a step's constructor has against its arguments.
+fn of_step(error: StepError) -> ArgumentError {
+    ArgumentError::all(match error.hint {
+        Some(hint) => format!("{}; {hint}", error.message),
+        None => error.message,
+    })
+}
 
 /// The words of all steps, for the playbook's loader.
 #[must_use]
@@ -77,7 +206,7 @@ pub enum BuildError {
         /// What it does.
         name: String,
         /// Which argument, and why.
-        error: ArgumentError,
+        error: StepError,
     },
     /// A rehearsal of a store that has no pair for it.
     #[error(
@@ -144,183 +273,50 @@ pub struct Built {
     pub leases: Vec<Arc<dyn TargetLease>>,
 }
 
-/// One store's endpoints for one kind of run, references resolved.
-#[derive(Clone, Debug)]
-pub struct Binding {
-    /// The store's name.
-    pub store: String,
-    /// Where the data lives.
-    pub source: Server,
-    /// Where it goes.
-    pub target: Server,
-}
-
 /// Builds every step of a playbook for a kind of run.
 ///
 /// # Errors
 /// [`BuildError`], before anything is contacted.
 pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<Built, BuildError> {
     let mut built = Built::default();
-    let mut bindings: BTreeMap<&str, Binding> = BTreeMap::new();
-    for (_, spec) in playbook.stages.iter() {
-        let Some(name) = spec.store.as_deref() else { continue };
-        if !bindings.contains_key(name) {
-            let store =
-                playbook.stores.get(name).ok_or_else(|| BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() })?;
-            bindings.insert(name, bind(name, store, kind, resolver).await?);
-        }
-    }
+    let mut materials: BTreeMap<Option<&str>, Arc<Materials>> = BTreeMap::new();
     for (stage, spec) in playbook.stages.iter() {
+        let store = spec.store.as_deref();
+        let shared = match materials.get(&store) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let binding = match store {
+                    Some(store) => Some(bind(playbook, spec, store, kind, resolver).await?),
+                    None => None,
+                };
+                let shared = Arc::new(Materials { binding, watch: Arc::default() });
+                materials.insert(store, Arc::clone(&shared));
+                shared
+            }
+        };
         let entry = REGISTRY
             .iter()
             .find(|entry| entry.word.name == spec.run)
             .ok_or_else(|| BuildError::UnknownStep { step: spec.id.clone(), name: spec.run.clone() })?;
-        let step = match entry.constructor {
-            Constructor::Alone(make) => make(spec),
-        }
-        .map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
+        let step: Result<Arc<dyn Step>, StepError> = match entry.constructor {
+            Constructor::Arguments { make, texts } => {
+                Deferred::new(spec.with.clone(), make, texts, shared).map(|step| Arc::new(step) as Arc<dyn Step>)
+            }
+        };
+        let step = step.map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
     }
     Ok(built)
 }
 
-/// Binds one store's endpoints for a kind of run.
-///
-/// # Errors
-/// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a reference or address that can't be used.
-pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
-    if kind == RunKind::Production {
-        return Ok(Binding {
-            store: name.to_owned(),
-            source: server(name, "source", &store.source, resolver).await?,
-            target: server(name, "target", &store.target, resolver).await?,
-        });
-    }
-    let pair = store.rehearsal.as_ref().ok_or_else(|| BuildError::NoRehearsalPair { store: name.to_owned() })?;
-    let rehearsal = [("source", &pair.source), ("target", &pair.target)];
-    let production = [("source", &store.source), ("target", &store.target)];
-    for (rehearsal_side, ours) in rehearsal {
-        for (production_side, theirs) in production {
-            if let Some(address) = same_place(name, ours, theirs, resolver).await? {
-                return Err(BuildError::SameAsProduction {
-                    store: name.to_owned(),
-                    rehearsal: rehearsal_side,
-                    production: production_side,
-                    address,
-                });
-            }
-        }
-    }
-    Ok(Binding {
-        store: name.to_owned(),
-        source: server(name, "rehearsal source", &pair.source, resolver).await?,
-        target: server(name, "rehearsal target", &pair.target, resolver).await?,
-    })
-}
-
-async fn address(store: &str, endpoint: &'static str, written: &Endpoint, resolver: &Resolver) -> Result<Address, BuildError> {
-    let text =
-        written.url.resolve_text(resolver).await.map_err(|error| BuildError::Reference { store: store.to_owned(), endpoint, error })?;
-    Address::parse(&text).map_err(|error| BuildError::Address { store: store.to_owned(), endpoint, error })
-}
-
-async fn server(store: &str, endpoint: &'static str, written: &Endpoint, resolver: &Resolver) -> Result<Server, BuildError> {
-    let Address { user, host, port } = address(store, endpoint, written, resolver).await?;
-    let password = match &written.password {
-        Some(password) => Some(password.resolve_secret(resolver).await.map_err(|error| BuildError::Reference {
-            store: store.to_owned(),
-            endpoint,
-            error,
-        })?),
-        None => None,
-    };
-    let tls = written.tls.unwrap_or(if is_loopback(&host) { Tls::Off } else { Tls::Verify });
-    Ok(Server { role: format!("{endpoint} of `{store}`"), host, port, user, password, tls })
-}
-
-/// True for this machine's own loopback, by name or address.
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Where both endpoints are, if that is the same place. A production endpoint that can't be resolved here (its reference is an output of a step of
-/// the production run, or a secret that only the real night has) can only be compared as written.
-async fn same_place(store: &str, ours: &Endpoint, theirs: &Endpoint, resolver: &Resolver) -> Result<Option<String>, BuildError> {
-    if ours.url == theirs.url {
-        return Ok(Some(ours.url.0.clone()));
-    }
-    let ours = address(store, "rehearsal endpoint", ours, resolver).await?;
-    let Ok(theirs) = address(store, "endpoint", theirs, resolver).await else { return Ok(None) };
-    if ours.port != theirs.port {
-        return Ok(None);
-    }
-    let place = format!("{}:{}", ours.host, ours.port);
-    if ours.host.eq_ignore_ascii_case(&theirs.host) {
-        return Ok(Some(place));
-    }
-    let (ours, theirs) = (addresses(&ours).await, addresses(&theirs).await);
-    Ok(ours.iter().any(|address| theirs.contains(address)).then_some(place))
-}
-
-/// What a host name stands for; nothing if it is unknown here, which connecting will say more clearly.
-async fn addresses(address: &Address) -> Vec<SocketAddr> {
-    tokio::net::lookup_host((address.host.as_str(), address.port)).await.map(Iterator::collect).unwrap_or_default()
+async fn bind(playbook: &Playbook, spec: &StepSpec, name: &str, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
+    let store = playbook.stores.get(name).ok_or_else(|| BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() })?;
+    binding::bind(name, store, kind, resolver).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn store(rehearsal: &str) -> Store {
-        let text = format!(
-            "playbook: p\nstores:\n  s:\n    kind: mysql\n    source: {{ url: 'mysql://u@127.0.0.1:3306/' }}\n    \
-             target: {{ url: 'mysql://u@db.invalid:3307/' }}\n{rehearsal}    include: ['*.*']\nstages: {{ prepare: [] }}\n"
-        );
-        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-        serde_json::from_value(value["stores"]["s"].clone()).unwrap()
-    }
-
-    fn pair(source: &str, target: &str) -> Store {
-        store(&format!("    rehearsal: {{ source: {{ url: '{source}' }}, target: {{ url: '{target}' }} }}\n"))
-    }
-
-    #[tokio::test]
-    async fn production_is_bound_to_production() {
-        let bound = bind("s", &pair("mysql://u@127.0.0.1:4000/", "mysql://u@127.0.0.1:4001/"), RunKind::Production, &Resolver::default())
-            .await
-            .unwrap();
-        assert_eq!((bound.source.port, bound.target.port), (3306, 3307));
-        assert_eq!((bound.source.tls, bound.target.tls), (Tls::Off, Tls::Verify));
-    }
-
-    #[tokio::test]
-    async fn a_rehearsal_is_bound_to_its_pair() {
-        let bound = bind("s", &pair("mysql://u@127.0.0.1:4000/", "mysql://u@127.0.0.1:4001/"), RunKind::Rehearsal, &Resolver::default())
-            .await
-            .unwrap();
-        assert_eq!((bound.source.port, bound.target.port), (4000, 4001));
-    }
-
-    #[tokio::test]
-    async fn a_rehearsal_without_a_pair_is_refused() {
-        let error = bind("s", &store(""), RunKind::Rehearsal, &Resolver::default()).await.unwrap_err();
-        assert!(matches!(error, BuildError::NoRehearsalPair { .. }), "{error}");
-        assert_eq!(error.exit_code(), ExitCode::Refused);
-    }
-
-    #[tokio::test]
-    async fn a_rehearsal_on_production_is_refused_however_it_is_written() {
-        for (source, target) in [
-            ("mysql://u@127.0.0.1:3306/", "mysql://u@127.0.0.1:4001/"),
-            ("mysql://other@127.0.0.1/", "mysql://u@127.0.0.1:4001/"),
-            ("mysql://u@localhost:3306/", "mysql://u@127.0.0.1:4001/"),
-            ("mysql://u@127.0.0.1:4000/", "mysql://u@DB.invalid:3307/"),
-            ("mysql://u@127.0.0.1:4000/", "mysql://u@localhost:3306/"),
-        ] {
-            let error = bind("s", &pair(source, target), RunKind::Rehearsal, &Resolver::default()).await.unwrap_err();
-            assert!(matches!(error, BuildError::SameAsProduction { .. }), "{source} {target}: {error}");
-        }
-    }
 
     #[test]
     fn names_are_unique() {
