@@ -11,6 +11,11 @@
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
 //! | [`demo`] | a school with live users: what the demo shows and the end-to-end tests judge by |
+//! | [`steps`] | the registry: every step there is, by name |
+//! | [`report`] | from the journal to what people and programs read |
+//! | [`telemetry`] | logs and progress |
+//! | [`hook`] | commands of the operator's own, run as steps |
+//! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
@@ -19,7 +24,12 @@
 pub mod cli;
 pub mod demo;
 pub mod engine;
+pub mod hook;
 pub mod local;
 pub mod mysql;
 pub mod playbook;
+pub mod report;
+pub mod steps;
+pub mod telemetry;
+pub mod traffic;
 pub mod verify;

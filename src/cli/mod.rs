@@ -1,3 +1,195 @@
 //! The command line: one file per command, no logic that a test can't call.
+//!
+//! [`arguments`] is what was typed, [`settings`] what it means. A command returns an [`answer::Answer`] or an [`answer::Refusal`]; [`main`] prints it:
+//! data on stdout (text, or one JSON object with `--json`), words on stderr, one exit code.
+//!
+//! | module | command |
+//! | --- | --- |
+//! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
+//! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
+//! | [`rehearse`], [`run`], [`cutover`] | the same; what they share is in [`drive`] |
+//! | [`verify`], [`status`], [`report`], [`audit`] | the same |
+//! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; contexts outside of a run |
 
+pub mod answer;
+pub mod arguments;
+pub mod audit;
+pub mod cutover;
+pub mod drive;
+pub mod go_ahead;
+pub mod plan;
+pub mod planning;
 pub mod playbook;
+pub mod reading;
+pub mod rehearse;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod signals;
+pub mod status;
+pub mod verify;
+
+use std::io::Write;
+
+use clap::{CommandFactory, Parser};
+
+use answer::{Answer, Refusal};
+use arguments::{Arguments, Command, PlaybookCommand};
+use settings::Everywhere;
+
+use crate::engine::outcome::ExitCode;
+use crate::steps;
+use crate::telemetry::logs;
+use crate::telemetry::printable::printable_lines;
+
+/// The whole program: arguments in, exit code out.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // `--help` and `--version` are errors to clap too; it knows which stream each belongs to.
+            let _ = error.print();
+            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+            return code.into();
+        }
+    };
+    let name = arguments.command.name();
+    let everywhere = Everywhere::resolve(&arguments.common, arguments.command.shows_progress());
+    let result = logs::start(&everywhere.screen, everywhere.verbosity, everywhere.log_format)
+        .map_err(Refusal::usage)
+        .and_then(|()| execute(&everywhere, &arguments.command));
+    match result {
+        Ok(answer) => print_answer(&everywhere, &answer).into(),
+        Err(refusal) => print_refusal(&everywhere, name, &refusal).into(),
+    }
+}
+
+impl Command {
+    /// Its name, as in the frame of its JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Playbook(PlaybookCommand::List) => "playbook list",
+            Command::Playbook(PlaybookCommand::Show { .. }) => "playbook show",
+            Command::Playbook(PlaybookCommand::New { .. }) => "playbook new",
+            Command::Playbook(PlaybookCommand::Check { .. }) => "playbook check",
+            Command::Playbook(PlaybookCommand::Schema) => "playbook schema",
+            Command::Plan(_) => "plan",
+            Command::Rehearse(_) => "rehearse",
+            Command::Run(_) => "run",
+            Command::Verify(_) => "verify",
+            Command::Cutover(_) => "cutover",
+            Command::Status(_) => "status",
+            Command::Report(_) => "report",
+            Command::Audit => "audit",
+            Command::Completions { .. } => "completions",
+        }
+    }
+
+    /// True if it takes long enough to show progress.
+    fn shows_progress(&self) -> bool {
+        matches!(self, Command::Rehearse(_) | Command::Run(_) | Command::Verify(_) | Command::Cutover(_))
+    }
+}
+
+/// Does what a command asks for.
+fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal> {
+    match command {
+        Command::Playbook(command) => execute_playbook(everywhere, command),
+        Command::Plan(typed) => on_runtime(plan::plan(everywhere, typed)),
+        Command::Rehearse(typed) => on_runtime(rehearse::rehearse(everywhere, typed)),
+        Command::Run(typed) => on_runtime(run::run(everywhere, typed)),
+        Command::Verify(typed) => on_runtime(verify::verify(everywhere, typed)),
+        Command::Cutover(typed) => on_runtime(cutover::cutover(everywhere, typed)),
+        Command::Status(typed) => status::status(everywhere, typed),
+        Command::Report(typed) => report::report(everywhere, typed),
+        Command::Audit => audit::audit(everywhere),
+        Command::Completions { shell } => Ok(completions(*shell)),
+    }
+}
+
+/// Runs an async command to its end.
+fn on_runtime(work: impl Future<Output = Result<Answer, Refusal>>) -> Result<Answer, Refusal> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Refusal::new(ExitCode::Error, format!("no threads can be started: {error}; nothing was touched")))?;
+    runtime.block_on(work)
+}
+
+fn execute_playbook(everywhere: &Everywhere, command: &PlaybookCommand) -> Result<Answer, Refusal> {
+    let vocabulary = steps::vocabulary();
+    Ok(match command {
+        PlaybookCommand::List => playbook::list(),
+        PlaybookCommand::Show { name } => playbook::show(name)?,
+        PlaybookCommand::New { name, from, directory } => playbook::new(directory, name, from.as_deref())?,
+        PlaybookCommand::Check { file } => playbook::check(file, &vocabulary, everywhere.columns, everywhere.colour),
+        PlaybookCommand::Schema => playbook::schema(&vocabulary),
+    })
+}
+
+/// The completions for a shell. They are a program's text and no object, with `--json` too.
+fn completions(shell: clap_complete::Shell) -> Answer {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "dbmove", &mut script);
+    let text = String::from_utf8_lossy(&script).into_owned();
+    let json = answer::framed("completions", ExitCode::Done, &serde_json::json!({ "script": text }), &[]);
+    Answer { json, text, words: String::new(), exit_code: ExitCode::Done }
+}
+
+/// Writes to stdout. A reader that has gone away (`| head`) is not an error of ours.
+fn print_data(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn print_answer(everywhere: &Everywhere, answer: &Answer) -> ExitCode {
+    if everywhere.json {
+        print_data(&format!("{}\n", answer.json.trim_end()));
+    } else {
+        print_data(&answer.text);
+    }
+    if !answer.words.is_empty() {
+        everywhere.screen.say(answer.words.trim_end());
+    }
+    answer.exit_code
+}
+
+fn print_refusal(everywhere: &Everywhere, command: &str, refusal: &Refusal) -> ExitCode {
+    if everywhere.json {
+        print_data(&format!("{}\n", refusal.json(command)));
+    }
+    if let Some(shown) = &refusal.shown {
+        everywhere.screen.say(shown.trim_end());
+        everywhere.screen.say("");
+    }
+    let (error, hint) = if everywhere.colour { ("\u{1b}[1;31merror\u{1b}[0m", "\u{1b}[1;36mhint\u{1b}[0m") } else { ("error", "hint") };
+    everywhere.screen.say(&format!("{error}: {}", printable_lines(&refusal.message).join("\n")));
+    if let Some(text) = &refusal.hint {
+        everywhere.screen.say(&format!("{hint}: {}", printable_lines(text).join("\n")));
+    }
+    refusal.exit_code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_says_what_it_does() {
+        fn look(command: &clap::Command) {
+            assert!(command.get_about().is_some() || command.get_name() == "dbmove", "`{}` has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "`{}` of `{}` has no help", argument.get_id(), command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Arguments::command());
+    }
+}

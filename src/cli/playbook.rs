@@ -1,39 +1,20 @@
 //! `dbmove playbook list | show | new | check | schema`.
 //!
-//! Each function does the whole command and returns what to print: data for `--json`, text for
-//! people, and the exit code. Printing is the caller's.
+//! Each function does the whole command and returns what to print. Printing is the caller's.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::answer::Answer;
+use crate::engine::outcome::ExitCode;
 use crate::playbook::hash::Fingerprint;
 use crate::playbook::model::StageName;
 use crate::playbook::problem::{LocatedProblem, PlaybookError};
 use crate::playbook::ready::{self, READY, ReadyError};
 use crate::playbook::vocabulary::StepWord;
 use crate::playbook::{load, schema as playbook_schema};
-
-/// Exit code: done.
-pub const DONE: u8 = 0;
-/// Exit code: the command or its playbook is wrong.
-pub const USAGE: u8 = 2;
-
-/// What a command found, in both forms.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Answer<Data> {
-    /// For programs: what `--json` prints.
-    pub data: Data,
-    /// For people, on stdout where `to_stdout`, else on stderr. Ends with a line end.
-    #[serde(skip)]
-    pub text: String,
-    /// Whether the text is data itself (a list, a playbook) rather than words about it.
-    #[serde(skip)]
-    pub to_stdout: bool,
-    /// What the process ends with.
-    #[serde(skip)]
-    pub exit_code: u8,
-}
+use crate::report::next::playbook_word;
 
 /// A ready playbook in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,8 +41,6 @@ pub struct Written {
     pub path: PathBuf,
     /// The ready playbook it was made from.
     pub from: &'static str,
-    /// What makes sense now.
-    pub next: Vec<String>,
 }
 
 /// What `check` found.
@@ -83,81 +62,76 @@ pub struct Checked {
     pub error: Option<String>,
     /// Every mistake, in file order.
     pub problems: Vec<LocatedProblem>,
-    /// What makes sense now.
-    pub next: Vec<String>,
 }
 
 /// The ready playbooks with what each is for.
 #[must_use]
-pub fn list() -> Answer<Vec<Listed>> {
-    let data: Vec<Listed> = READY.iter().map(|ready| Listed { name: ready.name, about: ready.about() }).collect();
-    let width = data.iter().map(|listed| listed.name.len()).max().unwrap_or_default();
-    let text = data.iter().map(|listed| format!("{:width$}  {}\n", listed.name, listed.about)).collect();
-    Answer { data, text, to_stdout: true, exit_code: DONE }
+pub fn list() -> Answer {
+    let listed: Vec<Listed> = READY.iter().map(|ready| Listed { name: ready.name, about: ready.about() }).collect();
+    let width = listed.iter().map(|listed| listed.name.len()).max().unwrap_or_default();
+    let text = listed.iter().map(|listed| format!("{:width$}  {}\n", listed.name, listed.about)).collect();
+    let next = [format!("dbmove playbook show {}", ready::DEFAULT), format!("dbmove playbook new NAME --from {}", ready::DEFAULT)];
+    Answer::new("playbook list", ExitCode::Done, &serde_json::json!({ "playbooks": listed }), &next, text)
 }
 
 /// A ready playbook's text.
 ///
 /// # Errors
 /// If there is none of that name.
-pub fn show(name: &str) -> Result<Answer<Shown>, ReadyError> {
+pub fn show(name: &str) -> Result<Answer, ReadyError> {
     let ready = ready::find(name)?;
-    Ok(Answer { data: Shown { name: ready.name, text: ready.text }, text: ready.text.to_owned(), to_stdout: true, exit_code: DONE })
+    let next = [format!("dbmove playbook new NAME --from {}", ready.name)];
+    Ok(Answer::new("playbook show", ExitCode::Done, &Shown { name: ready.name, text: ready.text }, &next, ready.text.to_owned()))
 }
 
 /// Writes `NAME.yaml` into `directory`, made from a ready playbook ([`ready::DEFAULT`] without one).
 ///
 /// # Errors
 /// If the name or the ready playbook is none, or the file is there already or can't be written.
-pub fn new(directory: &Path, name: &str, from: Option<&str>) -> Result<Answer<Written>, ReadyError> {
+pub fn new(directory: &Path, name: &str, from: Option<&str>) -> Result<Answer, ReadyError> {
     let ready = ready::find(from.unwrap_or(ready::DEFAULT))?;
     let path = ready::create(directory, name, ready)?;
-    let next = vec![format!("dbmove playbook check {}", path.display())];
-    let text = format!(
-        "Wrote `{}`, made from `{}`. Adapt its stores and the step `switch`, then run `{}`.\n",
-        path.display(),
-        ready.name,
-        next[0]
-    );
-    Ok(Answer { data: Written { path, from: ready.name, next }, text, to_stdout: false, exit_code: DONE })
+    let next = [format!("dbmove playbook check {}", playbook_word(name, Some(&path)))];
+    let words =
+        format!("wrote `{}`, made from `{}`; adapt its stores and the step `switch`, then run `{}`\n", path.display(), ready.name, next[0]);
+    let answer = Answer::new("playbook new", ExitCode::Done, &Written { path, from: ready.name }, &next, String::new());
+    Ok(Answer { words, ..answer })
 }
 
 /// Whether the playbook in a file can be used. Exit code 2 if not. Contacts no server and resolves no secret.
 #[must_use]
-pub fn check(path: &Path, vocabulary: &[StepWord], columns: usize, colour: bool) -> Answer<Checked> {
-    match load(path, vocabulary) {
-        Ok(playbook) => {
-            let steps: Vec<(StageName, usize)> = StageName::ALL.iter().map(|&stage| (stage, playbook.stages.get(stage).len())).collect();
-            let stores: Vec<String> = playbook.stores.keys().cloned().collect();
-            let counted: Vec<String> =
-                steps.iter().filter(|(_, steps)| *steps > 0).map(|(stage, steps)| format!("{} {steps}", stage.as_str())).collect();
-            let hash = Fingerprint::of(&playbook).whole;
-            let text = format!(
-                "`{}` is a valid playbook: `{}`, {}, steps: {}\n",
-                path.display(),
-                playbook.playbook,
-                if stores.len() == 1 { "1 store".to_owned() } else { format!("{} stores", stores.len()) },
-                counted.join(", "),
-            );
-            let next = vec![format!("dbmove assess {}", path.display()), format!("dbmove plan {}", path.display())];
-            let data = Checked {
-                path: path.to_owned(),
-                valid: true,
-                playbook: Some(playbook.playbook),
-                hash: Some(hash),
-                stores,
-                steps,
-                error: None,
-                problems: Vec::new(),
-                next,
-            };
-            Answer { data, text, to_stdout: false, exit_code: DONE }
-        }
-        Err(error) => broken(path, &error, columns, colour),
-    }
+pub fn check(path: &Path, vocabulary: &[StepWord], columns: usize, colour: bool) -> Answer {
+    let playbook = match load(path, vocabulary) {
+        Ok(playbook) => playbook,
+        Err(error) => return broken(path, &error, columns, colour),
+    };
+    let steps: Vec<(StageName, usize)> = StageName::ALL.iter().map(|&stage| (stage, playbook.stages.get(stage).len())).collect();
+    let stores: Vec<String> = playbook.stores.keys().cloned().collect();
+    let counted: Vec<String> =
+        steps.iter().filter(|(_, steps)| *steps > 0).map(|(stage, steps)| format!("{} {steps}", stage.as_str())).collect();
+    let words = format!(
+        "`{}` is a valid playbook: `{}`, {}, steps: {}\n",
+        path.display(),
+        playbook.playbook,
+        if stores.len() == 1 { "1 store".to_owned() } else { format!("{} stores", stores.len()) },
+        counted.join(", "),
+    );
+    let word = playbook_word(&playbook.playbook, Some(path));
+    let next = [format!("dbmove plan {word}"), format!("dbmove rehearse {word}")];
+    let data = Checked {
+        path: path.to_owned(),
+        valid: true,
+        hash: Some(Fingerprint::of(&playbook).whole),
+        playbook: Some(playbook.playbook),
+        stores,
+        steps,
+        error: None,
+        problems: Vec::new(),
+    };
+    Answer { words, ..Answer::new("playbook check", ExitCode::Done, &data, &next, String::new()) }
 }
 
-fn broken(path: &Path, error: &PlaybookError, columns: usize, colour: bool) -> Answer<Checked> {
+fn broken(path: &Path, error: &PlaybookError, columns: usize, colour: bool) -> Answer {
     let data = Checked {
         path: path.to_owned(),
         valid: false,
@@ -167,16 +141,15 @@ fn broken(path: &Path, error: &PlaybookError, columns: usize, colour: bool) -> A
         steps: Vec::new(),
         error: Some(error.to_string()),
         problems: error.problems().to_vec(),
-        next: vec![format!("dbmove playbook check {}", path.display())],
     };
-    Answer { data, text: error.render(columns, colour), to_stdout: false, exit_code: USAGE }
+    let next = [format!("dbmove playbook check {}", playbook_word("", Some(path)))];
+    Answer { words: error.render(columns, colour), ..Answer::new("playbook check", ExitCode::Usage, &data, &next, String::new()) }
 }
 
-/// The JSON Schema of playbooks, for editors.
+/// The JSON Schema of playbooks, for editors; the same with `--json`.
 #[must_use]
-pub fn schema(vocabulary: &[StepWord]) -> Answer<serde_json::Value> {
-    let data = playbook_schema::schema(vocabulary);
+pub fn schema(vocabulary: &[StepWord]) -> Answer {
     // `#` asks for the indented form.
-    let text = format!("{data:#}\n");
-    Answer { data, text, to_stdout: true, exit_code: DONE }
+    let text = format!("{:#}\n", playbook_schema::schema(vocabulary));
+    Answer { json: text.clone(), text, words: String::new(), exit_code: ExitCode::Done }
 }

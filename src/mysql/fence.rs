@@ -147,7 +147,11 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
             }
             let query = format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {id}");
-            let state = watcher.first(&query, "watching the write probe").await?.and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
+            let state = watcher
+                .first(&query, "watching the write probe")
+                .await?
+                .and_then(|row| row.into_iter().next().flatten())
+                .unwrap_or_default();
             if WAITING.iter().any(|waiting| state.contains(waiting)) {
                 break None;
             }

@@ -39,7 +39,13 @@ const CHANNEL: usize = 1024;
 ///
 /// # Errors
 /// What does not heal by reconnecting.
-pub async fn follow(store: &MysqlStore, epoch: Epoch, floor: Option<Position>, cancel: &CancellationToken, finish: &CancellationToken) -> Result<()> {
+pub async fn follow(
+    store: &MysqlStore,
+    epoch: Epoch,
+    floor: Option<Position>,
+    cancel: &CancellationToken,
+    finish: &CancellationToken,
+) -> Result<()> {
     let described = store.described().await?;
     let shared = described.shared.clone();
     let server_id = replica_number();

@@ -111,7 +111,12 @@ fn log_settings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
         findings.push(Finding { id, level: Level::Error, object: setting.to_owned(), found, fix: fix.to_owned() });
     };
     if !facts.log_bin {
-        error("log-bin", "log_bin", "the source writes no binary log: there is nothing to follow".into(), "set `log-bin` and `server-id` and restart the source");
+        error(
+            "log-bin",
+            "log_bin",
+            "the source writes no binary log: there is nothing to follow".into(),
+            "set `log-bin` and `server-id` and restart the source",
+        );
     }
     if let Some(format) = facts.binlog_format.as_deref().filter(|format| !format.eq_ignore_ascii_case("ROW")) {
         error(
@@ -122,10 +127,20 @@ fn log_settings(facts: &ServerFacts, findings: &mut Vec<Finding>) {
         );
     }
     if let Some(image) = facts.binlog_row_image.as_deref().filter(|image| !image.eq_ignore_ascii_case("FULL")) {
-        error("binlog-row-image", "binlog_row_image", format!("`binlog_row_image` is `{image}`: rows are not complete in the log"), "`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect");
+        error(
+            "binlog-row-image",
+            "binlog_row_image",
+            format!("`binlog_row_image` is `{image}`: rows are not complete in the log"),
+            "`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect",
+        );
     }
     if facts.log_bin && facts.server_id == 0 {
-        error("server-id", "server_id", "`server_id` is 0: the source refuses to be followed".into(), "`SET GLOBAL server_id = 1` (any number that no other server has)");
+        error(
+            "server-id",
+            "server_id",
+            "`server_id` is 0: the source refuses to be followed".into(),
+            "`SET GLOBAL server_id = 1` (any number that no other server has)",
+        );
     }
     if facts.binlog_expire_seconds > 0 && facts.binlog_expire_seconds < 86_400 {
         findings.push(Finding {
@@ -169,12 +184,19 @@ fn tables(described: &Described, findings: &mut Vec<Finding>) {
             warn(
                 "no-primary-key",
                 table.name().to_string(),
-                format!("no primary key and no unique key of NOT NULL columns: it is copied as a whole, locked {lock}, and its changes are found by all values"),
+                format!(
+                    "no primary key and no unique key of NOT NULL columns: it is copied as a whole, locked {lock}, and its changes are found by all values"
+                ),
                 "add a primary key if the application allows it",
             );
         }
         if !engine.eq_ignore_ascii_case("InnoDB") {
-            warn("engine", table.name().to_string(), format!("it is {engine} and becomes InnoDB on the target"), "check FULLTEXT searches and table-level locking in the application");
+            warn(
+                "engine",
+                table.name().to_string(),
+                format!("it is {engine} and becomes InnoDB on the target"),
+                "check FULLTEXT searches and table-level locking in the application",
+            );
         }
     }
     for left in &described.schema.not_carried {
@@ -192,7 +214,10 @@ impl Step for Assess {
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         Ok(Plan {
-            lines: vec![format!("look at the settings, privileges and tables of the {} and the {}; change nothing", self.store.source, self.store.target)],
+            lines: vec![format!(
+                "look at the settings, privileges and tables of the {} and the {}; change nothing",
+                self.store.source, self.store.target
+            )],
             warnings: Vec::new(),
         })
     }
@@ -203,9 +228,13 @@ impl Step for Assess {
         let findings = self.findings(&context.run).await?;
         let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
         if let Some(first) = errors.first() {
-            let lines: Vec<String> = errors.iter().map(|finding| format!("[{}] `{}`: {}", finding.id, finding.object, finding.found)).collect();
-            return Err(StepError::new(Failure::Refused, format!("store `{}` can't be moved as it is. Nothing was changed.\n  {}", self.store.name, lines.join("\n  ")))
-                .hint(first.fix.clone()));
+            let lines: Vec<String> =
+                errors.iter().map(|finding| format!("[{}] `{}`: {}", finding.id, finding.object, finding.found)).collect();
+            return Err(StepError::new(
+                Failure::Refused,
+                format!("store `{}` can't be moved as it is. Nothing was changed.\n  {}", self.store.name, lines.join("\n  ")),
+            )
+            .hint(first.fix.clone()));
         }
         for finding in &findings {
             tracing::warn!(id = finding.id, object = %finding.object, fix = %finding.fix, "{}", finding.found);

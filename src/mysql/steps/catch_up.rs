@@ -42,8 +42,11 @@ impl Step for CatchUp {
         let position = {
             let mut fence = self.store.fence.lock().await;
             let Some(fence) = fence.as_mut() else {
-                return Err(StepError::definite(format!("the source of `{}` is not fenced: there is no final position to reach", self.store.name))
-                    .hint("put `mysql.fence` before this step"));
+                return Err(StepError::definite(format!(
+                    "the source of `{}` is not fenced: there is no final position to reach",
+                    self.store.name
+                ))
+                .hint("put `mysql.fence` before this step"));
             };
             fence.check().await?;
             fence.position.clone()
@@ -55,7 +58,12 @@ impl Step for CatchUp {
         let mut applied = self.store.applied.subscribe();
         let show = || {
             let applied = self.store.applied.borrow();
-            Progress { done: applied.changes, unit: "changes".to_owned(), note: format!("at {} of {position}", applied.position), ..Progress::default() }
+            Progress {
+                done: applied.changes,
+                unit: "changes".to_owned(),
+                note: format!("at {} of {position}", applied.position),
+                ..Progress::default()
+            }
         };
         shown(context, show, wait_applied(&mut applied, &position, &context.cancel)).await?;
         Ok(Output::default().fact("position", position.to_string()).fact("seconds", started.elapsed().as_secs_f64()))

@@ -72,7 +72,9 @@ impl Prepare {
             .schema
             .tables
             .iter()
-            .flat_map(|table| table.rules_fired.iter().map(move |fired| format!("`{}`: {} ({} → {})", table.name, fired.rule, fired.before, fired.after)))
+            .flat_map(|table| {
+                table.rules_fired.iter().map(move |fired| format!("`{}`: {} ({} → {})", table.name, fired.rule, fired.before, fired.after))
+            })
             .collect();
         Ok(Output::default()
             .fact("tables", described.schema.tables.len() as u64)
@@ -124,7 +126,8 @@ impl Step for Prepare {
             let rules = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join(", ")) };
             lines.push(format!("create `{}`{rules}", table.name));
         }
-        let warnings = described.schema.not_carried.iter().map(|left| format!("{} `{}` is not carried: {}", left.kind, left.name, left.why)).collect();
+        let warnings =
+            described.schema.not_carried.iter().map(|left| format!("{} `{}` is not carried: {}", left.kind, left.name, left.why)).collect();
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
@@ -138,7 +141,9 @@ impl Step for Prepare {
         let lease = bookkeeping::lease(&mut target, &self.store.name).await?;
         let found = match lease {
             None => Probe::NotStarted,
-            Some((run, _)) if *run != *context.run => Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) },
+            Some((run, _)) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
             Some(_) => {
                 let described = self.store.described().await?;
                 let there = Catalog::read(&mut target, &self.store.selection).await?;

@@ -60,7 +60,9 @@ impl Promote {
                 continue;
             }
             let name = described.shared.tables.get(id).name();
-            target.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", sql::table(name)), &format!("raising the counter of `{name}`")).await?;
+            target
+                .run(&format!("ALTER TABLE {} AUTO_INCREMENT = {counter}", sql::table(name)), &format!("raising the counter of `{name}`"))
+                .await?;
             raised += 1;
         }
         source.close().await;
@@ -96,7 +98,10 @@ impl Step for Promote {
         let mut following = self.store.following.subscribe();
         let ended = tokio::time::timeout(PATIENCE, following.wait_for(|state| !matches!(state, Following::On(_)))).await;
         if !matches!(ended, Ok(Ok(_))) {
-            return Err(StepError::definite(format!("following the source of `{}` did not end in time; nothing was switched", self.store.name)));
+            return Err(StepError::definite(format!(
+                "following the source of `{}` did not end in time; nothing was switched",
+                self.store.name
+            )));
         }
         Ok(Output::default().fact("counters_raised", raised))
     }

@@ -68,7 +68,11 @@ impl Replicate {
             };
             let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
             let touched = described.shared.touches.count();
-            let note = if touched > 0 { format!("at {}, {touched} touched keys to compare", applied.position) } else { format!("at {}", applied.position) };
+            let note = if touched > 0 {
+                format!("at {}, {touched} touched keys to compare", applied.position)
+            } else {
+                format!("at {}", applied.position)
+            };
             context.report(Progress {
                 done: applied.changes,
                 total: None,
@@ -184,7 +188,9 @@ impl Step for Replicate {
         let followed = bookkeeping::followed(&mut target, &self.store.name).await?;
         target.close().await;
         Ok(match (lease, followed) {
-            (Some((run, _)), _) if *run != *context.run => Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) },
+            (Some((run, _)), _) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
             (_, Some(followed)) => Probe::Partly { from: format!("position {}", followed.applied) },
             _ => Probe::NotStarted,
         })

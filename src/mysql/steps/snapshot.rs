@@ -45,7 +45,9 @@ impl SnapshotArguments {
         CopySettings {
             readers: self.readers.map_or(defaults.readers, |readers| usize::from(readers.max(1))),
             writers: self.writers.map_or(defaults.writers, |writers| usize::from(writers.max(1))),
-            chunk_bytes: self.chunk_bytes.map_or(defaults.chunk_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX >> 1).max(64 << 10)),
+            chunk_bytes: self
+                .chunk_bytes
+                .map_or(defaults.chunk_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX >> 1).max(64 << 10)),
             load: self.load,
             skip_binlog: self.skip_binlog,
             ..defaults
@@ -89,7 +91,11 @@ impl Step for Snapshot {
             lines.push(format!("copy `{}`, about {} rows, {how}", table.name(), table.table.row_estimate));
         }
         lines.push("build secondary indexes and foreign keys on the target".to_owned());
-        let warnings = if self.arguments.skip_binlog { vec!["replicas of the target will miss the copied rows (`skip_binlog`)".to_owned()] } else { Vec::new() };
+        let warnings = if self.arguments.skip_binlog {
+            vec!["replicas of the target will miss the copied rows (`skip_binlog`)".to_owned()]
+        } else {
+            Vec::new()
+        };
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
@@ -130,11 +136,14 @@ impl Step for Snapshot {
         shown(context, show, copier.run(since, &context.cancel)).await?;
         let seconds = started.elapsed().as_secs_f64();
         let rows = progress.rows.load(Ordering::Relaxed);
-        Ok(Output { work: Some(Work { unit: "rows".to_owned(), amount: rows.saturating_sub(before).max(1), seconds }), ..Output::default() }
-            .fact("rows", rows)
-            .fact("bytes", progress.bytes.load(Ordering::Relaxed))
-            .fact("tables", described.shared.tables.len() as u64)
-            .fact("seconds", seconds))
+        Ok(Output {
+            work: Some(Work { unit: "rows".to_owned(), amount: rows.saturating_sub(before).max(1), seconds }),
+            ..Output::default()
+        }
+        .fact("rows", rows)
+        .fact("bytes", progress.bytes.load(Ordering::Relaxed))
+        .fact("tables", described.shared.tables.len() as u64)
+        .fact("seconds", seconds))
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let described = self.store.described().await?;
@@ -142,7 +151,9 @@ impl Step for Snapshot {
         let lease = crate::mysql::bookkeeping::lease(&mut target, &self.store.name).await?;
         let found = match lease {
             None => Probe::NotStarted,
-            Some((run, _)) if *run != *context.run => Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) },
+            Some((run, _)) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
             Some(_) => {
                 let mut done = 0;
                 for (_, table) in described.shared.tables.iter() {

@@ -96,12 +96,18 @@ impl Verify {
             None => None,
         };
         let Some(full) = full else {
-            return Err(StepError::definite(format!("store `{}` was never compared in full, so comparing what changed since means nothing", self.store.name))
-                .hint("put a `mysql.verify` step with `scope: all` into the `verify` stage"));
+            return Err(StepError::definite(format!(
+                "store `{}` was never compared in full, so comparing what changed since means nothing",
+                self.store.name
+            ))
+            .hint("put a `mysql.verify` step with `scope: all` into the `verify` stage"));
         };
         if self.store.fence.lock().await.is_none() {
-            return Err(StepError::definite(format!("the source of `{}` is not fenced: rows may change while they are compared", self.store.name))
-                .hint("put `mysql.fence` and `mysql.catch_up` before this step"));
+            return Err(StepError::definite(format!(
+                "the source of `{}` is not fenced: rows may change while they are compared",
+                self.store.name
+            ))
+            .hint("put `mysql.fence` and `mysql.catch_up` before this step"));
         }
         let started = Instant::now();
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
@@ -119,8 +125,11 @@ fn judge(verification: &Verification) -> Result<(), StepError> {
     if verification.difference_count > lines.len() as u64 {
         lines.push(format!("  … and {} more", verification.difference_count - lines.len() as u64));
     }
-    Err(StepError::new(Failure::Differences, format!("{} rows differ between source and target:\n{}", verification.difference_count, lines.join("\n")))
-        .hint("nothing was repaired; find what wrote to the target, or undo the run and copy again"))
+    Err(StepError::new(
+        Failure::Differences,
+        format!("{} rows differ between source and target:\n{}", verification.difference_count, lines.join("\n")),
+    )
+    .hint("nothing was repaired; find what wrote to the target, or undo the run and copy again"))
 }
 
 fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {

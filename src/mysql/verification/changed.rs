@@ -121,8 +121,7 @@ impl Verifier {
                 let theirs = tally(&mut pair.target, &table.comparison, Side::Target, table.method, &Scope::Table).await?;
                 if ours != theirs {
                     let whole = crate::mysql::range::KeyRange::all();
-                    let found =
-                        fetch_difference(&mut pair.source, &mut pair.target, &table.comparison, table.method, &whole, 1000).await?;
+                    let found = fetch_difference(&mut pair.source, &mut pair.target, &table.comparison, table.method, &whole, 1000).await?;
                     let keys: Vec<Key> = found.keys.into_iter().collect();
                     differences.extend(self.settle(&mut pair, table, &keys, cancel).await?.differences);
                 }

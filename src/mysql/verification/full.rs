@@ -72,7 +72,12 @@ impl Verifier {
     ///
     /// # Errors
     /// As the servers give them. Differences are no error: they are in the result.
-    pub async fn full(self: &Arc<Self>, workers: usize, progress: &Arc<VerifyProgress>, cancel: &CancellationToken) -> Result<Verification> {
+    pub async fn full(
+        self: &Arc<Self>,
+        workers: usize,
+        progress: &Arc<VerifyProgress>,
+        cancel: &CancellationToken,
+    ) -> Result<Verification> {
         let touches = &self.described.shared.touches;
         touches.track();
         for table in &self.tables {
@@ -96,7 +101,13 @@ impl Verifier {
         Ok(self.sum_up(sums))
     }
 
-    async fn plan(self: Arc<Self>, planned: mpsc::Sender<Work>, sums: Arc<Mutex<Sums>>, progress: Arc<VerifyProgress>, cancel: CancellationToken) -> Result<()> {
+    async fn plan(
+        self: Arc<Self>,
+        planned: mpsc::Sender<Work>,
+        sums: Arc<Mutex<Sums>>,
+        progress: Arc<VerifyProgress>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
         let mut pair = Pair::open(&self.store).await?;
         for table in &self.tables {
             let described = table.comparison.table(Side::Source);
@@ -200,7 +211,8 @@ impl Verifier {
             }
             unequal = if quiet { unequal + 1 } else { 0 };
             if ours != theirs && (!self.moving || unequal >= 4) {
-                let compared = keyless::compare(&mut pair.source, &mut pair.target, &table.comparison, table.method, KEYLESS_DIFFERENCES).await?;
+                let compared =
+                    keyless::compare(&mut pair.source, &mut pair.target, &table.comparison, table.method, KEYLESS_DIFFERENCES).await?;
                 progress.differences.fetch_add(compared.differences.len() as u64, Ordering::Relaxed);
                 note(sums, table, "whole", compared.source, position, compared.differences, started);
                 return Ok(());

@@ -142,7 +142,10 @@ fn choose(comparison: &Comparison, engine: Engine, function: Option<Function>, d
         (Engine::Client, _) => Ok((Method::Client, "asked for".to_owned())),
         (Engine::Server, Some(function)) if !comparison.has_floats() => Ok((Method::Server(function), "asked for".to_owned())),
         (Engine::Server, _) => Err(MysqlError::Object {
-            message: format!("`{}` can't be compared by `engine: server`: it has FLOAT or DOUBLE columns, or the servers share no hash function", comparison.name()),
+            message: format!(
+                "`{}` can't be compared by `engine: server`: it has FLOAT or DOUBLE columns, or the servers share no hash function",
+                comparison.name()
+            ),
             hint: "use `engine: auto`, which takes `client` for such tables".to_owned(),
         }),
         (Engine::Auto, function) => {

@@ -1,0 +1,229 @@
+//! What was typed. What it means is settled in [`settings`](super::settings).
+//!
+//! The doc comments here are the `--help` texts. An option may come from the environment too where it describes the place and not the
+//! moment: a go-ahead (`--yes`) and a reason (`--without-rehearsal`) can only be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::telemetry::logs::LogFormat;
+use crate::telemetry::progress::Mode;
+
+/// Moves live databases: rehearsed on a copy, every row verified, cut over inside a time budget, and reversible.
+#[derive(Debug, Parser)]
+#[command(name = "dbmove", version, max_term_width = 100, propagate_version = false, disable_help_subcommand = true)]
+#[command(after_help = "Start with `dbmove playbook new NAME`, then `check`, `plan` and `rehearse` it.\n\
+    Exit codes: 0 done, 1 error, 2 usage, 3 differences, 4 refused by a gate, 5 deadline: rolled back,\n\
+    6 waiting for approval, 7 driven by another process, 130 interrupted (resumable).")]
+pub struct Arguments {
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What all commands share.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What all commands share.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Common {
+    /// Where the journal lies
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "DBMOVE_STATE_DIR", default_value = ".dbmove", hide_env_values = true)]
+    pub state_dir: PathBuf,
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Give the go-ahead without being asked
+    #[arg(long, short = 'y', global = true)]
+    pub yes: bool,
+    /// Never ask: what needs a go-ahead and has none shows its plan and ends with exit code 2
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Log more (-v info, -vv debug, -vvv trace); `RUST_LOG` overrides it
+    #[arg(long, short = 'v', global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log less (-q errors only, -qq nothing)
+    #[arg(long, short = 'q', global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// How stderr looks: for people, or one JSON object a line
+    #[arg(long, global = true, value_name = "FORMAT", env = "DBMOVE_LOG_FORMAT", default_value = "text", hide_env_values = true)]
+    pub log_format: LogFormat,
+    /// Colours; `auto` is a terminal without `NO_COLOR`
+    #[arg(long, global = true, value_name = "WHEN", env = "DBMOVE_COLOR", default_value = "auto", hide_env_values = true)]
+    pub color: Colour,
+    /// How progress is shown; `auto` is bars on a terminal and lines elsewhere
+    #[arg(long, global = true, value_name = "HOW", env = "DBMOVE_PROGRESS", default_value = "auto", hide_env_values = true)]
+    pub progress: Mode,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List, show, make and check playbooks
+    #[command(subcommand)]
+    Playbook(PlaybookCommand),
+    /// Show what every step would do and how long it should take; touches nothing
+    Plan(Plan),
+    /// Run every stage, the switch and the way back on the rehearsal pair; leaves a certificate
+    Rehearse(Rehearse),
+    /// Prepare, copy and verify on production, and keep following until the cutover
+    Run(Run),
+    /// Compare every row now; exit code 3 if any differ
+    Verify(Verify),
+    /// Everything that remains, inside the deadline, or back to where it was
+    Cutover(Cutover),
+    /// Where the runs stand; works beside a running one and with none running
+    Status(Status),
+    /// What a run did: the verdict, times, verification, certificate
+    Report(Report),
+    /// Check that the journal was not edited; exit code 1 and the place if it was
+    Audit,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `dbmove playbook …`.
+#[derive(Debug, Subcommand)]
+pub enum PlaybookCommand {
+    /// The playbooks that come with dbmove
+    List,
+    /// Print one of them
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Write NAME.yaml, made from one of them
+    New {
+        /// The new playbook's name: letters, digits, `-` and `_`
+        name: String,
+        /// Which one to start from
+        #[arg(long, value_name = "READY")]
+        from: Option<String>,
+        /// Where to write it
+        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+        directory: PathBuf,
+    },
+    /// Check a playbook; contacts no server and resolves no secret
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of playbooks, for editors
+    Schema,
+}
+
+/// `dbmove plan`.
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Plan the rehearsal instead of the production run
+    #[arg(long)]
+    pub rehearsal: bool,
+}
+
+/// What every driving command may be told.
+#[derive(Clone, Debug, Args)]
+pub struct Driving {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Start another run though there is one
+    #[arg(long)]
+    pub new_run: bool,
+    /// Go on though the playbook changed, if only steps changed that have not begun
+    #[arg(long)]
+    pub accept_changes: bool,
+    /// How long writes may be held at the switch [default: the playbook's, or 30s]
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_MAX_WRITE_GAP", hide_env_values = true)]
+    pub max_write_gap: Option<String>,
+}
+
+/// `dbmove rehearse`.
+#[derive(Clone, Debug, Args)]
+pub struct Rehearse {
+    /// What every driving command may be told.
+    #[command(flatten)]
+    pub driving: Driving,
+}
+
+/// `dbmove run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// What every driving command may be told.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// End once verified instead of following on; `cutover` catches up from there
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// `dbmove verify`.
+#[derive(Clone, Debug, Args)]
+pub struct Verify {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Compare the rehearsal pair
+    #[arg(long)]
+    pub rehearsal: bool,
+}
+
+/// `dbmove cutover`.
+#[derive(Clone, Debug, Args)]
+pub struct Cutover {
+    /// What every driving command may be told.
+    #[command(flatten)]
+    pub driving: Driving,
+    /// By when all is done or undone: `16h`, `06:00`, `06:00 Europe/Berlin` [default: the playbook's]
+    #[arg(long, value_name = "WHEN", env = "DBMOVE_DEADLINE", hide_env_values = true)]
+    pub deadline: Option<String>,
+    /// What forecasts are multiplied with before anything starts [default: 1.25]
+    #[arg(long, value_name = "FACTOR", env = "DBMOVE_MARGIN", hide_env_values = true)]
+    pub margin: Option<f64>,
+    /// Go ahead without a certificate; the reason goes into journal and report
+    #[arg(long, value_name = "REASON")]
+    pub without_rehearsal: Option<String>,
+    /// How long to wait for a running `dbmove run` to hand over
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
+    pub take_over: String,
+}
+
+/// `dbmove status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// A run's id; without it the newest run of every playbook
+    pub run: Option<String>,
+}
+
+/// `dbmove report`.
+#[derive(Clone, Debug, Args)]
+pub struct Report {
+    /// A run's id; without it the newest run
+    #[arg(conflicts_with = "schema")]
+    pub run: Option<String>,
+    /// Write report.json to this file as well, replacing it
+    #[arg(long, value_name = "FILE", conflicts_with = "schema")]
+    pub output: Option<PathBuf>,
+    /// Leave the values of differing rows out
+    #[arg(long, conflicts_with = "schema")]
+    pub redact: bool,
+    /// Print the JSON Schema of report.json
+    #[arg(long)]
+    pub schema: bool,
+}

@@ -1,0 +1,172 @@
+//! What `rehearse`, `run` and `cutover` share: load, build, plan, ask, drive, tell.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Answer, Refusal, broken_playbook};
+use super::arguments::Driving;
+use super::go_ahead;
+use super::planning;
+use super::reading::{self, Reading};
+use super::settings::{self, Everywhere, GoAhead};
+use super::signals::Signals;
+use crate::engine::context::RunKind;
+use crate::engine::deadline::Deadline;
+use crate::engine::journal::Journal;
+use crate::engine::outcome::RunOutcome;
+use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
+use crate::playbook::model::{Playbook, StageName};
+use crate::playbook::reference::Resolver;
+use crate::report::{gather, model, next, terminal};
+use crate::steps;
+use crate::telemetry::progress;
+
+/// What one of the three commands asks for.
+pub struct Request<'a> {
+    /// Its name.
+    pub command: &'static str,
+    /// What every driving command may be told.
+    pub driving: &'a Driving,
+    /// Rehearsal or production.
+    pub kind: RunKind,
+    /// The last stage.
+    pub until: StageName,
+    /// Whether services go on after it.
+    pub keep_services: bool,
+    /// By when everything must be done or undone: typed, to be resolved against the playbook. `None`: no deadline, whatever the playbook says.
+    pub deadline: Option<Option<&'a str>>,
+    /// What forecasts are multiplied with, as typed.
+    pub margin: Option<f64>,
+    /// How long to wait for a handover; `None`: don't ask for one.
+    pub take_over: Option<Duration>,
+    /// Why there was no rehearsal, as typed.
+    pub without_rehearsal: Option<&'a str>,
+    /// Undo everything at the end and issue a certificate.
+    pub rollback_after: bool,
+    /// What would happen, for the question; `None`: needs no go-ahead.
+    pub dangerous: Option<&'static str>,
+}
+
+/// What a driving command says as JSON.
+#[derive(Serialize)]
+struct Data<'a> {
+    run: &'a str,
+    playbook: &'a str,
+    kind: &'a str,
+    verdict: &'a model::Verdict,
+    undone: &'a [String],
+    not_undone: Vec<NotUndone<'a>>,
+    write_gap_seconds: Option<f64>,
+    certificate: Option<&'a str>,
+    report: Option<&'a Path>,
+}
+
+#[derive(Serialize)]
+struct NotUndone<'a> {
+    step: &'a str,
+    error: &'a str,
+}
+
+/// Loads a playbook, with its mistakes laid out for this terminal.
+///
+/// # Errors
+/// If it can't be used.
+pub fn load(everywhere: &Everywhere, path: &Path) -> Result<Playbook, Refusal> {
+    crate::playbook::load(path, &steps::vocabulary()).map_err(|error| broken_playbook(path, &error, everywhere.columns, everywhere.colour))
+}
+
+/// Drives a run as asked.
+///
+/// # Errors
+/// If it could not be driven; how a driven run ended is in the answer.
+pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answer, Refusal> {
+    let path = &request.driving.playbook;
+    let playbook = load(everywhere, path)?;
+    let run_request = resolve(everywhere, &request, &playbook)?;
+    let signals = Signals::listen()?;
+    let cancel = CancellationToken::new();
+
+    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind, request.driving.new_run)?;
+    let built = steps::build_all(&playbook, request.kind, &Resolver::new(reading.outputs())).await?;
+    if let Some(action) = request.dangerous
+        && everywhere.go_ahead != GoAhead::Given
+    {
+        let planned = planning::plan(&run_request, &built, reading.rates()).await?;
+        let again = format!("dbmove {} {}", request.command, next::playbook_word("", Some(path)));
+        go_ahead::ask(everywhere, &planned, &format!("{action} of `{}`", playbook.playbook), &again)?;
+    }
+    drop(reading);
+
+    let journal = Journal::open(&everywhere.state_directory)?;
+    let observer = progress::observer(everywhere.progress, &everywhere.screen);
+    let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
+    let outcome = signals.guard(driven, &cancel, &everywhere.screen).await?;
+    answer(everywhere, &request, &journal, &outcome, path)
+}
+
+/// Everything typed, resolved against the playbook and the journal.
+fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) -> Result<RunRequest, Refusal> {
+    let deadline: Option<Deadline> = match request.deadline {
+        Some(typed) => settings::deadline(typed, playbook)?,
+        None => None,
+    };
+    let rehearsed = match request.without_rehearsal {
+        Some(reason) if reason.trim().is_empty() => {
+            return Err(Refusal::usage("`--without-rehearsal`: the reason is empty")
+                .hint("it goes into journal and report: say why, for whoever reads them"));
+        }
+        Some(reason) => Rehearsed::Without { reason: reason.trim().to_owned() },
+        None => {
+            let certificate = match reading::journal(&everywhere.state_directory)? {
+                Some(reader) => reader.certificate(&playbook.playbook)?,
+                None => None,
+            };
+            Rehearsed::Certificate(certificate.map(Box::new))
+        }
+    };
+    Ok(RunRequest {
+        playbook: Arc::new(playbook.clone()),
+        kind: request.kind,
+        until: request.until,
+        keep_services: request.keep_services,
+        deadline,
+        max_write_gap: settings::max_write_gap(request.driving.max_write_gap.as_deref(), playbook)?,
+        margin: settings::margin(request.margin)?,
+        rollback_after: request.rollback_after,
+        certificate_lifetime: settings::certificate_lifetime(playbook)?,
+        accept_drift: request.driving.accept_changes,
+        new_run: request.driving.new_run,
+        take_over: request.take_over,
+        rehearsed,
+        limits: Limits::default(),
+    })
+}
+
+/// The summary of a driven run; writes `report.json` beside the journal.
+fn answer(everywhere: &Everywhere, request: &Request<'_>, journal: &Journal, outcome: &RunOutcome, path: &Path) -> Result<Answer, Refusal> {
+    let exit_code = outcome.exit_code();
+    let reader = journal.reader()?;
+    let report = gather::report(&reader, &outcome.run, Some(path), Timestamp::now())?;
+    let file: PathBuf = everywhere.state_directory.join(format!("report-{}.json", outcome.run));
+    let written = super::report::write(&report, &file);
+    if let Err(error) = &written {
+        tracing::warn!(error = %error.message, "The report was not written; `dbmove report` makes it from the journal.");
+    }
+    let data = Data {
+        run: &outcome.run,
+        playbook: &report.run.playbook,
+        kind: &report.run.kind,
+        verdict: &report.verdict,
+        undone: &outcome.undone,
+        not_undone: outcome.not_undone.iter().map(|(step, error)| NotUndone { step, error }).collect(),
+        write_gap_seconds: outcome.write_gap_seconds,
+        certificate: outcome.certificate.as_ref().map(|certificate| certificate.hash.as_str()),
+        report: written.is_ok().then_some(file.as_path()),
+    };
+    Ok(Answer::new(request.command, exit_code, &data, &report.next, terminal::summary(&report)))
+}

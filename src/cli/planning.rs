@@ -1,0 +1,157 @@
+//! What every step would do, and how long it should take: the whole of `plan`, and what is shown before a go-ahead.
+
+use std::fmt::Write as _;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::answer::Refusal;
+use crate::engine::budget::Forecast;
+use crate::engine::run::{RunRequest, preview};
+use crate::engine::step::{StepKind, Undoable, Work};
+use crate::report::status;
+use crate::steps::Built;
+use crate::telemetry::describe;
+use crate::telemetry::human;
+use crate::telemetry::printable::printable;
+
+/// The plan of a playbook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Planned {
+    /// The playbook's name.
+    pub playbook: String,
+    /// `rehearsal` or `production`.
+    pub kind: &'static str,
+    /// Every step that was asked for, in order.
+    pub steps: Vec<PlannedStep>,
+    /// How long it should take, along the critical path.
+    pub forecast: Forecast,
+    /// True if a step could not be planned.
+    pub failed: bool,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedStep {
+    /// Its stage.
+    pub stage: &'static str,
+    /// Its id.
+    pub id: String,
+    /// What it does.
+    pub name: String,
+    /// The store it works on.
+    pub store: Option<String>,
+    /// True if it keeps running beside others.
+    pub service: bool,
+    /// True if it is the point of no return.
+    pub point_of_no_return: bool,
+    /// Whether it can be put back: `yes`, `nothing to undo`, or why not.
+    pub undo: String,
+    /// One action a line.
+    pub lines: Vec<String>,
+    /// What deserves attention.
+    pub warnings: Vec<String>,
+    /// How long it should take, in seconds.
+    pub seconds: Option<f64>,
+    /// Where that comes from, or what is missing.
+    pub basis: String,
+    /// True if nothing is done sooner by hurrying other steps.
+    pub critical: bool,
+    /// Why it could not be planned.
+    pub error: Option<String>,
+}
+
+/// Plans every step up to the last stage asked for. A step that can't be planned has its error in its place; the others are still shown.
+///
+/// # Errors
+/// If the steps don't fit together.
+pub async fn plan(request: &RunRequest, built: &Built, rates: BTreeMap<String, Work>) -> Result<Planned, Refusal> {
+    let (previews, forecast) = preview(request, built.steps.clone(), rates).await?;
+    let mut steps = Vec::new();
+    for preview in previews.into_iter().filter(|preview| preview.stage <= request.until) {
+        let Some(built) = built.steps.iter().find(|built| built.spec.id == preview.step) else { continue };
+        let expected = forecast.steps.iter().find(|step| step.step == preview.step);
+        let error = [preview.plan.as_ref().err(), preview.estimate.as_ref().err()].into_iter().flatten().next().cloned();
+        let plan = preview.plan.unwrap_or_default();
+        steps.push(PlannedStep {
+            stage: preview.stage.as_str(),
+            id: preview.step,
+            name: built.step.name().to_owned(),
+            store: built.spec.store.clone(),
+            service: built.step.kind() == StepKind::Service,
+            point_of_no_return: built.spec.point_of_no_return,
+            undo: match built.step.undoable() {
+                Undoable::Yes => "yes".to_owned(),
+                Undoable::Nothing => "nothing to undo".to_owned(),
+                Undoable::No(why) => why,
+            },
+            lines: plan.lines,
+            warnings: plan.warnings,
+            seconds: expected.and_then(|step| step.seconds),
+            basis: expected.map(|step| step.basis.clone()).unwrap_or_default(),
+            critical: expected.is_some_and(|step| step.critical),
+            error,
+        });
+    }
+    let failed = steps.iter().any(|step| step.error.is_some());
+    Ok(Planned { playbook: request.playbook.playbook.clone(), kind: status::kind_word(request.kind), steps, forecast, failed })
+}
+
+/// The plan for people.
+#[must_use]
+pub fn text(planned: &Planned) -> String {
+    let mut text = String::new();
+    // Writing into a String does not fail.
+    let _ = writeln!(
+        text,
+        "{} of `{}`",
+        if planned.kind == "rehearsal" { "rehearsal" } else { "production run" },
+        printable(&planned.playbook)
+    );
+    let mut stage = "";
+    for step in &planned.steps {
+        if step.stage != stage {
+            stage = step.stage;
+            let _ = writeln!(text, "\n{stage}");
+        }
+        let store = step.store.as_ref().map(|store| format!(" on `{}`", printable(store))).unwrap_or_default();
+        let service = if step.service { ", keeps running" } else { "" };
+        let seconds = step.seconds.map_or_else(
+            || "time unknown".to_owned(),
+            |seconds| if seconds > 0.0 { human::seconds(seconds) } else { "instant".to_owned() },
+        );
+        let _ = writeln!(text, "  {} ({}{store}{service}): {seconds}", printable(&step.id), printable(&step.name));
+        for line in &step.lines {
+            let _ = writeln!(text, "      {}", printable(line));
+        }
+        for warning in &step.warnings {
+            let _ = writeln!(text, "    ! {}", printable(warning));
+        }
+        if step.point_of_no_return {
+            let _ = writeln!(text, "    ! after this going back means more than undo");
+        }
+        if let Some(error) = &step.error {
+            let _ = writeln!(text, "    ! can't be planned: {}", printable(error));
+        } else if step.seconds.is_none_or(|seconds| seconds > 0.0) {
+            let _ = writeln!(text, "      ({})", printable(&step.basis));
+        }
+    }
+    let critical: Vec<_> = planned.steps.iter().filter(|step| step.critical && step.seconds.is_some_and(|seconds| seconds > 0.0)).collect();
+    let _ = writeln!(text, "\n{}", describe::budget(&planned.forecast));
+    if !critical.is_empty() {
+        let _ = writeln!(
+            text,
+            "critical path: {}",
+            critical.iter().map(|step| printable(&step.id).into_owned()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    if !planned.forecast.unknown.is_empty() {
+        let unknown: Vec<_> = planned.forecast.unknown.iter().map(|step| printable(step).into_owned()).collect();
+        let _ = writeln!(text, "time unknown: {} (a rehearsal measures it)", unknown.join(", "));
+    }
+    if let Some(refusal) = planned.forecast.refusal() {
+        let _ = writeln!(text, "! {}", printable(&refusal));
+    }
+    text
+}

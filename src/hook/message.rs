@@ -1,0 +1,93 @@
+//! What a command printed, made safe to show and to keep.
+//!
+//! A command's output is somebody else's text: it may hold terminal escapes, text-direction tricks, or a secret it
+//! was handed. Before any of it reaches an error, a journal or a report, control characters are written out as
+//! escapes and every secret value that the command was given is replaced.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+/// A shorter value is no secret worth the name, and replacing it would garble every message.
+const SHORTEST_SECRET: usize = 4;
+
+/// Writes control characters and invisible direction marks out as escapes, on one line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        let direction = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || direction {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// Replaces every secret of `environment` that occurs in `text`.
+#[must_use]
+pub fn without_secrets(text: &str, environment: &BTreeMap<String, SecretString>) -> String {
+    let mut secrets: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.expose_secret()))
+        .filter(|(_, value)| value.len() >= SHORTEST_SECRET)
+        .collect();
+    // The longest first: one secret may be part of another.
+    secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    secrets.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, &format!("[{name}]")))
+}
+
+/// The same for every text inside a JSON value, keys included.
+#[must_use]
+pub fn value_without_secrets(value: Value, environment: &BTreeMap<String, SecretString>) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_secrets(&text, environment)),
+        Value::Array(items) => Value::Array(items.into_iter().map(|item| value_without_secrets(item, environment)).collect()),
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(name, value)| (without_secrets(&name, environment), value_without_secrets(value, environment)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+/// The last lines that hold anything, oldest first.
+#[must_use]
+pub fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(count).collect();
+    lines.reverse();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_escape_is_shown_and_not_obeyed() {
+        assert_eq!(printable("red \u{1b}[31m\u{202e}txt\r"), "red \\u{1b}[31m\\u{202e}txt\\r");
+        assert_eq!(printable("Grüße"), "Grüße");
+    }
+
+    #[test]
+    fn secrets_are_replaced_wherever_they_occur() {
+        let environment = BTreeMap::from([
+            ("TOKEN".to_owned(), SecretString::from("hunter22")),
+            ("LONG".to_owned(), SecretString::from("hunter22-and-more")),
+            ("FLAG".to_owned(), SecretString::from("1")),
+        ]);
+        assert_eq!(without_secrets("a hunter22 b hunter22-and-more 1", &environment), "a [TOKEN] b [LONG] 1");
+        let value = serde_json::json!({"list": ["hunter22"], "hunter22": 1});
+        assert_eq!(value_without_secrets(value, &environment), serde_json::json!({"list": ["[TOKEN]"], "[TOKEN]": 1}));
+    }
+
+    #[test]
+    fn last_lines_skips_blank_ones() {
+        assert_eq!(last_lines("one\n\ntwo\n  \nthree\n\n", 2), ["two", "three"]);
+    }
+}

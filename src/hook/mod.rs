@@ -1,0 +1,13 @@
+//! Commands of the operator's own, run as steps.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`command`] | runs one command without a shell: facts in, output out, its process group killed on stop |
+//! | [`message`] | what a command printed, made safe to show and to keep |
+//! | [`exec`] | the step `hook.exec` |
+//!
+//! `traffic.exec` runs its commands through [`command`] too.
+
+pub mod command;
+pub mod exec;
+pub mod message;

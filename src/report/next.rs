@@ -1,0 +1,60 @@
+//! The commands that make sense now: what every JSON ends with, and what a person is shown last.
+
+use std::path::Path;
+
+use super::model::Outcome;
+use crate::engine::context::RunKind;
+use crate::engine::journal::RunState;
+use crate::playbook::model::StageName;
+
+/// A word as a shell takes it.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@=:,".contains(c));
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// How the playbook of a run is written on a command line: its path if it is known, else the name that `playbook new` gives its file.
+#[must_use]
+pub fn playbook_word(playbook: &str, path: Option<&Path>) -> String {
+    shell_word(&path.map_or_else(|| format!("{playbook}.yaml"), |path| path.display().to_string()))
+}
+
+/// What makes sense after (or beside) a run.
+#[must_use]
+pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<String> {
+    let playbook = playbook_word(&state.playbook, path);
+    let report = format!("dbmove report {}", shell_word(&state.run));
+    let again = match state.kind {
+        RunKind::Rehearsal => format!("dbmove rehearse {playbook}"),
+        RunKind::Production if state.stage_done(StageName::Verify) || state.stages.contains_key(&StageName::Cutover) => {
+            format!("dbmove cutover {playbook}")
+        }
+        RunKind::Production => format!("dbmove run {playbook}"),
+    };
+    match outcome {
+        Outcome::Running => vec!["dbmove status".to_owned()],
+        Outcome::Crashed | Outcome::Interrupted | Outcome::WaitingForApproval | Outcome::HandedOver => vec![again, report],
+        Outcome::LeaseLost => vec!["dbmove status".to_owned(), report],
+        Outcome::Done if state.kind == RunKind::Rehearsal => {
+            vec![format!("dbmove run {playbook}"), report]
+        }
+        Outcome::Done if state.stage_done(StageName::Cutover) => vec![report, "dbmove audit".to_owned()],
+        Outcome::Done => vec![again, report],
+        Outcome::Differences => vec![report, format!("dbmove verify {playbook}")],
+        Outcome::Failed | Outcome::Refused | Outcome::DeadlineMissed | Outcome::WriteGapExceeded => vec![report, again],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_what_a_shell_would_split() {
+        assert_eq!(shell_word("a/b-c.yaml"), "a/b-c.yaml");
+        assert_eq!(shell_word("my book's.yaml"), r"'my book'\''s.yaml'");
+        assert_eq!(playbook_word("school", None), "school.yaml");
+        assert_eq!(playbook_word("school", Some(Path::new("x y.yaml"))), "'x y.yaml'");
+    }
+}

@@ -1,0 +1,225 @@
+//! Where the runs of a state directory stand, and whether somebody drives them.
+//!
+//! The journal alone can't tell a run that is being driven from one whose driver was killed: neither has an end. The lease can: its owner's
+//! process is looked up, and where that is out of sight (another machine, another container) its heartbeat counts.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::model::{Outcome, Serving};
+use super::{gather, next};
+use crate::engine::context::RunKind;
+use crate::engine::journal::{JournalError, JournalReader, Phase, RunState};
+use crate::engine::lease::{LeaseView, Liveness};
+use crate::engine::outcome::Verdict;
+
+/// Who drives a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Driver {
+    /// The machine.
+    pub host: String,
+    /// The process.
+    pub pid: u32,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether it is there.
+    pub liveness: Presence,
+    /// Its last sign of life.
+    pub heartbeat: Timestamp,
+}
+
+/// Whether a driver is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// At work.
+    Alive,
+    /// On another machine, with a fresh sign of life.
+    AliveElsewhere,
+    /// The process is there but shows no sign of life (stopped, suspended).
+    Silent,
+    /// Killed or crashed: it holds the lease and is gone.
+    Gone,
+    /// It ended as it should and let go.
+    Released,
+}
+
+/// Where one run stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunStatus {
+    /// Its id.
+    pub run: String,
+    /// The playbook's name.
+    pub playbook: String,
+    /// `rehearsal` or `production`.
+    pub kind: String,
+    /// In one word.
+    pub outcome: Outcome,
+    /// In one sentence.
+    pub sentence: String,
+    /// Who serves the traffic.
+    pub serving: Serving,
+    /// The driver it has or had.
+    pub driver: Option<Driver>,
+    /// When it started.
+    pub started: Timestamp,
+    /// Its last event.
+    pub last: Timestamp,
+    /// The deadline in force, and seconds to it (negative: over).
+    pub deadline: Option<(String, f64)>,
+    /// Seconds for which writes have been held, while they are.
+    pub writes_held_seconds: Option<f64>,
+    /// Steps in order, with where each stands.
+    pub steps: Vec<StepStatus>,
+    /// The commands that make sense now.
+    pub next: Vec<String>,
+}
+
+/// Where one step stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepStatus {
+    /// Its stage.
+    pub stage: String,
+    /// Its id.
+    pub step: String,
+    /// What it does.
+    pub name: String,
+    /// Where it stands.
+    pub state: super::model::StepState,
+    /// What it took, or has been taking.
+    pub seconds: Option<f64>,
+    /// Its newest figures from the time series: `done`, `rate`, `lag_seconds`.
+    pub figures: std::collections::BTreeMap<String, f64>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// What can be told of a driver now.
+#[must_use]
+pub fn driver(lease: &LeaseView, now: Timestamp) -> Driver {
+    let liveness = match (lease.held, lease.owner.liveness(), lease.is_free(now)) {
+        (false, ..) => Presence::Released,
+        (true, Liveness::Gone, _) => Presence::Gone,
+        (true, Liveness::Alive, false) => Presence::Alive,
+        (true, Liveness::OutOfSight, false) => Presence::AliveElsewhere,
+        (true, Liveness::Alive, true) => Presence::Silent,
+        (true, Liveness::OutOfSight, true) => Presence::Gone,
+    };
+    Driver { host: lease.owner.host.clone(), pid: lease.owner.pid, epoch: lease.epoch.0, liveness, heartbeat: lease.heartbeat }
+}
+
+/// How a run stands, in one word: the last driver's verdict, or what its absence means.
+#[must_use]
+pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
+    match (&state.finished, driver.map(|driver| driver.liveness)) {
+        (None, Some(Presence::Alive | Presence::AliveElsewhere | Presence::Silent)) => Outcome::Running,
+        (None, _) => Outcome::Crashed,
+        (Some(finished), _) => match finished.verdict {
+            Verdict::Done { .. } => Outcome::Done,
+            Verdict::Failed { .. } => Outcome::Failed,
+            Verdict::Differences { .. } => Outcome::Differences,
+            Verdict::Refused { .. } => Outcome::Refused,
+            Verdict::DeadlineMissed { .. } => Outcome::DeadlineMissed,
+            Verdict::WriteGapExceeded { .. } => Outcome::WriteGapExceeded,
+            Verdict::WaitingForApproval { .. } => Outcome::WaitingForApproval,
+            Verdict::HandedOver { .. } => Outcome::HandedOver,
+            Verdict::Interrupted => Outcome::Interrupted,
+            Verdict::LeaseLost { .. } => Outcome::LeaseLost,
+        },
+    }
+}
+
+/// The same in one sentence.
+#[must_use]
+pub fn sentence(state: &RunState, outcome: Outcome, driver: Option<&Driver>) -> String {
+    let who = |driver: &Driver| format!("process {} on `{}`", driver.pid, driver.host);
+    match (&state.finished, outcome, driver) {
+        (Some(finished), ..) => finished.verdict.to_string(),
+        (None, Outcome::Running, Some(driver)) if driver.liveness == Presence::Silent => {
+            format!(
+                "driven by {}, which has shown no sign of life since {:.0}; another driver may take over",
+                who(driver),
+                driver.heartbeat
+            )
+        }
+        (None, Outcome::Running, Some(driver)) => format!("under way, driven by {}", who(driver)),
+        (None, _, Some(driver)) if driver.liveness == Presence::Gone => {
+            format!("left behind: its driver, {}, is gone; the same command goes on from here", who(driver))
+        }
+        (None, ..) => "left behind without an end; the same command goes on from here".to_owned(),
+    }
+}
+
+/// `rehearsal` or `production`.
+#[must_use]
+pub fn kind_word(kind: RunKind) -> &'static str {
+    match kind {
+        RunKind::Rehearsal => "rehearsal",
+        RunKind::Production => "production",
+    }
+}
+
+/// Where a run stands now.
+///
+/// # Errors
+/// If the journal can't be read or has no such run.
+pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunStatus, JournalError> {
+    let state = reader.state(run)?;
+    let driver = reader.lease(run)?.map(|lease| driver(&lease, now));
+    let mut series = reader.series(run)?;
+    let outcome = outcome(&state, driver.as_ref());
+    let since = |moment: Timestamp| now.duration_since(moment).as_secs_f64();
+    let steps = state
+        .plan
+        .iter()
+        .map(|planned| {
+            let step = state.step(&planned.id);
+            let under_way = outcome == Outcome::Running && step.phase == Phase::Running && step.ready.is_none();
+            let seconds = if under_way { step.started.map(since) } else { step.seconds };
+            let points = series.remove(&planned.id).unwrap_or_default();
+            let error = match &step.phase {
+                Phase::Failed { error } | Phase::UndoFailed { error } => Some(error.message.clone()),
+                _ => None,
+            };
+            StepStatus {
+                stage: planned.stage.as_str().to_owned(),
+                step: planned.id.clone(),
+                name: planned.name.clone(),
+                state: gather::step_state(planned.service, &step),
+                seconds,
+                figures: points.into_iter().filter_map(|(name, points)| Some((name, points.last()?.value))).collect(),
+                error,
+            }
+        })
+        .collect();
+    Ok(RunStatus {
+        run: state.run.clone(),
+        playbook: state.playbook.clone(),
+        kind: kind_word(state.kind).to_owned(),
+        outcome,
+        sentence: sentence(&state, outcome, driver.as_ref()),
+        serving: gather::serving(state.finished.as_ref().map_or_else(|| state.serving(), |finished| finished.serving)),
+        started: state.started,
+        last: state.last,
+        deadline: state.deadline.as_ref().map(|(text, until)| (text.clone(), -since(*until))),
+        writes_held_seconds: state.write_gap.as_ref().filter(|gap| gap.seconds.is_none()).map(|gap| since(gap.started)),
+        steps,
+        next: next::commands(&state, outcome, None),
+        driver,
+    })
+}
+
+/// The newest run of every playbook and kind, newest first.
+///
+/// # Errors
+/// If the journal can't be read.
+pub fn of_all(reader: &JournalReader, now: Timestamp) -> Result<Vec<RunStatus>, JournalError> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut all = Vec::new();
+    for summary in reader.runs()? {
+        if seen.insert((summary.playbook.clone(), kind_word(summary.kind))) {
+            all.push(of_run(reader, &summary.run, now)?);
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,311 @@
+//! [`Report`] → text for a terminal: the verdict first, then what it rests on. Fits 80 columns as far as names allow.
+//!
+//! Every text that came from a playbook, a database or a command is made printable here.
+
+use std::fmt::Write as _;
+
+use super::model::{Outcome, Report, Serving, Step, StepError, StepState, Verification};
+use super::status::{Presence, RunStatus};
+use crate::engine::outcome::ExitCode;
+use crate::telemetry::human;
+use crate::telemetry::printable::{printable, shortened};
+
+/// How many differences the terminal lists; the report holds more.
+const LISTED: usize = 20;
+
+/// A verdict as people read it, never by colour alone.
+#[must_use]
+pub fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "DONE",
+        Outcome::Failed => "FAILED",
+        Outcome::Differences => "ROWS DIFFER",
+        Outcome::Refused => "REFUSED",
+        Outcome::DeadlineMissed => "DEADLINE: ROLLED BACK",
+        Outcome::WriteGapExceeded => "WRITE GAP: ROLLED BACK",
+        Outcome::WaitingForApproval => "WAITING FOR APPROVAL",
+        Outcome::HandedOver => "HANDED OVER",
+        Outcome::Interrupted => "INTERRUPTED",
+        Outcome::LeaseLost => "TAKEN OVER",
+        Outcome::Running => "RUNNING",
+        Outcome::Crashed => "LEFT BEHIND",
+    }
+}
+
+fn serving_words(serving: Serving) -> &'static str {
+    match serving {
+        Serving::Source => "the source serves",
+        Serving::Target => "the target serves",
+        Serving::Unclear => "who serves is UNCLEAR",
+    }
+}
+
+fn state_word(state: StepState) -> &'static str {
+    match state {
+        StepState::NotBegun => "-",
+        StepState::Running => "running",
+        StepState::Ready => "ready",
+        StepState::Done => "done",
+        StepState::Stopped => "stopped",
+        StepState::Failed => "FAILED",
+        StepState::Undoing => "undoing",
+        StepState::Undone => "undone",
+        StepState::UndoFailed => "UNDO FAILED",
+    }
+}
+
+/// Text being put together; writing into a `String` does not fail.
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, text: impl AsRef<str>) {
+        let _ = writeln!(self.0, "{}", text.as_ref().trim_end());
+    }
+    fn heading(&mut self, text: &str) {
+        self.line("");
+        self.line(text);
+    }
+}
+
+/// The summary of a run.
+#[must_use]
+pub fn summary(report: &Report) -> String {
+    let mut text = Text(String::new());
+    head(&mut text, report);
+    steps(&mut text, report);
+    for verification in &report.verifications {
+        verified(&mut text, verification);
+    }
+    evidence(&mut text, report);
+    next(&mut text, &report.next);
+    text.0
+}
+
+fn head(text: &mut Text, report: &Report) {
+    let verdict = &report.verdict;
+    text.line(format!("{}: {}", outcome_word(verdict.outcome), printable(&verdict.sentence)));
+    if let Some(hint) = &verdict.hint {
+        text.line(format!("hint: {}", printable(hint)));
+    }
+    text.line("");
+    let run = &report.run;
+    text.line(format!("run        {} ({} of `{}`)", printable(&run.id), printable(&run.kind), printable(&run.playbook)));
+    text.line(format!("traffic    {}", serving_words(verdict.serving)));
+    let took = run.last.duration_since(run.started).as_secs_f64();
+    text.line(format!("time       {:.0} to {:.0}, {}", run.started, run.last, human::seconds(took)));
+    if run.drivers > 1 {
+        text.line(format!("drivers    {} (went on {} times)", run.drivers, run.drivers - 1));
+    }
+    if let Some(deadline) = &report.run.deadline {
+        text.line(format!("deadline   {} ({:.0})", printable(&deadline.text), deadline.until));
+    }
+    if let Some(gap) = &report.write_gap {
+        let held = gap.seconds.map_or_else(|| "still held".to_owned(), human::seconds);
+        let then = if gap.switched { "then switched" } else { "then let through again" };
+        text.line(format!("write gap  {held} of at most {}, {then}", human::seconds(gap.limit_seconds)));
+    }
+}
+
+fn steps(text: &mut Text, report: &Report) {
+    let width = report.stages.iter().flat_map(|stage| &stage.steps).map(|step| step.id.chars().count()).max().unwrap_or(0).clamp(4, 20);
+    text.heading(&format!("{:width$}  {:18}  {:11}  {:>8}  {:>8}", "step", "does", "state", "forecast", "took"));
+    for stage in &report.stages {
+        text.line(&stage.name);
+        for step in &stage.steps {
+            step_line(text, step, width);
+        }
+    }
+}
+
+fn step_line(text: &mut Text, step: &Step, width: usize) {
+    let forecast = step.forecast_seconds.map_or_else(|| "-".to_owned(), human::seconds);
+    let took = step.seconds.map_or_else(|| "-".to_owned(), human::seconds);
+    let id = printable(&step.id);
+    let mark = if step.point_of_no_return { "  <- point of no return" } else { "" };
+    let work = step.work.as_ref().map(|work| format!("  {}", human::amount(work.amount, &printable(&work.unit)))).unwrap_or_default();
+    text.line(format!(
+        "  {:width$}  {:16}  {:11}  {forecast:>8}  {took:>8}{work}{mark}",
+        shortened(&id, width),
+        shortened(&printable(&step.name), 16),
+        state_word(step.state),
+    ));
+    if let Some(error) = &step.error {
+        text.line(format!("    {}", printable(&error.message)));
+        if let Some(hint) = &error.hint {
+            text.line(format!("    hint: {}", printable(hint)));
+        }
+    }
+}
+
+/// One step's verification.
+fn verified(text: &mut Text, verification: &Verification) {
+    text.heading(&format!(
+        "verification `{}`: {}, {} rows in {} tables",
+        printable(&verification.step),
+        verification.verdict,
+        human::count(verification.rows),
+        verification.tables.len()
+    ));
+    if !verification.tables.is_empty() {
+        let width = verification.tables.iter().map(|table| table.table.chars().count()).max().unwrap_or(0).clamp(5, 28);
+        text.line(format!("  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  differ", "table", "rows", "bytes", "took", "compared"));
+        for table in &verification.tables {
+            text.line(format!(
+                "  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  {}",
+                shortened(&printable(&table.table), width),
+                human::count(table.rows),
+                human::bytes(table.bytes),
+                human::seconds(table.seconds),
+                shortened(&table.coverage, 14),
+                table.differences,
+            ));
+        }
+    }
+    for difference in verification.differences.iter().take(LISTED) {
+        text.line(format!("  {}", printable(&difference.line)));
+    }
+    let more = verification.difference_count.saturating_sub(verification.differences.len().min(LISTED) as u64);
+    if more > 0 {
+        text.line(format!("  and {} more differences", human::count(more)));
+    }
+    for left_out in &verification.not_compared {
+        text.line(format!("  not compared: `{}`: {}", printable(&left_out.object), printable(&left_out.why)));
+    }
+    if let Some(root) = &verification.run_root {
+        text.line(format!("  run root {root}"));
+    }
+}
+
+fn evidence(text: &mut Text, report: &Report) {
+    for undo in &report.undos {
+        let took = undo.seconds.map_or_else(|| "not finished".to_owned(), human::seconds);
+        text.heading(&format!("undo of {} ({took}): {}", undo.scope, printable(&undo.why)));
+        for (step, why) in &undo.failed {
+            text.line(format!("  `{}` FAILED: {}", printable(step), printable(why)));
+        }
+    }
+    if !report.findings.is_empty() {
+        text.heading(&format!("findings: {}", report.findings.len()));
+        for finding in &report.findings {
+            let said = finding.finding.get("message").or_else(|| finding.finding.get("text")).and_then(serde_json::Value::as_str);
+            let level = finding.finding.get("level").and_then(serde_json::Value::as_str).unwrap_or("note");
+            let said = said.map_or_else(|| finding.finding.to_string(), str::to_owned);
+            text.line(format!("  {} {}: {}", printable(level), printable(&finding.id), shortened(&printable(&said), 160)));
+        }
+    }
+    if !report.retries.is_empty() {
+        text.heading(&format!("tried again: {}", report.retries.len()));
+        for retry in report.retries.iter().rev().take(5).rev() {
+            text.line(format!("  `{}` attempt {}: {}", printable(&retry.step), retry.attempt, printable(&retry.error)));
+        }
+    }
+    for note in &report.notes {
+        let step = note.step.as_ref().map(|step| format!("`{}`: ", printable(step))).unwrap_or_default();
+        text.line(format!("note: {step}{}", printable(&note.text)));
+    }
+    text.line("");
+    if let Some(reason) = &report.approvals.without_rehearsal {
+        text.line(format!("rehearsal    NONE: {}", printable(reason)));
+    }
+    for change in &report.approvals.accepted_changes {
+        text.line(format!("accepted     {}", printable(change)));
+    }
+    if let Some(certificate) = &report.certificate {
+        let hash: String = printable(&certificate.hash).chars().take(12).collect();
+        let word = if certificate.issued_here { "issued" } else { "accepted" };
+        let until = certificate.expires.map(|expires| format!(", good until {expires:.0}")).unwrap_or_default();
+        text.line(format!("certificate  {hash} {word}{until}"));
+    }
+    text.line(format!("audit        {} events, head {}", report.audit.events, printable(&report.audit.head)));
+}
+
+/// The commands at the end.
+fn next(text: &mut Text, commands: &[String]) {
+    if !commands.is_empty() {
+        text.heading("next:");
+        for command in commands {
+            text.line(format!("  {}", printable(command)));
+        }
+    }
+}
+
+/// Where a run stands, in a few lines.
+#[must_use]
+pub fn status(status: &RunStatus) -> String {
+    let mut text = Text(String::new());
+    text.line(format!("{}: {}", outcome_word(status.outcome), printable(&status.sentence)));
+    text.line(format!("  run       {} ({} of `{}`)", printable(&status.run), status.kind, printable(&status.playbook)));
+    text.line(format!("  traffic   {}", serving_words(status.serving)));
+    if let Some(driver) = &status.driver {
+        let presence = match driver.liveness {
+            Presence::Alive => "alive",
+            Presence::AliveElsewhere => "alive, on another machine or in another container",
+            Presence::Silent => "SILENT: no sign of life",
+            Presence::Gone => "GONE",
+            Presence::Released => "ended",
+        };
+        text.line(format!("  driver    process {} on `{}`, epoch {}: {presence}", driver.pid, printable(&driver.host), driver.epoch));
+    }
+    if let Some((deadline, left)) = &status.deadline {
+        let left = if *left < 0.0 { format!("{} over", human::seconds(-left)) } else { format!("{} left", human::seconds(*left)) };
+        text.line(format!("  deadline  {}: {left}", printable(deadline)));
+    }
+    if let Some(held) = status.writes_held_seconds {
+        text.line(format!("  WRITES ARE HELD, for {}", human::seconds(held)));
+    }
+    for step in &status.steps {
+        let mut line = format!(
+            "  {:8}  {:16}  {:18}  {:11}",
+            step.stage,
+            shortened(&printable(&step.step), 16),
+            shortened(&printable(&step.name), 18),
+            state_word(step.state)
+        );
+        if let Some(seconds) = step.seconds {
+            let _ = write!(line, "  {}", human::seconds(seconds));
+        }
+        if let Some(lag) = step.figures.get("lag_seconds").filter(|_| matches!(step.state, StepState::Running | StepState::Ready)) {
+            let _ = write!(line, "  lag {}", human::seconds(*lag));
+        }
+        text.line(line);
+        if let Some(error) = &step.error {
+            text.line(format!("            {}", printable(error)));
+        }
+    }
+    text.0
+}
+
+/// The commands at the end of a status.
+#[must_use]
+pub fn next_lines(commands: &[String]) -> String {
+    let mut text = Text(String::new());
+    next(&mut text, commands);
+    text.0
+}
+
+/// What a verification outside of a run found: the verdict first.
+#[must_use]
+pub fn verifications(exit_code: ExitCode, verifications: &[Verification], errors: &[StepError], commands: &[String]) -> String {
+    let mut text = Text(String::new());
+    let rows: u64 = verifications.iter().map(|found| found.rows).sum();
+    let differences: u64 = verifications.iter().map(|found| found.difference_count).sum();
+    let incomplete = verifications.is_empty() || verifications.iter().any(|found| found.verdict == "incomplete");
+    text.line(match exit_code {
+        ExitCode::Differences => format!("ROWS DIFFER: {} of {} rows compared", human::count(differences), human::count(rows)),
+        ExitCode::Interrupted => "INTERRUPTED: not everything was compared".to_owned(),
+        ExitCode::Done if incomplete => format!("NO DIFFERENCE FOUND, but not everything was compared: {} rows", human::count(rows)),
+        ExitCode::Done => format!("EQUAL: {} rows", human::count(rows)),
+        _ => "FAILED: not everything was compared".to_owned(),
+    });
+    for error in errors {
+        text.line(format!("  {}", printable(&error.message)));
+        if let Some(hint) = &error.hint {
+            text.line(format!("  hint: {}", printable(hint)));
+        }
+    }
+    for verification in verifications {
+        verified(&mut text, verification);
+    }
+    next(&mut text, commands);
+    text.0
+}

@@ -1,0 +1,485 @@
+//! Every step there is, by name: the only file that sees them all.
+//!
+//! A step is entered here once, with its word (what a playbook may say, see [`vocabulary`]) and its [`Constructor`]. [`build_all`] turns
+//! a playbook into steps bound to endpoints ([`binding`]); what their arguments refer to is resolved when they act ([`deferred`]).
+
+pub mod binding;
+pub mod deferred;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::engine::context::RunKind;
+use crate::engine::outcome::ExitCode;
+use crate::engine::run::BuiltStep;
+use crate::engine::step::{Step, StepError, TargetLease};
+use crate::hook::exec::{HookArguments, HookExec};
+use crate::mysql::connect::Server;
+use crate::mysql::names::{PatternError, Selection};
+use crate::mysql::steps;
+use crate::mysql::store::{MysqlStore, StoreSettings};
+use crate::playbook::address::AddressError;
+use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
+use crate::playbook::model::{Playbook, StepSpec, StoreKind};
+use crate::playbook::reference::Resolver;
+use crate::playbook::secret::ReferenceError;
+use crate::playbook::vocabulary::{ArgumentError, StepWord, arguments};
+use crate::traffic::canary::{CanaryArguments, TrafficCanary};
+use crate::traffic::check::{CheckArguments, TrafficCheck};
+use crate::traffic::exec::{SwitchArguments, TrafficExec};
+use crate::traffic::file::{FileArguments, TrafficFile};
+use crate::traffic::watch::CanaryWatch;
+use binding::Binding;
+use deferred::{Deferred, Resolved};
+
+/// What steps of one playbook share.
+pub struct Materials {
+    /// The store the step works on, where it works on one.
+    pub binding: Option<Binding>,
+    /// What the canary has seen: for the canary and the check behind the switch.
+    pub watch: Arc<CanaryWatch>,
+    /// The MySQL store, where it is one.
+    pub mysql: Option<Arc<MysqlStore>>,
+}
+
+/// Makes a step of arguments whose references are resolved.
+pub type Make = fn(&Resolved, &Materials) -> Result<Arc<dyn Step>, StepError>;
+
+/// How a step is made from what the playbook says.
+#[derive(Clone, Copy, Debug)]
+pub enum Constructor {
+    /// From its arguments and what it shares with others. What the arguments refer to is resolved each time it acts.
+    Arguments {
+        /// Makes it.
+        make: Make,
+        /// The arguments whose texts may hold references to what is not secret; `env` and `password` are secrets and always may.
+        texts: &'static [&'static str],
+    },
+    /// From the MySQL store it works on, which all steps of the store share, and its arguments, which hold no references.
+    Mysql(MakeMysql),
+}
+
+/// Makes a step of a MySQL store.
+pub type MakeMysql = fn(Arc<MysqlStore>, &StepArguments) -> Result<Arc<dyn Step>, StepError>;
+
+/// A step's arguments as written.
+pub type StepArguments = serde_json::Map<String, serde_json::Value>;
+
+/// One step of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// What a playbook may say.
+    pub word: StepWord,
+    /// How it is made.
+    pub constructor: Constructor,
+}
+
+const ANYWHERE: &[StageName] = &[Prepare, Sync, Verify, Cutover, Settle];
+const AT_THE_SWITCH: &[StageName] = &[Cutover];
+
+/// All steps, by name.
+pub const REGISTRY: &[Entry] = &[
+    Entry {
+        word: StepWord {
+            name: HookExec::NAME,
+            about: "Runs a command of your own, without a shell; facts in DBMOVE_ variables and as JSON on stdin.",
+            store: None,
+            stages: ANYWHERE,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(HookArguments),
+            check: |with| {
+                let hook: HookArguments = arguments(with)?;
+                deferred::no_references(with, &["command", "undo", "probe"])?;
+                HookExec::new(&hook, BTreeMap::new()).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, _| Ok(Arc::new(HookExec::new(&read(resolved)?, resolved.environment.clone())?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficFile::NAME,
+            about: "Points clients to the target by a file they read, replaced as a whole.",
+            store: None,
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(FileArguments),
+            check: |with| {
+                let file: FileArguments = arguments(with)?;
+                deferred::no_references(with, &["path", "rehearsal_path"])?;
+                TrafficFile::new(file).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(TrafficFile::new(read(resolved)?)?)), texts: &["content"] },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficExec::NAME,
+            about: "Points clients to the target by a command of your own, settled by looking before and after.",
+            store: None,
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(SwitchArguments),
+            check: |with| {
+                let switch: SwitchArguments = arguments(with)?;
+                deferred::no_references(with, &["command", "undo", "probe", "rehearsal"])?;
+                TrafficExec::new(&switch, BTreeMap::new()).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, _| Ok(Arc::new(TrafficExec::new(&read(resolved)?, resolved.environment.clone())?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficCanary::NAME,
+            about: "Writes through the route that clients take, all the while, and so measures the write gap.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(CanaryArguments),
+            check: |with| arguments::<CanaryArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let binding =
+                    materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.canary` works on a store: name it"))?;
+                let (source, target) = (Arc::clone(&binding.source), Arc::clone(&binding.target));
+                let watch = Arc::clone(&materials.watch);
+                Ok(Arc::new(TrafficCanary::new(&read(resolved)?, resolved.password.clone(), source, target, watch)?))
+            },
+            texts: &["url", "rehearsal_url", "user"],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficCheck::NAME,
+            about: "After the switch: waits until the target accepts the canary through the route.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Cutover, Settle],
+            requires_before: &[TrafficCanary::NAME],
+            arguments: || schemars::schema_for!(CheckArguments),
+            check: |with| arguments::<CheckArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| Ok(Arc::new(TrafficCheck::new(&read(resolved)?, Arc::clone(&materials.watch))?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.assess",
+            about: "Looks whether this migration can work; refuses before anything is touched.",
+            store: Some(StoreKind::Mysql),
+            stages: &[StageName::Prepare],
+            requires_before: &[],
+            arguments: || schemars::schema_for!(steps::assess::AssessArguments),
+            check: |with| arguments::<steps::assess::AssessArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::assess::Assess { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.prepare",
+            about: "Creates databases and tables on the target, and dbmove's own tables.",
+            store: Some(StoreKind::Mysql),
+            stages: &[StageName::Prepare],
+            requires_before: &[],
+            arguments: || schemars::schema_for!(steps::prepare::PrepareArguments),
+            check: |with| arguments::<steps::prepare::PrepareArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::prepare::Prepare { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.replicate",
+            about: "Follows the source's binary log: a service from the first copied row to the switch.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Sync],
+            requires_before: &["mysql.prepare"],
+            arguments: || schemars::schema_for!(steps::replicate::ReplicateArguments),
+            check: |with| arguments::<steps::replicate::ReplicateArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::replicate::Replicate { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.snapshot",
+            about: "Copies every row while it is written to, then builds indexes and foreign keys.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Sync],
+            requires_before: &["mysql.replicate"],
+            arguments: || schemars::schema_for!(steps::snapshot::SnapshotArguments),
+            check: |with| arguments::<steps::snapshot::SnapshotArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::snapshot::Snapshot { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.verify",
+            about: "Compares every row by content, or at the fence what changed since.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Verify, Cutover],
+            requires_before: &["mysql.snapshot"],
+            arguments: || schemars::schema_for!(steps::verify::VerifyArguments),
+            check: |with| arguments::<steps::verify::VerifyArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::verify::Verify { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.fence",
+            about: "Stops writes to the source, with proof.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.verify"],
+            arguments: || schemars::schema_for!(steps::fence::FenceArguments),
+            check: |with| arguments::<steps::fence::FenceArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::fence::RaiseFence { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.catch_up",
+            about: "Waits until the target holds every change up to the fence.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.fence"],
+            arguments: || schemars::schema_for!(steps::catch_up::CatchUpArguments),
+            check: |with| arguments::<steps::catch_up::CatchUpArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::catch_up::CatchUp { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.promote",
+            about: "Makes the target ready to be written: counters, following ended.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.catch_up"],
+            arguments: || schemars::schema_for!(steps::promote::PromoteArguments),
+            check: |with| arguments::<steps::promote::PromoteArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::promote::Promote { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.disconnect",
+            about: "After the switch: closes clients' connections on the source and lets its lock go.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.fence"],
+            arguments: || schemars::schema_for!(steps::disconnect::DisconnectArguments),
+            check: |with| arguments::<steps::disconnect::DisconnectArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::disconnect::Disconnect { store }))),
+    },
+];
+
+/// The arguments of a step that takes no references.
+fn from_map<T: DeserializeOwned>(with: &StepArguments) -> Result<T, StepError> {
+    serde_json::from_value(serde_json::Value::Object(with.clone()))
+        .map_err(|error| StepError::definite(format!("the arguments can't be used: {error}")))
+}
+
+/// The arguments as the step's own type. The loader has checked them; a playbook made in memory is checked here.
+fn read<T: DeserializeOwned>(resolved: &Resolved) -> Result<T, StepError> {
+    from_map(&resolved.with)
+}
+
+/// What a step's constructor has against its arguments.
+fn of_step(error: StepError) -> ArgumentError {
+    ArgumentError::all(match error.hint {
+        Some(hint) => format!("{}; {hint}", error.message),
+        None => error.message,
+    })
+}
+
+/// The words of all steps, for the playbook's loader.
+#[must_use]
+pub fn vocabulary() -> Vec<StepWord> {
+    REGISTRY.iter().map(|entry| entry.word).collect()
+}
+
+/// Why a playbook's steps can't be built. Nothing was contacted or touched.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The loader finds this first; kept for playbooks made in memory.
+    #[error("step `{step}`: there is no step `{name}`; nothing was touched. `dbmove playbook schema` lists those there are")]
+    UnknownStep {
+        /// The step's id.
+        step: String,
+        /// What it should do.
+        name: String,
+    },
+    /// The same for stores.
+    #[error("step `{step}` works on the store `{store}`, which the playbook does not have; nothing was touched")]
+    UnknownStore {
+        /// The step's id.
+        step: String,
+        /// The store.
+        store: String,
+    },
+    /// An argument can't be used.
+    #[error("step `{step}` (`{name}`): {error}; nothing was touched")]
+    Argument {
+        /// The step's id.
+        step: String,
+        /// What it does.
+        name: String,
+        /// Which argument, and why.
+        error: StepError,
+    },
+    /// A rehearsal of a store that has no pair for it.
+    #[error(
+        "store `{store}` has no `rehearsal` pair, so there is nothing to rehearse on; nothing was touched. Add `rehearsal: {{ source: …, target: … }}` to it: the same schema and data, nobody's traffic"
+    )]
+    NoRehearsalPair {
+        /// The store.
+        store: String,
+    },
+    /// A rehearsal that would touch production.
+    #[error(
+        "the rehearsal {rehearsal} of store `{store}` is the production {production}: both are at `{address}`; nothing was touched. Name a server that nobody uses"
+    )]
+    SameAsProduction {
+        /// The store.
+        store: String,
+        /// `source` or `target` of the rehearsal.
+        rehearsal: &'static str,
+        /// `source` or `target` of production.
+        production: &'static str,
+        /// Where both are.
+        address: String,
+    },
+    /// A reference in an endpoint can't be resolved.
+    #[error("{endpoint} of store `{store}`: {error}; nothing was touched")]
+    Reference {
+        /// The store.
+        store: String,
+        /// Which endpoint.
+        endpoint: &'static str,
+        /// Why.
+        error: ReferenceError,
+    },
+    /// `include` or `exclude` can't be used.
+    #[error("store `{store}`: {error}; nothing was touched")]
+    Selection {
+        /// The store.
+        store: String,
+        /// Why.
+        error: PatternError,
+    },
+    /// A resolved url is no address.
+    #[error("{endpoint} of store `{store}`: {error}; nothing was touched. {}", .error.help())]
+    Address {
+        /// The store.
+        store: String,
+        /// Which endpoint.
+        endpoint: &'static str,
+        /// Why.
+        error: AddressError,
+    },
+}
+
+impl BuildError {
+    /// The exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            BuildError::NoRehearsalPair { .. } | BuildError::SameAsProduction { .. } => ExitCode::Refused,
+            BuildError::Reference { .. } => ExitCode::Error,
+            _ => ExitCode::Usage,
+        }
+    }
+}
+
+/// A playbook's steps, ready to be driven.
+#[derive(Clone, Default)]
+pub struct Built {
+    /// In the playbook's order.
+    pub steps: Vec<BuiltStep>,
+    /// Where the driver's epoch is written on the targets.
+    pub leases: Vec<Arc<dyn TargetLease>>,
+}
+
+/// Builds every step of a playbook for a kind of run.
+///
+/// # Errors
+/// [`BuildError`], before anything is contacted.
+pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<Built, BuildError> {
+    let mut built = Built::default();
+    let mut materials: BTreeMap<Option<&str>, Arc<Materials>> = BTreeMap::new();
+    for (stage, spec) in playbook.stages.iter() {
+        let store = spec.store.as_deref();
+        let shared = match materials.get(&store) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let binding = match store {
+                    Some(store) => Some(bind(playbook, spec, store, kind, resolver).await?),
+                    None => None,
+                };
+                let mysql = match &binding {
+                    Some(binding) => Some(open_mysql(playbook, binding)?),
+                    None => None,
+                };
+                if let Some(store) = &mysql {
+                    built.leases.push(Arc::clone(store) as Arc<dyn TargetLease>);
+                }
+                let shared = Arc::new(Materials { binding, watch: Arc::default(), mysql });
+                materials.insert(store, Arc::clone(&shared));
+                shared
+            }
+        };
+        let entry = REGISTRY
+            .iter()
+            .find(|entry| entry.word.name == spec.run)
+            .ok_or_else(|| BuildError::UnknownStep { step: spec.id.clone(), name: spec.run.clone() })?;
+        let step: Result<Arc<dyn Step>, StepError> = match entry.constructor {
+            Constructor::Arguments { make, texts } => {
+                Deferred::new(spec.with.clone(), make, texts, shared).map(|step| Arc::new(step) as Arc<dyn Step>)
+            }
+            Constructor::Mysql(make) => match &shared.mysql {
+                Some(store) => make(Arc::clone(store), &spec.with),
+                None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
+            },
+        };
+        let step = step.map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
+        built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
+    }
+    Ok(built)
+}
+
+fn open_mysql(playbook: &Playbook, binding: &Binding) -> Result<Arc<MysqlStore>, BuildError> {
+    let store = playbook
+        .stores
+        .get(&binding.store)
+        .ok_or_else(|| BuildError::UnknownStore { step: String::new(), store: binding.store.clone() })?;
+    let selection =
+        Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: binding.store.clone(), error })?;
+    let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
+    Ok(MysqlStore::open(&binding.store, source, target, selection, StoreSettings::default()))
+}
+
+async fn bind(playbook: &Playbook, spec: &StepSpec, name: &str, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
+    let store = playbook.stores.get(name).ok_or_else(|| BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() })?;
+    binding::bind(name, store, kind, resolver).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = REGISTRY.iter().map(|entry| entry.word.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), REGISTRY.len());
+    }
+}

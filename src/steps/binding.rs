@@ -1,0 +1,170 @@
+//! A store's endpoints for one kind of run: the production pair or the rehearsal pair, never a mixture.
+//!
+//! Here and nowhere else it is decided which of the two a run touches, so here the rules for it hold:
+//!
+//! * a rehearsal needs a `rehearsal` pair for every store its steps work on;
+//! * no rehearsal endpoint may be a production endpoint: neither written the same nor, once names are resolved, at the same
+//!   address and port. (A port forward under another address can't be seen from here.)
+//!
+//! Nothing is contacted but the resolver of host names.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::BuildError;
+use crate::engine::context::RunKind;
+use crate::mysql::connect::Server;
+use crate::playbook::address::Address;
+use crate::playbook::model::{Endpoint, Store, Tls};
+use crate::playbook::reference::Resolver;
+
+/// One store's endpoints for one kind of run, references resolved.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// The store's name.
+    pub store: String,
+    /// Where the data lives.
+    pub source: Arc<Server>,
+    /// Where it goes.
+    pub target: Arc<Server>,
+}
+
+/// Binds one store's endpoints for a kind of run.
+///
+/// # Errors
+/// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a reference or address that can't be used.
+pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
+    if kind == RunKind::Production {
+        return Ok(Binding {
+            store: name.to_owned(),
+            source: Arc::new(server(name, "source", &store.source, resolver).await?),
+            target: Arc::new(server(name, "target", &store.target, resolver).await?),
+        });
+    }
+    let pair = store.rehearsal.as_ref().ok_or_else(|| BuildError::NoRehearsalPair { store: name.to_owned() })?;
+    let rehearsal = [("source", &pair.source), ("target", &pair.target)];
+    let production = [("source", &store.source), ("target", &store.target)];
+    for (rehearsal_side, ours) in rehearsal {
+        for (production_side, theirs) in production {
+            if let Some(address) = same_place(name, ours, theirs, resolver).await? {
+                return Err(BuildError::SameAsProduction {
+                    store: name.to_owned(),
+                    rehearsal: rehearsal_side,
+                    production: production_side,
+                    address,
+                });
+            }
+        }
+    }
+    Ok(Binding {
+        store: name.to_owned(),
+        source: Arc::new(server(name, "rehearsal source", &pair.source, resolver).await?),
+        target: Arc::new(server(name, "rehearsal target", &pair.target, resolver).await?),
+    })
+}
+
+async fn address(store: &str, endpoint: &'static str, written: &Endpoint, resolver: &Resolver) -> Result<Address, BuildError> {
+    let text =
+        written.url.resolve_text(resolver).await.map_err(|error| BuildError::Reference { store: store.to_owned(), endpoint, error })?;
+    Address::parse(&text).map_err(|error| BuildError::Address { store: store.to_owned(), endpoint, error })
+}
+
+async fn server(store: &str, endpoint: &'static str, written: &Endpoint, resolver: &Resolver) -> Result<Server, BuildError> {
+    let Address { user, host, port } = address(store, endpoint, written, resolver).await?;
+    let password = match &written.password {
+        Some(password) => Some(password.resolve_secret(resolver).await.map_err(|error| BuildError::Reference {
+            store: store.to_owned(),
+            endpoint,
+            error,
+        })?),
+        None => None,
+    };
+    let tls = written.tls.unwrap_or(if is_loopback(&host) { Tls::Off } else { Tls::Verify });
+    Ok(Server { role: format!("{endpoint} of `{store}`"), host, port, user, password, tls })
+}
+
+/// True for this machine's own loopback, by name or address.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Where both endpoints are, if that is the same place. A production endpoint that can't be resolved here (its reference is an output of a step of
+/// the production run, or a secret that only the real night has) can only be compared as written.
+async fn same_place(store: &str, ours: &Endpoint, theirs: &Endpoint, resolver: &Resolver) -> Result<Option<String>, BuildError> {
+    if ours.url == theirs.url {
+        return Ok(Some(ours.url.0.clone()));
+    }
+    let ours = address(store, "rehearsal endpoint", ours, resolver).await?;
+    let Ok(theirs) = address(store, "endpoint", theirs, resolver).await else { return Ok(None) };
+    if ours.port != theirs.port {
+        return Ok(None);
+    }
+    let place = format!("{}:{}", ours.host, ours.port);
+    if ours.host.eq_ignore_ascii_case(&theirs.host) {
+        return Ok(Some(place));
+    }
+    let (ours, theirs) = (addresses(&ours).await, addresses(&theirs).await);
+    Ok(ours.iter().any(|address| theirs.contains(address)).then_some(place))
+}
+
+/// What a host name stands for; nothing if it is unknown here, which connecting will say more clearly.
+async fn addresses(address: &Address) -> Vec<SocketAddr> {
+    tokio::net::lookup_host((address.host.as_str(), address.port)).await.map(Iterator::collect).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::outcome::ExitCode;
+
+    fn store(rehearsal: &str) -> Store {
+        let text = format!(
+            "playbook: p\nstores:\n  s:\n    kind: mysql\n    source: {{ url: 'mysql://u@127.0.0.1:3306/' }}\n    \
+             target: {{ url: 'mysql://u@db.invalid:3307/' }}\n{rehearsal}    include: ['*.*']\nstages: {{ prepare: [] }}\n"
+        );
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        serde_json::from_value(value["stores"]["s"].clone()).unwrap()
+    }
+
+    fn pair(source: &str, target: &str) -> Store {
+        store(&format!("    rehearsal: {{ source: {{ url: '{source}' }}, target: {{ url: '{target}' }} }}\n"))
+    }
+
+    #[tokio::test]
+    async fn production_is_bound_to_production() {
+        let bound = bind("s", &pair("mysql://u@127.0.0.1:4000/", "mysql://u@127.0.0.1:4001/"), RunKind::Production, &Resolver::default())
+            .await
+            .unwrap();
+        assert_eq!((bound.source.port, bound.target.port), (3306, 3307));
+        assert_eq!((bound.source.tls, bound.target.tls), (Tls::Off, Tls::Verify));
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_is_bound_to_its_pair() {
+        let bound = bind("s", &pair("mysql://u@127.0.0.1:4000/", "mysql://u@127.0.0.1:4001/"), RunKind::Rehearsal, &Resolver::default())
+            .await
+            .unwrap();
+        assert_eq!((bound.source.port, bound.target.port), (4000, 4001));
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_without_a_pair_is_refused() {
+        let error = bind("s", &store(""), RunKind::Rehearsal, &Resolver::default()).await.unwrap_err();
+        assert!(matches!(error, BuildError::NoRehearsalPair { .. }), "{error}");
+        assert_eq!(error.exit_code(), ExitCode::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_on_production_is_refused_however_it_is_written() {
+        for (source, target) in [
+            ("mysql://u@127.0.0.1:3306/", "mysql://u@127.0.0.1:4001/"),
+            ("mysql://other@127.0.0.1/", "mysql://u@127.0.0.1:4001/"),
+            ("mysql://u@localhost:3306/", "mysql://u@127.0.0.1:4001/"),
+            ("mysql://u@127.0.0.1:4000/", "mysql://u@DB.invalid:3307/"),
+            ("mysql://u@127.0.0.1:4000/", "mysql://u@localhost:3306/"),
+        ] {
+            let error = bind("s", &pair(source, target), RunKind::Rehearsal, &Resolver::default()).await.unwrap_err();
+            assert!(matches!(error, BuildError::SameAsProduction { .. }), "{source} {target}: {error}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A step whose arguments refer to secrets and to outputs of earlier steps: resolved each time it acts, and forgotten after.
+//!
+//! A playbook is built hours before its last step acts: an output it refers to may not exist yet, and a secret should not lie in memory
+//! for the night. So the step is made twice: once with its references as written, which tells what it is (its kind, whether it can
+//! be undone) and finds wrong arguments before anything starts; and for every verb that acts, from what the references lead to then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use super::{Make, Materials};
+use crate::engine::context::StepContext;
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
+use crate::playbook::model::Template;
+use crate::playbook::reference::{Piece, Resolver};
+use crate::playbook::secret::ReferenceError;
+use crate::playbook::vocabulary::ArgumentError;
+
+/// The argument whose values are secrets by name.
+const ENVIRONMENT: &str = "env";
+/// The argument that is one secret.
+const PASSWORD: &str = "password";
+
+/// A step's arguments with what they refer to.
+pub struct Resolved {
+    /// The arguments, texts resolved; secrets as they are written.
+    pub with: Map<String, Value>,
+    /// The values of `env`.
+    pub environment: BTreeMap<String, SecretString>,
+    /// The value of `password`.
+    pub password: Option<SecretString>,
+}
+
+/// A step that is made anew whenever it acts.
+pub struct Deferred {
+    with: Map<String, Value>,
+    make: Make,
+    texts: &'static [&'static str],
+    materials: Arc<Materials>,
+    shape: Arc<dyn Step>,
+}
+
+/// Refuses references in arguments that are used as they are written.
+///
+/// # Errors
+/// Names the first such argument.
+pub fn no_references(with: &Map<String, Value>, arguments: &[&str]) -> Result<(), ArgumentError> {
+    fn holds_reference(value: &Value) -> bool {
+        match value {
+            Value::String(text) => {
+                Template(text.clone()).parse().is_ok_and(|pieces| pieces.iter().any(|piece| matches!(piece, Piece::Reference(_))))
+            }
+            Value::Array(items) => items.iter().any(holds_reference),
+            Value::Object(fields) => fields.values().any(holds_reference),
+            _ => false,
+        }
+    }
+    for argument in arguments {
+        if with.get(*argument).is_some_and(holds_reference) {
+            let message =
+                format!("`{argument}` is used as it is written and can't hold a reference; give a command what it needs through `env`");
+            return Err(ArgumentError::field(*argument, message));
+        }
+    }
+    Ok(())
+}
+
+impl Deferred {
+    /// A step of arguments as written.
+    ///
+    /// # Errors
+    /// What the step has against its arguments.
+    pub fn new(
+        with: Map<String, Value>,
+        make: Make,
+        texts: &'static [&'static str],
+        materials: Arc<Materials>,
+    ) -> Result<Deferred, StepError> {
+        let names = with.get(ENVIRONMENT).and_then(Value::as_object).into_iter().flatten();
+        let environment = names.map(|(name, _)| (name.clone(), SecretString::default())).collect();
+        let shape = make(&Resolved { with: with.clone(), environment, password: None }, &materials)?;
+        Ok(Deferred { with, make, texts, materials, shape })
+    }
+
+    /// The step as it acts now.
+    async fn resolved(&self, context: &StepContext) -> Result<Arc<dyn Step>, StepError> {
+        let resolver = Resolver::new(Arc::clone(&context.outputs));
+        let failed = |argument: &str, error: &ReferenceError| {
+            StepError::definite(format!("`{argument}` of step `{}`: {error}; the step did nothing", context.step))
+        };
+        let mut with = self.with.clone();
+        for argument in self.texts {
+            if let Some(Value::String(text)) = with.get_mut(*argument) {
+                *text = Template(text.clone()).resolve_text(&resolver).await.map_err(|error| failed(argument, &error))?;
+            }
+        }
+        let mut environment = BTreeMap::new();
+        for (name, value) in with.get(ENVIRONMENT).and_then(Value::as_object).into_iter().flatten() {
+            if let Value::String(text) = value {
+                environment
+                    .insert(name.clone(), secret(text, &resolver).await.map_err(|error| failed(&format!("{ENVIRONMENT}.{name}"), &error))?);
+            }
+        }
+        let password = match with.get(PASSWORD) {
+            Some(Value::String(text)) => Some(secret(text, &resolver).await.map_err(|error| failed(PASSWORD, &error))?),
+            _ => None,
+        };
+        (self.make)(&Resolved { with, environment, password }, &self.materials)
+    }
+}
+
+async fn secret(text: &str, resolver: &Resolver) -> Result<SecretString, ReferenceError> {
+    Template(text.to_owned()).resolve_secret(resolver).await
+}
+
+#[async_trait]
+impl Step for Deferred {
+    fn name(&self) -> &'static str {
+        self.shape.name()
+    }
+    fn kind(&self) -> StepKind {
+        self.shape.kind()
+    }
+    fn undoable(&self) -> Undoable {
+        self.shape.undoable()
+    }
+    fn volatile(&self) -> bool {
+        self.shape.volatile()
+    }
+    fn holds_writes(&self) -> bool {
+        self.shape.holds_writes()
+    }
+    /// With what is known now: an output of a step that has not run is shown as the reference it is.
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        match self.resolved(context).await {
+            Ok(step) => step.plan(context).await,
+            Err(unresolved) => {
+                let mut plan = self.shape.plan(context).await?;
+                plan.warnings.push(unresolved.message);
+                Ok(plan)
+            }
+        }
+    }
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        self.shape.estimate(context).await
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        self.resolved(context).await?.run(context).await
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        self.resolved(context).await?.probe(context).await
+    }
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.undo(context).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn words_of_a_command_hold_no_references() {
+        let with = json!({ "command": ["notify", "--token", "${env:TOKEN}"], "env": { "TOKEN": "${env:TOKEN}" } });
+        let with = with.as_object().unwrap();
+        assert_eq!(no_references(with, &["command"]).unwrap_err().field.as_deref(), Some("command"));
+        assert!(no_references(with, &["undo"]).is_ok());
+        assert!(no_references(json!({ "command": ["a", "$HOME"] }).as_object().unwrap(), &["command"]).is_ok());
+    }
+}

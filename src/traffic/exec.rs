@@ -1,0 +1,284 @@
+//! The step `traffic.exec`: the switch by a command (a proxy's control tool, a cloud's command line).
+//!
+//! # What must hold
+//!
+//! * A switch is settled by looking, never by running blindly: `probe` is mandatory, is asked before the command
+//!   runs, and again after it. A command that says it succeeded while the probe says it did not is a failure.
+//! * A rehearsal runs the `rehearsal` commands, never the production ones; without them it is refused, unless the
+//!   playbook says `skip` with a reason, which goes into the output.
+//!
+//! How commands are run and what their exit codes mean is in [`hook::command`](crate::hook::command); probes answer as
+//! those of `hook.exec` do: 0 done, 1 not started, 2 partly, 3 somebody else's doing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::context::{RunKind, StepContext};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::hook::command::{self, CommandLine, Verb};
+use crate::hook::exec::{judge, output, read_limit};
+use crate::hook::message::printable;
+use crate::playbook::model::{DurationText, Template};
+
+/// What `traffic.exec` can be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchArguments {
+    /// Points clients at the target. The program and its arguments; no shell is involved.
+    pub command: Vec<String>,
+    /// Tells where clients are pointed: exit code 0 at the target, 1 at the source, 2 in between, 3 somewhere else.
+    pub probe: Vec<String>,
+    /// Points clients back at the source. Left out: the step can't be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Vec<String>>,
+    /// What a rehearsal runs instead. Left out: a rehearsal is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<SwitchRehearsal>,
+    /// More environment variables for all commands; values may be secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Template>,
+    /// How long each command may run before it is killed with all it started. Default `60s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationText>,
+}
+
+/// What a rehearsal does in place of the production switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SwitchRehearsal {
+    /// It runs these commands.
+    Commands(RehearsalCommands),
+    /// It leaves the switch out.
+    Skip(SkippedSwitch),
+}
+
+/// The rehearsal's commands, as the production ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RehearsalCommands {
+    /// Points the rehearsal's clients at the rehearsal target.
+    pub command: Vec<String>,
+    /// Tells where they are pointed.
+    pub probe: Vec<String>,
+    /// Points them back.
+    pub undo: Vec<String>,
+}
+
+/// A switch that is not rehearsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedSwitch {
+    /// Why it can't be rehearsed; shown in plan and report.
+    pub skip: String,
+}
+
+struct Commands {
+    switch: CommandLine,
+    probe: CommandLine,
+    undo: Option<CommandLine>,
+}
+
+enum Rehearsed {
+    Commands(Commands),
+    Skip(String),
+    Missing,
+}
+
+/// The step `traffic.exec`.
+pub struct TrafficExec {
+    production: Commands,
+    rehearsal: Rehearsed,
+    environment: BTreeMap<String, SecretString>,
+    limit: Duration,
+}
+
+impl TrafficExec {
+    /// The name in a playbook.
+    pub const NAME: &'static str = "traffic.exec";
+
+    /// From the arguments, and the values of `env` as resolved by the caller.
+    ///
+    /// # Errors
+    /// If a command or a reason is empty, a variable's name can't be one, the timeout can't be read, or a rehearsal
+    /// command is the production one.
+    pub fn new(arguments: &SwitchArguments, environment: BTreeMap<String, SecretString>) -> Result<Self, StepError> {
+        command::check_names(arguments.env.keys().chain(environment.keys()))?;
+        let production = Commands {
+            switch: CommandLine::new("command", &arguments.command)?,
+            probe: CommandLine::new("probe", &arguments.probe)?,
+            undo: arguments.undo.as_deref().map(|words| CommandLine::new("undo", words)).transpose()?,
+        };
+        let rehearsal = match &arguments.rehearsal {
+            None => Rehearsed::Missing,
+            Some(SwitchRehearsal::Skip(SkippedSwitch { skip })) if skip.trim().is_empty() => {
+                return Err(
+                    StepError::definite("`rehearsal.skip` gives no reason").hint("say in a sentence why the switch can't be rehearsed")
+                );
+            }
+            Some(SwitchRehearsal::Skip(SkippedSwitch { skip })) => Rehearsed::Skip(skip.clone()),
+            Some(SwitchRehearsal::Commands(commands)) => Rehearsed::Commands(Commands {
+                switch: CommandLine::new("rehearsal.command", &commands.command)?,
+                probe: CommandLine::new("rehearsal.probe", &commands.probe)?,
+                undo: Some(CommandLine::new("rehearsal.undo", &commands.undo)?),
+            }),
+        };
+        if let Rehearsed::Commands(commands) = &rehearsal
+            && (commands.switch == production.switch || commands.undo == production.undo)
+        {
+            return Err(StepError::new(
+                Failure::Refused,
+                format!("`rehearsal` names a production command, `{}`. Nothing was run", production.switch.shown()),
+            )
+            .hint("a rehearsal must not switch production: give it commands of its own, or `skip` with a reason"));
+        }
+        Ok(TrafficExec {
+            production,
+            rehearsal,
+            environment,
+            limit: read_limit("timeout", arguments.timeout.as_ref(), command::DEFAULT_TIMEOUT)?,
+        })
+    }
+
+    /// The commands of this run; `Err` holds the reason why the switch is left out.
+    fn commands(&self, context: &StepContext) -> Result<Result<&Commands, &str>, StepError> {
+        match (context.kind, &self.rehearsal) {
+            (RunKind::Production, _) => Ok(Ok(&self.production)),
+            (RunKind::Rehearsal, Rehearsed::Commands(commands)) => Ok(Ok(commands)),
+            (RunKind::Rehearsal, Rehearsed::Skip(reason)) => Ok(Err(reason)),
+            (RunKind::Rehearsal, Rehearsed::Missing) => Err(StepError::new(
+                Failure::Refused,
+                format!(
+                    "`{}` can't be rehearsed: `{}` would switch production, and `rehearsal` names no other command. Nothing was run",
+                    context.step,
+                    self.production.switch.program()
+                ),
+            )
+            .hint("add `rehearsal: { command: […], probe: […], undo: […] }`, or `rehearsal: { skip: \"the reason\" }`")),
+        }
+    }
+
+    async fn ask(&self, context: &StepContext, commands: &Commands) -> Result<Probe, StepError> {
+        let ended = command::run(context, &commands.probe, Verb::Probe, &self.environment, self.limit).await?;
+        judge(&ended, &commands.probe)
+    }
+}
+
+fn foreign(line: &CommandLine, found: &str) -> StepError {
+    StepError::definite(format!("`{}` found clients pointed somewhere else: {found}. Nothing was switched", printable(line.program())))
+        .hint("find out who changed the route")
+}
+
+/// A probe's answer in words.
+fn told(probe: &Probe) -> String {
+    match probe {
+        Probe::NotStarted => "not switched".to_owned(),
+        Probe::Partly { from } => format!("partly switched ({from})"),
+        Probe::Done => "switched".to_owned(),
+        Probe::Foreign { found } => format!("pointed somewhere else ({found})"),
+    }
+}
+
+#[async_trait]
+impl Step for TrafficExec {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn undoable(&self) -> Undoable {
+        match &self.production.undo {
+            Some(_) => Undoable::Yes,
+            None => Undoable::No(format!("`{}` has no `undo` command", self.production.switch.program())),
+        }
+    }
+
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        let commands = match self.commands(context)? {
+            Ok(commands) => commands,
+            Err(reason) => return Ok(Plan { lines: vec![format!("not rehearsed: {}", printable(reason))], warnings: Vec::new() }),
+        };
+        let mut plan = Plan::default();
+        plan.lines.push(format!("unless `{}` says it is done, run `{}`, then ask again", commands.probe.shown(), commands.switch.shown()));
+        match &commands.undo {
+            Some(undo) => plan.lines.push(format!("to undo it, run `{}`", undo.shown())),
+            None => plan.warnings.push(format!("`{}` can't be undone: it has no `undo`", context.step)),
+        }
+        if let (RunKind::Production, Rehearsed::Skip(reason)) = (context.kind, &self.rehearsal) {
+            plan.warnings.push(format!("`{}` was never rehearsed: {}", context.step, printable(reason)));
+        }
+        Ok(plan)
+    }
+
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(match context.rates.get(&*context.step) {
+            Some(work) => Estimate::Expected {
+                duration: Duration::try_from_secs_f64(work.seconds).unwrap_or(self.limit).min(3 * self.limit),
+                basis: "as long as in the last rehearsal".to_owned(),
+            },
+            None => Estimate::Unknown(format!("`{}` has not been rehearsed", self.production.switch.program())),
+        })
+    }
+
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let commands = match self.commands(context)? {
+            Ok(commands) => commands,
+            Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
+        };
+        let began = tokio::time::Instant::now();
+        match self.ask(context, commands).await? {
+            Probe::Done => return Ok(Output::default().fact("already", true)),
+            Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
+            Probe::NotStarted | Probe::Partly { .. } => {}
+        }
+        let ended = command::run(context, &commands.switch, Verb::Run, &self.environment, self.limit).await?;
+        ended.succeeded(&commands.switch, Verb::Run)?;
+        let mut output = output(&ended, &self.environment);
+        output.work = Some(crate::engine::step::Work { unit: "commands".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
+        context.save_output(&output)?;
+        match self.ask(context, commands).await? {
+            Probe::Done => Ok(output),
+            other => Err(StepError::definite(format!(
+                "`{}` succeeded, but `{}` says: {}",
+                printable(commands.switch.program()),
+                printable(commands.probe.program()),
+                told(&other)
+            ))
+            .hint("one of the two commands does not do what it says; look at the route by hand")),
+        }
+    }
+
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        match self.commands(context)? {
+            Ok(commands) => self.ask(context, commands).await,
+            Err(_) => Ok(Probe::NotStarted),
+        }
+    }
+
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        let Ok(commands) = self.commands(context)? else { return Ok(()) };
+        match self.ask(context, commands).await? {
+            Probe::NotStarted => return Ok(()),
+            Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
+            Probe::Done | Probe::Partly { .. } => {}
+        }
+        let Some(undo) = &commands.undo else {
+            return Err(StepError::definite(format!("`{}` has no `undo` command; clients stay pointed where they are", context.step))
+                .hint("point them back by hand if they have to go back"));
+        };
+        command::run(context, undo, Verb::Undo, &self.environment, self.limit).await?.succeeded(undo, Verb::Undo)?;
+        match self.ask(context, commands).await? {
+            Probe::NotStarted => Ok(()),
+            other => Err(StepError::definite(format!(
+                "`{}` succeeded, but `{}` says: {}",
+                printable(undo.program()),
+                printable(commands.probe.program()),
+                told(&other)
+            ))
+            .hint("look at the route by hand")),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Where clients are pointed, and what they notice of it.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`route`] | a file that says where clients go: read and replaced as a whole, never through a link |
+//! | [`file`] | the step `traffic.file`: the switch by such a file |
+//! | [`exec`] | the step `traffic.exec`: the switch by a command |
+//! | [`canary`] | the service step `traffic.canary`: a client of our own on the real route |
+//! | [`watch`] | what the canary has seen, the write gap above all |
+//! | [`check`] | the step `traffic.check`: after the switch, whether the route does what it says |
+//! | [`beat`] | the canary's schema on both servers |
+//! | `client` | how the canary connects and writes |
+
+pub mod beat;
+pub mod canary;
+pub mod check;
+mod client;
+pub mod exec;
+pub mod file;
+pub mod route;
+pub mod watch;

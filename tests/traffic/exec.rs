@@ -1,0 +1,119 @@
+//! `traffic.exec`: a switch by a command is settled by looking, and a rehearsal never runs production's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dbmove::engine::context::RunKind;
+use dbmove::engine::step::{Failure, Probe, Step as _, Undoable};
+use dbmove::traffic::exec::{SwitchArguments, TrafficExec};
+use serde_json::{Value, json};
+
+use crate::memory::context;
+
+fn made(arguments: Value) -> TrafficExec {
+    let arguments: SwitchArguments = serde_json::from_value(arguments).unwrap();
+    TrafficExec::new(&arguments, BTreeMap::new()).unwrap()
+}
+
+/// A switch that is the existence of a file, and counts how often it was thrown.
+fn commands(mark: &Path) -> Value {
+    let mark = mark.display();
+    json!({
+        "command": ["/bin/sh", "-c", format!("echo x >> {mark}.thrown; touch {mark}; echo '{{\"weight\":100}}'")],
+        "probe": ["test", "-e", mark.to_string()],
+        "undo": ["rm", mark.to_string()],
+    })
+}
+
+#[tokio::test]
+async fn looks_switches_looks_again_and_goes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    let thrown = || std::fs::read_to_string(directory.path().join("mark.thrown")).unwrap_or_default().lines().count();
+    let (step, context) = (made(commands(&mark)), context("switch", RunKind::Production));
+    assert_eq!(step.undoable(), Undoable::Yes);
+    assert_eq!(step.probe(&context).await.unwrap(), Probe::NotStarted);
+    assert_eq!(step.run(&context).await.unwrap().facts["weight"], 100);
+    assert_eq!(step.probe(&context).await.unwrap(), Probe::Done);
+    // Again after a crash: it looks, and leaves it.
+    assert_eq!(step.run(&context).await.unwrap().facts["already"], true);
+    assert_eq!(thrown(), 1);
+    step.undo(&context).await.unwrap();
+    assert!(!mark.exists());
+    // `rm` would fail now; there is nothing to put back.
+    step.undo(&context).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_only_says_so_is_caught() {
+    let context = context("switch", RunKind::Production);
+    let error = made(json!({"command": ["true"], "probe": ["false"]})).run(&context).await.unwrap_err();
+    assert_eq!((error.failure, error.message.as_str()), (Failure::Definite, "`true` succeeded, but `false` says: not switched"));
+    let error = made(json!({"command": ["true"], "probe": ["true"], "undo": ["true"]})).undo(&context).await.unwrap_err();
+    assert_eq!(error.message, "`true` succeeded, but `true` says: switched");
+}
+
+#[tokio::test]
+async fn a_foreign_route_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    let step =
+        made(json!({"command": ["touch", mark], "undo": ["touch", mark], "probe": ["/bin/sh", "-c", "echo 'points at db9'; exit 3"]}));
+    let context = context("switch", RunKind::Production);
+    assert_eq!(step.probe(&context).await.unwrap(), Probe::Foreign { found: "points at db9".to_owned() });
+    for error in [step.run(&context).await.unwrap_err(), step.undo(&context).await.unwrap_err()] {
+        assert_eq!(error.message, "`/bin/sh` found clients pointed somewhere else: points at db9. Nothing was switched");
+    }
+    assert!(!mark.exists());
+}
+
+#[tokio::test]
+async fn a_rehearsal_runs_its_own_commands_or_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (production, rehearsal) = (directory.path().join("production"), directory.path().join("rehearsal"));
+    let rehearsed = context("switch", RunKind::Rehearsal);
+
+    let step = made(commands(&production));
+    for error in [
+        step.plan(&rehearsed).await.unwrap_err(),
+        step.run(&rehearsed).await.unwrap_err(),
+        step.probe(&rehearsed).await.unwrap_err(),
+        step.undo(&rehearsed).await.unwrap_err(),
+    ] {
+        assert_eq!(error.failure, Failure::Refused);
+        assert!(error.message.starts_with("`switch` can't be rehearsed: `/bin/sh` would switch production"), "{error}");
+    }
+
+    let mut arguments = commands(&production);
+    arguments["rehearsal"] = commands(&rehearsal);
+    let step = made(arguments);
+    step.run(&rehearsed).await.unwrap();
+    assert!(rehearsal.exists() && !production.exists());
+    step.undo(&rehearsed).await.unwrap();
+    assert!(!rehearsal.exists());
+
+    let mut arguments = commands(&production);
+    arguments["rehearsal"] = json!({"skip": "the proxy has no test instance"});
+    let step = made(arguments);
+    assert_eq!(step.run(&rehearsed).await.unwrap().facts["skipped"], "the proxy has no test instance");
+    step.undo(&rehearsed).await.unwrap();
+    assert!(!production.exists());
+    let plan = step.plan(&context("switch", RunKind::Production)).await.unwrap();
+    assert_eq!(plan.warnings, ["`switch` was never rehearsed: the proxy has no test instance"]);
+}
+
+#[test]
+fn broken_arguments_are_named() {
+    let refused = |arguments: Value| {
+        let arguments: SwitchArguments = serde_json::from_value(arguments).unwrap();
+        TrafficExec::new(&arguments, BTreeMap::new()).err().unwrap().message
+    };
+    let missing = serde_json::from_value::<SwitchArguments>(json!({"command": ["true"]})).unwrap_err();
+    assert!(missing.to_string().contains("missing field `probe`"), "{missing}");
+    assert_eq!(refused(json!({"command": ["a"], "probe": ["p"], "rehearsal": {"skip": " "}})), "`rehearsal.skip` gives no reason");
+    let own = json!({"command": ["a", "b"], "probe": ["p"], "rehearsal": {"command": ["a", "b"], "probe": ["p"], "undo": ["u"]}});
+    assert_eq!(refused(own), "`rehearsal` names a production command, `a b`. Nothing was run");
+    assert_eq!(refused(json!({"command": ["a"], "probe": []})), "`probe` names no program");
+    let step = made(json!({"command": ["a"], "probe": ["p"]}));
+    assert!(matches!(step.undoable(), Undoable::No(reason) if reason == "`a` has no `undo` command"));
+}
