@@ -25,14 +25,14 @@ help: ## Print this list
 demo: ## Move a live MySQL 5.5 to a new server, here, in minutes (ARGS=--keep leaves the servers up)
 	@fixtures/servers/fetch --quiet mysql-5.5.34 mysql-9.7
 	cargo build --release --locked
-	target/release/dbmove demo $(ARGS)
+	"$${CARGO_TARGET_DIR:-target}/release/dbmove" demo $(ARGS)
 
 test: ## Run every test on real servers; prints what was skipped, and why
 	@fixtures/servers/fetch || echo 'make test: WARNING: not every server could be fetched; their tests will be skipped' >&2
 	@mkdir -p target
 	@: > target/skips.log
 	@status=0; \
-	DBMOVE_SKIP_LOG="$$PWD/target/skips.log" cargo test --locked $(ARGS) -- --test-threads $(TEST_THREADS) || status=$$?; \
+	DBMOVE_SKIP_LOG="$$PWD/target/skips.log" cargo test --locked --no-fail-fast $(ARGS) -- --test-threads $(TEST_THREADS) || status=$$?; \
 	echo; echo "skips: $$(wc -l < target/skips.log)"; sed 's/^/  /' target/skips.log; \
 	exit $$status
 

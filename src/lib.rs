@@ -10,6 +10,7 @@
 //! | [`engine`] | runs a playbook: steps, scheduler, journal, lease, budget, certificate |
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
+//! | [`demo`] | a school with live users: what the demo shows and the end-to-end tests judge by |
 //! | [`steps`] | the registry: every step there is, by name |
 //! | [`report`] | from the journal to what people and programs read |
 //! | [`telemetry`] | logs and progress |
@@ -21,6 +22,7 @@
 //! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
 
 pub mod cli;
+pub mod demo;
 pub mod engine;
 pub mod hook;
 pub mod local;

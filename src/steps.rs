@@ -16,6 +16,10 @@ use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
 use crate::hook::exec::{HookArguments, HookExec};
+use crate::mysql::connect::Server;
+use crate::mysql::names::{PatternError, Selection};
+use crate::mysql::steps;
+use crate::mysql::store::{MysqlStore, StoreSettings};
 use crate::playbook::address::AddressError;
 use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
 use crate::playbook::model::{Playbook, StepSpec, StoreKind};
@@ -36,6 +40,8 @@ pub struct Materials {
     pub binding: Option<Binding>,
     /// What the canary has seen: for the canary and the check behind the switch.
     pub watch: Arc<CanaryWatch>,
+    /// The MySQL store, where it is one.
+    pub mysql: Option<Arc<MysqlStore>>,
 }
 
 /// Makes a step of arguments whose references are resolved.
@@ -51,7 +57,15 @@ pub enum Constructor {
         /// The arguments whose texts may hold references to what is not secret; `env` and `password` are secrets and always may.
         texts: &'static [&'static str],
     },
+    /// From the MySQL store it works on, which all steps of the store share, and its arguments, which hold no references.
+    Mysql(MakeMysql),
 }
+
+/// Makes a step of a MySQL store.
+pub type MakeMysql = fn(Arc<MysqlStore>, &StepArguments) -> Result<Arc<dyn Step>, StepError>;
+
+/// A step's arguments as written.
+pub type StepArguments = serde_json::Map<String, serde_json::Value>;
 
 /// One step of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -157,12 +171,125 @@ pub const REGISTRY: &[Entry] = &[
             texts: &[],
         },
     },
+    Entry {
+        word: StepWord {
+            name: "mysql.assess",
+            about: "Looks whether this migration can work; refuses before anything is touched.",
+            store: Some(StoreKind::Mysql),
+            stages: &[StageName::Prepare],
+            requires_before: &[],
+            arguments: || schemars::schema_for!(steps::assess::AssessArguments),
+            check: |with| arguments::<steps::assess::AssessArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::assess::Assess { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.prepare",
+            about: "Creates databases and tables on the target, and dbmove's own tables.",
+            store: Some(StoreKind::Mysql),
+            stages: &[StageName::Prepare],
+            requires_before: &[],
+            arguments: || schemars::schema_for!(steps::prepare::PrepareArguments),
+            check: |with| arguments::<steps::prepare::PrepareArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::prepare::Prepare { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.replicate",
+            about: "Follows the source's binary log: a service from the first copied row to the switch.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Sync],
+            requires_before: &["mysql.prepare"],
+            arguments: || schemars::schema_for!(steps::replicate::ReplicateArguments),
+            check: |with| arguments::<steps::replicate::ReplicateArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::replicate::Replicate { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.snapshot",
+            about: "Copies every row while it is written to, then builds indexes and foreign keys.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Sync],
+            requires_before: &["mysql.replicate"],
+            arguments: || schemars::schema_for!(steps::snapshot::SnapshotArguments),
+            check: |with| arguments::<steps::snapshot::SnapshotArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::snapshot::Snapshot { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.verify",
+            about: "Compares every row by content, or at the fence what changed since.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Verify, Cutover],
+            requires_before: &["mysql.snapshot"],
+            arguments: || schemars::schema_for!(steps::verify::VerifyArguments),
+            check: |with| arguments::<steps::verify::VerifyArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::verify::Verify { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.fence",
+            about: "Stops writes to the source, with proof.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.verify"],
+            arguments: || schemars::schema_for!(steps::fence::FenceArguments),
+            check: |with| arguments::<steps::fence::FenceArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::fence::RaiseFence { store, arguments: from_map(with)? }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.catch_up",
+            about: "Waits until the target holds every change up to the fence.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.fence"],
+            arguments: || schemars::schema_for!(steps::catch_up::CatchUpArguments),
+            check: |with| arguments::<steps::catch_up::CatchUpArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::catch_up::CatchUp { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.promote",
+            about: "Makes the target ready to be written: counters, following ended.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.catch_up"],
+            arguments: || schemars::schema_for!(steps::promote::PromoteArguments),
+            check: |with| arguments::<steps::promote::PromoteArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::promote::Promote { store }))),
+    },
+    Entry {
+        word: StepWord {
+            name: "mysql.disconnect",
+            about: "After the switch: closes clients' connections on the source and lets its lock go.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.fence"],
+            arguments: || schemars::schema_for!(steps::disconnect::DisconnectArguments),
+            check: |with| arguments::<steps::disconnect::DisconnectArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::disconnect::Disconnect { store }))),
+    },
 ];
+
+/// The arguments of a step that takes no references.
+fn from_map<T: DeserializeOwned>(with: &StepArguments) -> Result<T, StepError> {
+    serde_json::from_value(serde_json::Value::Object(with.clone()))
+        .map_err(|error| StepError::definite(format!("the arguments can't be used: {error}")))
+}
 
 /// The arguments as the step's own type. The loader has checked them; a playbook made in memory is checked here.
 fn read<T: DeserializeOwned>(resolved: &Resolved) -> Result<T, StepError> {
-    serde_json::from_value(serde_json::Value::Object(resolved.with.clone()))
-        .map_err(|error| StepError::definite(format!("the arguments can't be used: {error}")))
+    from_map(&resolved.with)
 }
 
 /// What a step's constructor has against its arguments.
@@ -240,6 +367,14 @@ pub enum BuildError {
         /// Why.
         error: ReferenceError,
     },
+    /// `include` or `exclude` can't be used.
+    #[error("store `{store}`: {error}; nothing was touched")]
+    Selection {
+        /// The store.
+        store: String,
+        /// Why.
+        error: PatternError,
+    },
     /// A resolved url is no address.
     #[error("{endpoint} of store `{store}`: {error}; nothing was touched. {}", .error.help())]
     Address {
@@ -289,7 +424,14 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
                     Some(store) => Some(bind(playbook, spec, store, kind, resolver).await?),
                     None => None,
                 };
-                let shared = Arc::new(Materials { binding, watch: Arc::default() });
+                let mysql = match &binding {
+                    Some(binding) => Some(open_mysql(playbook, binding)?),
+                    None => None,
+                };
+                if let Some(store) = &mysql {
+                    built.leases.push(Arc::clone(store) as Arc<dyn TargetLease>);
+                }
+                let shared = Arc::new(Materials { binding, watch: Arc::default(), mysql });
                 materials.insert(store, Arc::clone(&shared));
                 shared
             }
@@ -302,11 +444,26 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             Constructor::Arguments { make, texts } => {
                 Deferred::new(spec.with.clone(), make, texts, shared).map(|step| Arc::new(step) as Arc<dyn Step>)
             }
+            Constructor::Mysql(make) => match &shared.mysql {
+                Some(store) => make(Arc::clone(store), &spec.with),
+                None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
+            },
         };
         let step = step.map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
     }
     Ok(built)
+}
+
+fn open_mysql(playbook: &Playbook, binding: &Binding) -> Result<Arc<MysqlStore>, BuildError> {
+    let store = playbook
+        .stores
+        .get(&binding.store)
+        .ok_or_else(|| BuildError::UnknownStore { step: String::new(), store: binding.store.clone() })?;
+    let selection =
+        Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: binding.store.clone(), error })?;
+    let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
+    Ok(MysqlStore::open(&binding.store, source, target, selection, StoreSettings::default()))
 }
 
 async fn bind(playbook: &Playbook, spec: &StepSpec, name: &str, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {

@@ -5,12 +5,16 @@
 
 #[path = "rows/binlog.rs"]
 mod binlog;
+#[path = "rows/live.rs"]
+mod live;
 #[path = "rows/md5.rs"]
 mod md5;
 #[path = "rows/model.rs"]
 mod model;
-#[path = "rows/schema.rs"]
+mod real;
 mod schema;
+#[path = "rows/types.rs"]
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,6 +70,7 @@ fn floats_are_the_inserted_values() {
         }
         let (_, rows) = model.table("reals");
         let floats = |column: usize| rows.iter().map(|row| row[column].clone()).collect::<Vec<_>>();
+        #[allow(clippy::approx_constant, reason = "the value in the fixture")]
         let single = [3.141_592_7, -0.0, 1e38, 1.17549e-38, 16_777_217.0, 0.3].map(Cell::Float);
         let double = [0.1, -0.0, f64::MAX, f64::MIN_POSITIVE, 9_007_199_254_740_993.0, 0.300_000_000_000_000_04].map(Cell::Double);
         assert_eq!(floats(1), single, "{log}");

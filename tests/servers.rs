@@ -192,6 +192,38 @@ async fn a_server_that_dies_says_why() {
     }
 }
 
+/// Every option changes what it says it changes.
+#[tokio::test]
+async fn options_take_effect() {
+    if skipped("options_take_effect", &[ServerKind::Mysql55, ServerKind::Mysql97, ServerKind::MariaDb]) {
+        return;
+    }
+    for kind in [ServerKind::Mysql55, ServerKind::Mysql97, ServerKind::MariaDb] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ServerOptions::default().durable(true).buffer_pool(128 << 20).server_id(77).argument("--binlog-format=STATEMENT");
+        let server = LocalServer::start(kind, &directory.path().join("on"), &options).await.unwrap();
+        let mut root = connect(&server, Account::Root).await;
+        for (variable, expected) in [
+            ("innodb_flush_log_at_trx_commit", "1"),
+            ("sync_binlog", "1"),
+            ("innodb_buffer_pool_size", "134217728"),
+            ("server_id", "77"),
+            ("binlog_format", "STATEMENT"),
+        ] {
+            assert_eq!(text(&mut root, &format!("SELECT @@{variable}")).await, expected, "{kind}: {variable}");
+        }
+        drop((root, server));
+
+        let options = ServerOptions::default().binlog(false);
+        let server = LocalServer::start(kind, &directory.path().join("off"), &options).await.unwrap();
+        let mut root = connect(&server, Account::Root).await;
+        assert_eq!(text(&mut root, "SELECT @@log_bin").await, "0", "{kind}");
+        assert_eq!(text(&mut root, "SELECT @@innodb_flush_log_at_trx_commit").await, "2", "{kind}");
+        assert!(server.error_log_tail().contains("ready for connections"), "{kind}: {}", server.error_log_tail());
+        assert_eq!(server.root_url(), format!("mysql://root@{}:{}/", server.host(), server.port()));
+    }
+}
+
 /// Two copies of one template are two servers: neither ports, ids nor UUIDs are the same.
 #[tokio::test]
 async fn two_servers_are_not_the_same_one() {

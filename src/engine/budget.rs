@@ -234,3 +234,78 @@ impl Budget {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn forecast_of(seconds: f64, unknown: &[&str], reserve: f64, left: f64) -> Forecast {
+        Forecast {
+            seconds,
+            with_margin_seconds: seconds * DEFAULT_MARGIN,
+            unknown: unknown.iter().map(|step| (*step).to_owned()).collect(),
+            undo_reserve_seconds: reserve,
+            left_seconds: Some(left),
+            ..Forecast::default()
+        }
+    }
+
+    fn budget(seconds: i64) -> Budget {
+        let now = Timestamp::now();
+        Budget::start(now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap(), now)
+    }
+
+    #[test]
+    fn the_margin_and_the_reserve_decide_about_the_start() {
+        assert_eq!(forecast_of(80.0, &[], 20.0, 120.0).refusal(), None);
+        let reason = forecast_of(81.0, &["rows"], 20.0, 120.0).refusal().unwrap();
+        assert!(reason.contains("at least 1m41s") && reason.contains("20.0s") && reason.contains("2m00s"), "{reason}");
+        assert_eq!(Forecast { left_seconds: None, ..forecast_of(1e9, &[], 0.0, 0.0) }.refusal(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hard_line_is_drawn_by_the_monotonic_clock() {
+        let budget = budget(100);
+        let reserve = Duration::from_secs(30);
+        tokio::time::advance(Duration::from_secs(69)).await;
+        assert_eq!(budget.hard_line(reserve), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(budget.hard_line(reserve).is_some());
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        assert_eq!(budget.left(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_second_is_no_reason_to_give_up() {
+        let mut budget = budget(100);
+        let (good, bad) = (forecast_of(50.0, &[], 30.0, 100.0), forecast_of(71.0, &[], 30.0, 100.0));
+        assert_eq!(budget.consider(&bad), None);
+        assert_eq!(budget.consider(&bad), None);
+        assert_eq!(budget.consider(&good), None, "a good forecast starts the count again");
+        assert_eq!(budget.consider(&bad), None);
+        assert_eq!(budget.consider(&bad), None);
+        assert!(budget.consider(&bad).unwrap().contains("real progress"));
+    }
+
+    #[test]
+    fn real_progress_comes_before_expectation() {
+        let expected = Remaining::expected(&Estimate::Expected { duration: Duration::from_secs(100), basis: "b".to_owned() }, None);
+        let progress = Progress { done: 400, total: Some(1000), rate: Some(10.0), ..Progress::default() };
+        assert_eq!(expected.clone().running(&progress, Duration::from_secs(5)).seconds, Some(60.0));
+        assert_eq!(expected.clone().running(&Progress::default(), Duration::from_secs(30)).seconds, Some(70.0));
+        assert_eq!(expected.clone().running(&Progress::default(), Duration::from_secs(300)).seconds, Some(0.0));
+        let still = Progress { rate: Some(0.0), ..progress };
+        assert_eq!(expected.running(&still, Duration::from_secs(30)).seconds, Some(70.0), "a rate of zero is no rate");
+    }
+
+    #[test]
+    fn unknown_stays_unknown_unless_the_rehearsal_knows() {
+        let unknown = Estimate::Unknown("no rate".to_owned());
+        assert_eq!(Remaining::expected(&unknown, None).seconds, None);
+        assert_eq!(Remaining::expected(&unknown, None).basis, "no rate");
+        assert_eq!(Remaining::expected(&unknown, Some(7.0)).seconds, Some(7.0));
+        assert_eq!(Remaining::expected(&Estimate::Instant, Some(7.0)).seconds, Some(0.0));
+    }
+}

@@ -112,6 +112,10 @@ impl Deadline {
         if let Ok(moment) = time_text.parse::<jiff::civil::DateTime>() {
             return Ok(zone.to_zoned_datetime(moment).map_err(|_| unreadable())?.timestamp());
         }
+        // `16` is more likely a forgotten unit than four in the afternoon.
+        if !time_text.contains(':') {
+            return Err(unreadable());
+        }
         let time: Time = time_text.parse().map_err(|_| unreadable())?;
         let today = now.with_time_zone(zone.clone()).date();
         for date in [today, today.tomorrow().map_err(|_| unreadable())?] {
@@ -121,5 +125,58 @@ impl Deadline {
             }
         }
         Err(unreadable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn berlin(text: &str) -> ZonedDateTime {
+        format!("{text}[Europe/Berlin]").parse().unwrap()
+    }
+
+    fn until(text: &str, now: &str) -> String {
+        Deadline::parse(text, &berlin(now)).unwrap().until.to_string()
+    }
+
+    #[test]
+    fn durations_and_moments_are_read() {
+        let now = "2026-11-23T20:00:00";
+        for (text, moment) in [
+            ("16h", "2026-11-24T11:00:00Z"),
+            ("1h30m", "2026-11-23T20:30:00Z"),
+            ("250ms", "2026-11-23T19:00:00.25Z"),
+            ("06:00", "2026-11-24T05:00:00Z"),
+            ("21:00", "2026-11-23T20:00:00Z"),
+            ("06:00 UTC", "2026-11-24T06:00:00Z"),
+            ("06:00 America/New_York", "2026-11-24T11:00:00Z"),
+            ("2026-11-24T06:00[America/New_York]", "2026-11-24T11:00:00Z"),
+            ("2026-11-24T05:00:00Z", "2026-11-24T05:00:00Z"),
+            ("2026-11-24 06:00", "2026-11-24T05:00:00Z"),
+        ] {
+            assert_eq!(until(text, now), moment, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_is_what_the_clock_on_the_wall_shows() {
+        // Summer time ends in this night: from 20:00 to 06:00 it is eleven hours.
+        assert_eq!(until("06:00", "2026-10-24T20:00:00"), "2026-10-25T05:00:00Z");
+        assert_eq!(until("10h", "2026-10-24T20:00:00"), "2026-10-25T04:00:00Z");
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        let now = berlin("2026-11-23T20:00:00");
+        assert!(matches!(Deadline::parse("soon", &now), Err(DeadlineError::Unreadable(_))));
+        assert!(matches!(Deadline::parse("-3h", &now), Err(DeadlineError::Unreadable(_))));
+        assert!(matches!(Deadline::parse("16", &now), Err(DeadlineError::Unreadable(_))));
+        assert!(matches!(Deadline::parse("06:00 Middle/Earth", &now), Err(DeadlineError::UnknownZone { .. })));
+        assert!(matches!(Deadline::parse("2020-01-01T00:00:00Z", &now), Err(DeadlineError::Passed { .. })));
+        assert_eq!(parse_duration(""), None);
+        assert_eq!(parse_duration("1.5h"), Some(Duration::from_secs(5400)));
     }
 }

@@ -6,6 +6,7 @@
 //! | [`run`] | the way in: what to drive, [`drive`](run::drive), what comes back |
 //! | [`journal`] | the append-only record; state is a fold over it |
 //! | [`lease`] | one driver per run, and how one hands over to the next |
+//! | `driver`, `gates`, `resume` | a run from where it stands to where it should go; what may be started; what a crash left open |
 //! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; the way back; who waits for whom |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
@@ -20,12 +21,15 @@ pub mod context;
 pub mod crash;
 pub mod deadline;
 pub mod drift;
+mod driver;
 mod execute;
+mod gates;
 mod graph;
 pub mod journal;
 pub mod lease;
 pub mod observer;
 pub mod outcome;
+mod resume;
 pub mod run;
 mod scheduler;
 pub mod step;

@@ -258,3 +258,44 @@ impl EngineError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::step::StepError;
+
+    #[test]
+    fn every_failure_has_the_exit_code_of_the_design() {
+        for (failure, code) in [
+            (Failure::Transient, 1),
+            (Failure::Definite, 1),
+            (Failure::Cancelled, 1),
+            (Failure::Differences, 3),
+            (Failure::Refused, 4),
+            (Failure::Waiting, 6),
+            (Failure::LeaseLost, 7),
+        ] {
+            assert_eq!(Verdict::of_failure("s", &StepError::new(failure, "m")).exit_code().code(), code, "{failure:?}");
+        }
+        assert_eq!(Verdict::Done { until: StageName::Settle }.exit_code().code(), 0);
+        assert_eq!(Verdict::HandedOver { to: "x".to_owned() }.exit_code().code(), 0);
+        assert_eq!(Verdict::DeadlineMissed { message: String::new() }.exit_code().code(), 5);
+        assert_eq!(Verdict::WriteGapExceeded { limit_seconds: 1.0, held_seconds: 2.0 }.exit_code().code(), 1);
+        assert_eq!(Verdict::Interrupted.exit_code().code(), 130);
+        assert_eq!(EngineError::Playbook(String::new()).exit_code().code(), 2);
+    }
+
+    #[test]
+    fn a_failed_undo_is_an_error_whatever_led_to_it() {
+        let outcome = RunOutcome {
+            run: "r".to_owned(),
+            verdict: Verdict::DeadlineMissed { message: String::new() },
+            serving: Serving::Unclear,
+            undone: Vec::new(),
+            not_undone: vec![("fence".to_owned(), "stuck".to_owned())],
+            write_gap_seconds: None,
+            certificate: None,
+        };
+        assert_eq!(outcome.exit_code(), ExitCode::Error);
+    }
+}

@@ -31,12 +31,12 @@ use super::certificate::{Certificate, DEFAULT_LIFETIME};
 use super::context::{Checkpoints, RunKind, StepContext};
 use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
+use super::driver::Driver;
 use super::graph::Graph;
 use super::journal::{Journal, JournalError, RunStarted};
 use super::lease::{self, Entry, LeaseError};
 use super::observer::Observer;
 use super::outcome::RunOutcome;
-use super::scheduler::Driver;
 use super::step::{Epoch, Estimate, Plan, Step, StepError, TargetLease, Work};
 use crate::playbook::model::{Playbook, StageName, StepSpec};
 

@@ -225,4 +225,11 @@ pub trait TargetLease: Send + Sync {
     /// Claims the target for `epoch`. Fails with [`Failure::LeaseLost`] if a higher epoch, or a
     /// different run, stands there. Waits for the old driver's commits under way.
     async fn claim(&self, run: &str, epoch: Epoch) -> Result<(), StepError>;
+    /// Lets go of the target when the run is over for good (a rehearsal undone, a production run done to its end), so that
+    /// another run may claim it. Called by the driver that holds `epoch`; a claim of anybody else must stay. A
+    /// store whose claim goes away with what its steps undo needs nothing here.
+    async fn release(&self, run: &str, epoch: Epoch) -> Result<(), StepError> {
+        let _ = (run, epoch);
+        Ok(())
+    }
 }

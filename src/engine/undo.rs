@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::crash;
+use super::driver::{Driver, Stop, engine_error};
 use super::execute::{Halt, pause};
-use super::journal::{Action, AfterUndo, Event, JournalError, Phase, StepResult, UndoScope};
+use super::journal::{Action, AfterUndo, Event, JournalError, StepResult, UndoScope};
 use super::outcome::Verdict;
 use super::run::EngineError;
-use super::scheduler::{Driver, Stop, engine_error};
 use super::step::{Failure, Probe, StepError, Undoable};
 use crate::engine::context::RunKind;
 use crate::playbook::model::StageName;
@@ -196,66 +196,5 @@ impl Driver {
             Probe::NotStarted => Ok(()),
             _ => Err(StepError::definite(format!("`{id}` can't be undone: {reason}"))),
         })
-    }
-
-    /// On resume: carries an undo through that an earlier driver began, and decides about a `cutover` that a crash cut short.
-    /// Returns a verdict if that is the end.
-    pub async fn settle_undo(&mut self) -> Result<Option<Verdict>, Stop> {
-        let state = self.journal.state();
-        if let Some(undo) = state.undo {
-            if !undo.finished {
-                self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?;
-            }
-            if let AfterUndo::Certify = undo.then {
-                return self.certify().await.map(Some);
-            }
-            let state = self.journal.state();
-            if let Some((step, why)) = state.not_undone.first_key_value() {
-                let message = format!("its undo failed again: {why}");
-                let hint =
-                    Some("put right what the message names, then give the same command again: it tries the undo once more".to_owned());
-                return Ok(Some(Verdict::Failed { step: Some(step.clone()), message, hint }));
-            }
-            return Ok(match undo.then {
-                // A verdict that a crash kept from being told is told now; one that was told before doesn't keep the run from going on.
-                AfterUndo::End { verdict } if !verdict.resumable() && (!undo.told || undo.scope == UndoScope::Everything) => Some(verdict),
-                _ => None,
-            });
-        }
-        self.settle_cutover().await?;
-        Ok(None)
-    }
-
-    /// A crash inside `cutover`: behind the point of no return, forward; before it, undo and start the stage again.
-    async fn settle_cutover(&mut self) -> Result<(), Stop> {
-        let state = self.journal.state();
-        let cutover = UndoScope::Stage { stage: StageName::Cutover };
-        if state.switched() || state.stage_done(StageName::Cutover) || state.begun_in(cutover).is_empty() {
-            if state.switched() {
-                self.end_write_gap(true).await?;
-            }
-            return Ok(());
-        }
-        if let Some(point) = self.graph.point_of_no_return {
-            let step = state.step(self.graph.id(point));
-            // A failure is no more to be believed than silence: it may have been the answer that got lost, not the switch.
-            if matches!(step.phase, Phase::Running | Phase::Failed { .. } | Phase::Stopped) {
-                match self.look_at(point, step.attempt).await? {
-                    Probe::Done => {
-                        self.settle_done(point, step.attempt).await?;
-                        self.journal.append(Event::PointOfNoReturn { step: self.graph.id(point).to_owned() }).await?;
-                        self.end_write_gap(true).await?;
-                        return Ok(());
-                    }
-                    Probe::Foreign { found } => {
-                        let error = StepError::definite(format!("somebody else has been there: {found}"))
-                            .hint("nothing was undone. Look where clients are pointed, put that right, then give the same command again");
-                        return Err(Stop::Unclear(Verdict::of_failure(self.graph.id(point), &error)));
-                    }
-                    Probe::NotStarted | Probe::Partly { .. } => {}
-                }
-            }
-        }
-        self.undo("the driver ended inside `cutover`, before the point of no return", cutover, AfterUndo::StartAgain, false).await
     }
 }

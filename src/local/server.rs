@@ -229,13 +229,22 @@ impl LocalServer {
         last_lines(&String::from_utf8_lossy(&log), 30)
     }
 
+    /// Where this server alone puts temporary files: beside its data.
+    fn temporary_directory(&self) -> Result<PathBuf, LocalError> {
+        let path = self.data_directory.with_file_name("tmp");
+        std::fs::create_dir_all(&path).map_err(|source| LocalError::File { action: "create", path: path.clone(), source })?;
+        Ok(path)
+    }
+
     /// Starts the process on `self.port` and waits until it answers.
     async fn launch(&mut self) -> Result<(), LocalError> {
         let log_before = std::fs::metadata(&self.error_log).map_or(0, |found| found.len());
         let log_file = |source| LocalError::File { action: "open", path: self.error_log.clone(), source };
         let log: File = OpenOptions::new().create(true).append(true).open(&self.error_log).map_err(log_file)?;
         let mut command = self.installation.server_command();
-        command.arg(path_argument("--datadir", &self.data_directory)).args(self.options.command_line(self.kind(), self.port));
+        // A server that starts deletes every temporary table file it finds; in a shared place those are other servers'.
+        command.arg(path_argument("--datadir", &self.data_directory)).arg(path_argument("--tmpdir", &self.temporary_directory()?));
+        command.args(self.options.command_line(self.kind(), self.port));
         let program = command.get_program().to_string_lossy().into_owned();
         let child = keeper::start(command, log, !self.options.outlives_this_process)
             .await

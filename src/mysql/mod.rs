@@ -3,26 +3,46 @@
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`connect`] | sessions with known settings |
-//! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
-//! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`sql`] | the one place where identifiers and values become SQL |
+//! | [`range`], [`read`] | key ranges, and the rows in them |
+//! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
+//! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
+//! | [`tables`], [`shared`] | the tables that move; what the steps of one store share while they run |
+//! | [`copy`] | copies every row that is there |
+//! | [`tail`], [`rows`], [`status`] | reads the binary log, decodes row events, says where the log ends |
+//! | [`apply`] | folds row changes into batches and writes them in parallel |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
-//! | [`rows`] | row events of the binary log, decoded into cells |
+//! | [`touches`] | which keys have to be compared again |
+//! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
+pub mod apply;
 pub mod bookkeeping;
+pub mod catalog;
 pub mod cell;
 pub mod checksum;
 pub mod connect;
+pub mod copy;
+pub mod ddl;
 pub mod delete_memory;
 pub mod error;
+pub mod fence;
+pub mod follow;
 pub mod names;
 pub mod position;
 pub mod range;
 pub mod range_gate;
 pub mod read;
 pub mod rows;
+pub mod shared;
 pub mod sql;
+pub mod status;
+pub mod steps;
+pub mod store;
 pub mod table;
+pub mod tables;
+pub mod tail;
+pub mod touches;
+pub mod verification;

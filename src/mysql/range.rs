@@ -17,7 +17,9 @@
 //! compared by bytes or, worse, not by the index. Therefore text is written as bytes with the
 //! column's own charset in front, `_latin1 X'e9'`: it has the same charset as the column and a
 //! weaker claim to the collation, so the column's collation decides and the index is used.
-//! Numbers, ENUM, SET and BIT are written bare: they are sorted by number.
+//! Numbers, ENUM, SET and BIT are written bare: they are sorted by number. `enum > 3` is no index range on any
+//! server, while `enum IN (4, 5)` is, so that is how an ENUM is compared.
+//! (For SET there is no such way: a key that begins with one is walked rightly, but each chunk reads from the start.)
 
 use std::fmt::Write as _;
 
@@ -65,12 +67,7 @@ pub fn condition(table: &Table, key_columns: &[usize], range: &KeyRange) -> Vec<
 
 pub(super) fn condition_text(table: &Table, key_columns: &[usize], range: &KeyRange) -> String {
     let bound = |key: &Key, towards: Towards| {
-        let cells = key.cells();
-        let parts: Vec<(String, String)> = key_columns
-            .iter()
-            .zip(&cells)
-            .map(|(&column, cell)| (sql::identifier(&table.columns[column].name), literal(cell, &table.columns[column])))
-            .collect();
+        let parts: Vec<Part> = key_columns.iter().zip(&key.cells()).map(|(&column, cell)| Part::of(cell, &table.columns[column])).collect();
         expanded(&parts, towards)
     };
     let mut conditions = Vec::with_capacity(2);
@@ -146,18 +143,77 @@ enum Towards {
     Through,
 }
 
+/// One part of a key bound: a column and the value to compare with.
+struct Part {
+    column: String,
+    value: String,
+    /// For an ENUM: its number in the bound, and its highest.
+    listed: Option<(u32, u32)>,
+}
+
+impl Part {
+    fn of(cell: &Cell, column: &Column) -> Self {
+        let number = || std::str::from_utf8(cell.as_bytes()?).ok()?.parse().ok();
+        let listed = match column.kind {
+            ColumnType::Enum => number().zip(members(&column.type_text)),
+            _ => None,
+        };
+        Part { column: sql::identifier(&column.name), value: literal(cell, column), listed }
+    }
+
+    fn compare(&self, operator: &str) -> String {
+        let Part { column, value, listed } = self;
+        match (listed, operator) {
+            (Some((number, highest)), ">" | ">=" | "<" | "<=") => {
+                let numbers: Vec<String> = match operator {
+                    ">" => number + 1..highest + 1,
+                    ">=" => *number..highest + 1,
+                    "<" => 0..*number,
+                    _ => 0..number + 1,
+                }
+                .map(|number| number.to_string())
+                .collect();
+                if numbers.is_empty() { "0".to_owned() } else { format!("{column} IN ({})", numbers.join(", ")) }
+            }
+            _ => format!("{column} {operator} {value}"),
+        }
+    }
+}
+
+/// How many members an `enum('a','b''c')` has; `None` if there are too many to write out.
+fn members(type_text: &str) -> Option<u32> {
+    const MOST: u32 = 256;
+    let mut members = 0;
+    let mut rest = type_text.bytes().peekable();
+    let mut inside = false;
+    while let Some(byte) = rest.next() {
+        match byte {
+            // A quote inside a member is doubled.
+            b'\'' if inside && rest.peek() == Some(&b'\'') => {
+                rest.next();
+            }
+            b'\'' => {
+                inside = !inside;
+                members += u32::from(inside);
+            }
+            _ => {}
+        }
+    }
+    (1..=MOST).contains(&members).then_some(members)
+}
+
 /// `a >= x AND (a > x OR (a = x AND …))`, or the mirror image; for one column just `a > x`, `a <= x`.
-fn expanded(parts: &[(String, String)], towards: Towards) -> String {
+fn expanded(parts: &[Part], towards: Towards) -> String {
     let (strict, loose, last) = match towards {
         Towards::After => (">", ">=", ">"),
         Towards::Through => ("<", "<=", "<="),
     };
     match parts {
         [] => "1".to_owned(),
-        [(column, value)] => format!("{column} {last} {value}"),
-        [(column, value), rest @ ..] => {
+        [part] => part.compare(last),
+        [part, rest @ ..] => {
             let inner = expanded(rest, towards);
-            format!("({column} {loose} {value} AND ({column} {strict} {value} OR ({column} = {value} AND {inner})))")
+            format!("({} AND ({} OR ({} AND {inner})))", part.compare(loose), part.compare(strict), part.compare("="))
         }
     }
 }
@@ -316,6 +372,18 @@ mod tests {
             condition.contains("`n` > '1 OR 1'") && condition.contains("`t` > X'27'") && condition.contains("`d` > '\\' OR \\''"),
             "{condition}"
         );
+    }
+
+    #[test]
+    fn an_enum_is_compared_by_its_members() {
+        let mut kind = column("e", ColumnType::Enum, None);
+        kind.type_text = "enum('a','it''s','','c,d')".into();
+        assert_eq!(members(&kind.type_text), Some(4));
+        let table = table(vec![kind, column("id", ColumnType::Int, None)]);
+        let range = KeyRange { after: Some(key(&[b"3", b"7"])), through: None };
+        assert_eq!(condition_text(&table, &[0, 1], &range), "(`e` IN (3, 4) AND (`e` IN (4) OR (`e` = 3 AND `id` > 7)))");
+        let last = KeyRange { after: Some(key(&[b"4"])), through: None };
+        assert_eq!(condition_text(&table, &[0], &last), "0");
     }
 
     #[test]

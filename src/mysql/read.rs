@@ -38,6 +38,13 @@ pub enum Scope<'a> {
     Range(&'a KeyRange),
     /// Those with these keys, asked for in batches of [`KEYS_PER_QUERY`].
     Keys(&'a [Key]),
+    /// Those whose `columns` hold one of these values, asked for in batches of [`KEYS_PER_QUERY`].
+    Matching {
+        /// Indexes into [`Table::columns`].
+        columns: &'a [usize],
+        /// The values, encoded as keys are.
+        values: &'a [Key],
+    },
 }
 
 /// In which order rows come.
@@ -221,6 +228,8 @@ pub(super) struct Answers<'s> {
     table: String,
     binary: bool,
     waiting: VecDeque<String>,
+    /// A query of ours is under way. If not, what the connection may still hold is somebody else's result.
+    asked: bool,
 }
 
 impl<'s> Answers<'s> {
@@ -235,14 +244,18 @@ impl<'s> Answers<'s> {
         limit: Option<(u64, u64)>,
     ) -> Result<Answers<'s>> {
         let waiting = queries(table, select, scope, order, limit)?;
-        let mut answers = Answers { session, table: table.name.to_string(), binary, waiting };
+        let mut answers = Answers { session, table: table.name.to_string(), binary, waiting, asked: false };
         answers.ask().await?;
         Ok(answers)
     }
 
     /// Sends the next waiting query; false if there is none.
     async fn ask(&mut self) -> Result<bool> {
-        let Some(query) = self.waiting.pop_front() else { return Ok(false) };
+        let Some(query) = self.waiting.pop_front() else {
+            self.asked = false;
+            return Ok(false);
+        };
+        self.asked = true;
         let sent = if self.binary {
             self.session.conn().exec_iter(query, ()).await.map(drop)
         } else {
@@ -269,7 +282,7 @@ impl<'s> Answers<'s> {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<mysql_async::Row>> {
-        loop {
+        while self.asked {
             let row = if self.binary {
                 QueryResult::<'_, '_, BinaryProtocol>::new(self.session.conn()).next().await
             } else {
@@ -278,16 +291,16 @@ impl<'s> Answers<'s> {
             match row {
                 Ok(Some(row)) => return Ok(Some(row)),
                 Ok(None) => {
-                    if !self.ask().await? {
-                        return Ok(None);
-                    }
+                    self.ask().await?;
                 }
                 Err(source) => {
                     self.waiting.clear();
+                    self.asked = false;
                     return Err(self.session.error(format!("reading `{}`", self.table), source));
                 }
             }
         }
+        Ok(None)
     }
 }
 
@@ -324,6 +337,12 @@ fn queries(table: &Table, select: &[String], scope: &Scope<'_>, order: Order, li
                 tail(&keys)
             )])
         }
+        Scope::Matching { columns, values } => values
+            .chunks(KEYS_PER_QUERY)
+            .map(|batch| {
+                format!("SELECT {select} FROM {} WHERE {}{}", sql::table(&table.name), range::one_of(table, columns, batch), tail(columns))
+            })
+            .collect(),
         Scope::Keys(wanted) => {
             let keys = key_columns(table)?;
             wanted

@@ -62,20 +62,6 @@ pub fn push_literal(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
     }
 }
 
-/// Appends a cell as something `column` can be compared with under the column's own collation.
-///
-/// Under `NAMES binary` a bare string literal is binary and would make the comparison one of bytes
-/// (and miss the index). The introducer gives the literal the column's charset, and the column's
-/// collation wins over a literal's by coercibility.
-pub fn push_comparable(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
-    if let (true, Some(charset), Cell::Bytes(_)) = (column.kind.is_text(), &column.charset, cell) {
-        out.push(b'_');
-        // A charset's name comes from the server's own catalog; anything else than its plain letters would end the introducer.
-        out.extend(charset.bytes().filter(|byte| byte.is_ascii_alphanumeric()));
-    }
-    push_literal(out, cell, column);
-}
-
 /// Appends `(a, b, c)` for the given cells.
 pub fn push_tuple<'a>(out: &mut Vec<u8>, cells: impl IntoIterator<Item = (&'a Cell, &'a Column)>) {
     out.push(b'(');
@@ -140,12 +126,13 @@ fn is_number(bytes: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// A FLOAT as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
+/// A FLOAT by the digits of the double it widens to: exact, and never above the largest FLOAT (whose
+/// own shortest form `3.4028235e38` is, and which servers clip with a warning).
 fn push_float(out: &mut Vec<u8>, value: f32) {
-    out.extend_from_slice(format!("{value:e}").as_bytes());
+    push_double(out, f64::from(value));
 }
 
-/// A DOUBLE, likewise.
+/// A DOUBLE as the shortest decimal that reads back as the same value, in exponent form so that the server reads a float and not a DECIMAL.
 fn push_double(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(format!("{value:e}").as_bytes());
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::cell::{Cell, Key};
+use super::connect::Version;
 use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::table::{Column, ReferentialAction, Table};
@@ -35,6 +36,8 @@ pub struct Child {
 pub struct MovedTable {
     /// Structure, from the catalog.
     pub table: Arc<Table>,
+    /// The same, as the target names things (`utf8` is `utf8mb3` there).
+    pub target: Arc<Table>,
     /// Key columns; `None` for a keyless table.
     pub key: Option<Vec<usize>>,
     /// Columns of the other unique indexes.
@@ -88,13 +91,13 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// From the catalog's tables.
+    /// From the source's tables, for a target of this version.
     ///
     /// # Errors
     /// If two names differ only in a way that can't be told apart, or a foreign key names columns its parent does not have.
-    pub fn new(tables: &[Arc<Table>]) -> Result<Self> {
+    pub fn new(tables: &[Arc<Table>], target: &Version) -> Result<Self> {
         let by_name: HashMap<TableName, TableId> = tables.iter().enumerate().map(|(id, table)| (table.name.clone(), id)).collect();
-        let mut moved: Vec<MovedTable> = tables.iter().map(|table| describe(table)).collect();
+        let mut moved: Vec<MovedTable> = tables.iter().map(|table| describe(table, target)).collect();
         for (id, table) in tables.iter().enumerate() {
             for foreign_key in &table.foreign_keys {
                 let cascades = [foreign_key.on_delete, foreign_key.on_update].iter().any(|action| *action != ReferentialAction::Restrict);
@@ -102,15 +105,16 @@ impl Tables {
                 if !cascades {
                     continue;
                 }
-                let parent_columns = foreign_key
-                    .parent_columns
-                    .iter()
-                    .map(|name| tables[parent].column(name))
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or_else(|| MysqlError::Object {
-                        message: format!("foreign key `{}` of `{}` names columns that `{}` does not have", foreign_key.name, table.name, foreign_key.parent),
-                        hint: "repair or drop the foreign key on the source".to_owned(),
-                    })?;
+                let parent_columns =
+                    foreign_key.parent_columns.iter().map(|name| tables[parent].column(name)).collect::<Option<Vec<_>>>().ok_or_else(
+                        || MysqlError::Object {
+                            message: format!(
+                                "foreign key `{}` of `{}` names columns that `{}` does not have",
+                                foreign_key.name, table.name, foreign_key.parent
+                            ),
+                            hint: "repair or drop the foreign key on the source".to_owned(),
+                        },
+                    )?;
                 moved[parent].children.push(Child {
                     table: id,
                     columns: foreign_key.columns.clone(),
@@ -139,6 +143,21 @@ impl Tables {
     /// All tables with their indexes.
     pub fn iter(&self) -> impl Iterator<Item = (TableId, &MovedTable)> {
         self.tables.iter().enumerate()
+    }
+
+    /// The tables whose rows a cascade from this one may change, all levels down.
+    #[must_use]
+    pub fn cascade_reaches(&self, id: TableId) -> BTreeSet<TableId> {
+        let mut reached = BTreeSet::new();
+        let mut waiting = vec![id];
+        while let Some(next) = waiting.pop() {
+            for child in &self.tables[next].children {
+                if reached.insert(child.table) {
+                    waiting.push(child.table);
+                }
+            }
+        }
+        reached
     }
 
     /// How many there are.
@@ -174,8 +193,11 @@ impl Tables {
             waves.push(keyless);
         }
         while done.len() < self.tables.len() {
-            let mut wave: Vec<TableId> =
-                parents.iter().filter(|(id, wanted)| !done.contains(*id) && wanted.iter().all(|parent| done.contains(parent))).map(|(&id, _)| id).collect();
+            let mut wave: Vec<TableId> = parents
+                .iter()
+                .filter(|(id, wanted)| !done.contains(*id) && wanted.iter().all(|parent| done.contains(parent)))
+                .map(|(&id, _)| id)
+                .collect();
             if wave.is_empty() {
                 // A cycle of cascades: no order helps; verification looks at every row anyway.
                 wave = parents.keys().copied().filter(|id| !done.contains(id)).collect();
@@ -188,11 +210,12 @@ impl Tables {
     }
 }
 
-fn describe(table: &Arc<Table>) -> MovedTable {
+fn describe(table: &Arc<Table>, version: &Version) -> MovedTable {
     let key = table.key();
     let uniques: Vec<Vec<usize>> = table.other_unique_indexes().map(|index| index.parts.iter().map(|part| part.column).collect()).collect();
     let prefix_unique = table.other_unique_indexes().any(|index| index.parts.iter().any(|part| part.prefix.is_some()));
-    let by_collation = prefix_unique || key.iter().flatten().chain(uniques.iter().flatten()).any(|&column| table.columns[column].compares_by_collation());
+    let by_collation =
+        prefix_unique || key.iter().flatten().chain(uniques.iter().flatten()).any(|&column| table.columns[column].compares_by_collation());
     let integer_key = match key.as_deref() {
         Some([column]) if table.columns[*column].kind.is_integer() => Some(*column),
         _ => None,
@@ -200,6 +223,7 @@ fn describe(table: &Arc<Table>) -> MovedTable {
     MovedTable {
         written: (0..table.columns.len()).filter(|&column| !table.columns[column].generated).collect(),
         table: table.clone(),
+        target: named_for(table, version),
         key,
         uniques,
         by_collation,
@@ -207,4 +231,21 @@ fn describe(table: &Arc<Table>) -> MovedTable {
         children: Vec::new(),
         is_cascade_child: false,
     }
+}
+
+/// The table with its charsets named as a server of this version names them: MySQL 8 and MariaDB
+/// 10.6 call `utf8` what it is, `utf8mb3`, and older servers know only the old name.
+#[must_use]
+pub fn named_for(table: &Arc<Table>, version: &Version) -> Arc<Table> {
+    let new_name = if version.mariadb { version.number >= (10, 6, 0) } else { version.number >= (8, 0, 0) };
+    let (from, to) = if new_name { ("utf8", "utf8mb3") } else { ("utf8mb3", "utf8") };
+    if !table.columns.iter().any(|column| column.charset.as_deref() == Some(from)) {
+        return table.clone();
+    }
+    let mut named = Table::clone(table);
+    for column in named.columns.iter_mut().filter(|column| column.charset.as_deref() == Some(from)) {
+        column.charset = Some(to.to_owned());
+        column.collation = column.collation.as_ref().map(|name| name.replacen(&format!("{from}_"), &format!("{to}_"), 1));
+    }
+    Arc::new(named)
 }

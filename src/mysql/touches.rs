@@ -110,6 +110,17 @@ impl Touches {
         self.lock().tables.get(&table).is_some_and(|touched| touched.saturated)
     }
 
+    /// Counts the whole table as touched: any of its keys may have changed.
+    pub fn saturate(&self, table: TableId) {
+        let mut state = self.lock();
+        let mark = state.next;
+        state.next += 1;
+        let touched = state.tables.entry(table).or_default();
+        touched.last = mark;
+        touched.keys = HashMap::new();
+        touched.saturated = true;
+    }
+
     /// Starts the table over: nothing of it counts as touched. Call it before comparing the whole table.
     pub fn start_over(&self, table: TableId) {
         if let Some(touched) = self.lock().tables.get_mut(&table) {

@@ -23,6 +23,7 @@
 
 pub mod address;
 pub mod hash;
+mod mask;
 pub mod model;
 mod nearest;
 mod order;

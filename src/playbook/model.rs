@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A text that may hold `${env:…}`, `${file:…}`, `${exec:…}` or `${step:ID.output}` references.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(extend("format" = "dbmove-template"))]
+#[schemars(extend("format" = super::reference::TEMPLATE_FORMAT))]
 pub struct Template(pub String);
 
 /// A duration as people write it: `16h`, `30s`, `250ms`, `1h30m`.

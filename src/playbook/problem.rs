@@ -13,14 +13,19 @@ use std::sync::Arc;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use serde::Serialize;
 
+use super::mask::mask;
+
 /// The largest playbook that is read, in bytes.
 pub const LARGEST_PLAYBOOK: u64 = 1 << 20;
+
+/// How many mistakes are shown: nobody mends more in one go.
+pub const MOST_SHOWN: usize = 50;
 
 /// Lines longer than this (in bytes) are not shown: they would fill the screen.
 const LONGEST_SHOWN_LINE: usize = 400;
 
 /// The kind of a mistake: stable, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mistake {
@@ -76,6 +81,37 @@ pub enum Mistake {
     NothingToDo,
 }
 
+impl Mistake {
+    /// All kinds.
+    pub const ALL: [Mistake; 25] = [
+        Mistake::Syntax,
+        Mistake::DuplicateKey,
+        Mistake::UnknownField,
+        Mistake::MissingField,
+        Mistake::WrongType,
+        Mistake::InvalidValue,
+        Mistake::InvalidName,
+        Mistake::InvalidQuantity,
+        Mistake::InvalidPattern,
+        Mistake::InvalidAddress,
+        Mistake::LiteralSecret,
+        Mistake::InvalidReference,
+        Mistake::UnreachableStep,
+        Mistake::DuplicateStep,
+        Mistake::UnknownStep,
+        Mistake::WrongStage,
+        Mistake::UnknownStore,
+        Mistake::MissingStore,
+        Mistake::WrongStore,
+        Mistake::InvalidArgument,
+        Mistake::UnknownNeed,
+        Mistake::NeedsCycle,
+        Mistake::MissingPredecessor,
+        Mistake::PointOfNoReturn,
+        Mistake::NothingToDo,
+    ];
+}
+
 /// One mistake in a playbook.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -89,13 +125,25 @@ pub struct Problem {
 impl Problem {
     /// A mistake at the bytes `span` of the file. `message` names the object; `label` is put under it.
     pub(crate) fn new(mistake: Mistake, span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Self {
-        Problem { mistake, message: message.into(), label: label.into(), help: None, span }
+        Problem { mistake, message: printable(&message.into()), label: printable(&label.into()), help: None, span }
     }
     /// Adds what to do.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(printable(&help.into()));
         self
     }
+}
+
+/// Longer messages are cut (in characters): a name in a playbook may be as long as the file.
+const LONGEST_MESSAGE: usize = 600;
+
+/// A text that is safe on a terminal: names from a file may hold escape sequences.
+fn printable(text: &str) -> String {
+    let mut safe: String = text.chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST_MESSAGE).is_some() {
+        safe.push('…');
+    }
+    safe
 }
 
 /// One mistake with its place in the file, as shown and as given to programs.
@@ -185,11 +233,13 @@ pub enum PlaybookError {
         name: String,
     },
     /// It can be read and has mistakes.
-    #[error("playbook `{name}` has {}; nothing was started", count(problems.len()))]
+    #[error("playbook `{name}` has {}; nothing was started", count(*total, problems.len()))]
     Mistaken {
         /// The file.
         name: String,
-        /// The mistakes in file order, at least one.
+        /// How many mistakes there are.
+        total: usize,
+        /// The first [`MOST_SHOWN`] of them in file order, at least one.
         problems: Vec<LocatedProblem>,
     },
 }
@@ -217,8 +267,9 @@ impl PlaybookError {
     pub(crate) fn mistaken(name: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.start);
         let source = Arc::new(NamedSource::new(name, mask(text)));
-        let located = problems.into_iter().map(|problem| locate(text, &source, problem)).collect();
-        PlaybookError::Mistaken { name: name.to_owned(), problems: located }
+        let total = problems.len();
+        let located = problems.into_iter().take(MOST_SHOWN).map(|problem| locate(text, &source, problem)).collect();
+        PlaybookError::Mistaken { name: name.to_owned(), total, problems: located }
     }
 
     /// The mistakes, if the file could be read at all.
@@ -248,8 +299,12 @@ impl PlaybookError {
     }
 }
 
-fn count(problems: usize) -> String {
-    if problems == 1 { "a mistake".to_owned() } else { format!("{problems} mistakes") }
+fn count(total: usize, shown: usize) -> String {
+    match total {
+        1 => "a mistake".to_owned(),
+        _ if total > shown => format!("{total} mistakes, of which the first {shown} are shown"),
+        _ => format!("{total} mistakes"),
+    }
 }
 
 /// Line and column of a byte offset, and whether its line is short enough to be shown.
@@ -281,111 +336,16 @@ fn floor_boundary(text: &str, offset: usize) -> usize {
     offset
 }
 
-/// A copy of the text in which written-down passwords are stars, byte for byte: the value after
-/// `password:` unless it is a `${…}` reference, and what stands between `:` and `@` in a url.
-/// Works on the text and not on the parsed file, as it must also hold where parsing failed.
-fn mask(text: &str) -> String {
-    let mut masked = text.as_bytes().to_vec();
-    let mut hidden_below: Option<usize> = None;
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start_matches([' ', '-']).len();
-        // A block or continued password: everything indented deeper belongs to it.
-        if hidden_below.is_some_and(|outer| indent > outer || line.trim().is_empty()) {
-            star(&mut masked[start..start + line.len()]);
-        } else {
-            hidden_below = None;
-            if mask_passwords(line, &mut masked[start..start + line.len()]) {
-                hidden_below = Some(indent);
-            }
-            mask_urls(line, &mut masked[start..start + line.len()]);
-        }
-        start += line.len();
-    }
-    // Only whole characters were overwritten with ASCII, so this is still UTF-8.
-    String::from_utf8(masked).unwrap_or_default()
-}
-
-fn star(bytes: &mut [u8]) {
-    for byte in bytes {
-        if *byte != b'\n' && *byte != b'\r' {
-            *byte = b'*';
-        }
-    }
-}
-
-/// Stars what follows `password:`; true if the value may go on in the lines below.
-fn mask_passwords(line: &str, masked: &mut [u8]) -> bool {
-    let lower = line.to_ascii_lowercase();
-    let mut from = 0;
-    let mut goes_on = false;
-    while let Some(found) = lower[from..].find("password") {
-        let after_word = from + found + "password".len();
-        from = after_word;
-        let rest = line[after_word..].trim_start_matches(['"', '\'', ' ', '\t']);
-        let Some(value) = rest.strip_prefix([':', '=']) else { continue };
-        let value = value.trim_start_matches([' ', '\t']);
-        let inner = value.trim_start_matches(['"', '\'']);
-        if inner.starts_with("${")
-            && inner.find('}').is_some_and(|end| inner[end + 1..].trim_start_matches(['"', '\'', ' ', ',', '}', '\r', '\n']).is_empty())
-        {
-            continue;
-        }
-        let begin = line.len() - value.len();
-        let end = line.trim_end().len().max(begin);
-        star(&mut masked[begin..end]);
-        goes_on = !value.starts_with("${");
-        break;
-    }
-    goes_on
-}
-
-/// Stars `secret` in `://user:secret@host`.
-fn mask_urls(line: &str, masked: &mut [u8]) {
-    let mut from = 0;
-    while let Some(found) = line[from..].find("://") {
-        let begin = from + found + 3;
-        let end = line[begin..].find([' ', '"', '\'', '\n', ',']).map_or(line.len(), |at| begin + at);
-        from = end;
-        let authority = &line[begin..end];
-        if let (Some(at), Some(colon)) = (authority.rfind('@'), authority.find(':'))
-            && colon < at
-            && !authority[..colon].contains("${")
-        {
-            star(&mut masked[begin + colon + 1..begin + at]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn masks_written_passwords_and_keeps_offsets() {
-        for (text, shown) in [
-            ("password: hunter2\nx: 1\n", "password: *******\nx: 1\n"),
-            ("  password: \"hunter2\" # no\n", "  password: ***************\n"),
-            ("{ url: u, password: 'é' }\n", "{ url: u, password: ******\n"),
-            ("password: |\n  hunter2\n\nnext: 1\n", "password: *\n*********\n\nnext: 1\n"),
-            ("url: mysql://me:hunter2@db/\n", "url: mysql://me:*******@db/\n"),
-            ("url: mysql://me:a@b:c@db/\n", "url: mysql://me:*****@db/\n"),
-        ] {
-            assert_eq!(mask(text), shown);
-            assert_eq!(mask(text).len(), text.len());
-        }
-    }
-
-    #[test]
-    fn leaves_references_and_the_rest_readable() {
-        for text in [
-            "password: ${env:SECRET}\n",
-            "password: \"${file:/run/secrets/source}\"\n",
-            "{ url: \"mysql://me@${env:HOST}:3306/\", password: \"${env:P}\" }\n",
-            "about: the password lies elsewhere\n",
-        ] {
-            assert_eq!(mask(text), text);
-        }
+    fn no_more_is_shown_than_can_be_read() {
+        let problems = (0..1000).map(|_| Problem::new(Mistake::Syntax, 0..1, "wrong", "here")).collect();
+        let error = PlaybookError::mistaken("p.yaml", "text", problems);
+        assert_eq!(error.problems().len(), MOST_SHOWN);
+        assert!(error.to_string().contains("1000 mistakes, of which the first 50 are shown"), "{error}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn number(text: &str) -> Option<(u128, u32, &str)> {
             return None;
         }
     }
-    if whole.is_empty() || whole.len() > 15 || decimals.len() > 6 {
+    if whole.is_empty() || whole.len() > 20 || decimals.len() > 6 {
         return None;
     }
     let digits = format!("{whole}{decimals}").parse().ok()?;
@@ -270,7 +270,7 @@ mod tests {
             ("1.h", "a number was expected at `1.h`"),
             ("0.5ms", "parts of a millisecond are too fine"),
             ("99999999w", "it is longer than a century"),
-            ("99999999999999999999h", "a number was expected at `99999999999999999999h`"),
+            ("99999999999999999999h", "it is longer than a century"),
         ] {
             assert_eq!(text.parse::<HumanDuration>().unwrap_err().reason, reason, "{text}");
         }

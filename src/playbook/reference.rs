@@ -29,6 +29,9 @@ use secrecy::{SecretBox, SecretString};
 use super::model::Template;
 use super::secret::{self, ReferenceError};
 
+/// The `format` that marks a text with references in the JSON Schema.
+pub(crate) const TEMPLATE_FORMAT: &str = "dbmove-template";
+
 /// The kinds of reference.
 pub const KINDS: [&str; 4] = ["env", "file", "exec", "step"];
 
@@ -173,7 +176,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<(Piece, Range<usize>)>, TemplateEr
             }
             let length = reference_length(rest).ok_or_else(|| TemplateError {
                 message: "a `${` is not closed by `}`".to_owned(),
-                help: "references look like `${env:NAME}`; write `$${` for the characters `${` themselves".to_owned(),
+                help: if rest.starts_with("${exec:") && rest.contains('}') {
+                    "a quote in the command is not closed; quotes hold one argument together: `'one argument'`".to_owned()
+                } else {
+                    "references look like `${env:NAME}`; write `$${` for the characters `${` themselves".to_owned()
+                },
                 span: at..text.len(),
             })?;
             let span = at..at + length;

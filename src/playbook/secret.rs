@@ -4,7 +4,7 @@
 //!   handle, so that it can't be swapped between look and read: it must be a regular file, owned
 //!   by the user dbmove runs as or by root, and not accessible to group or others.
 //! * A **command** is run without a shell, with nothing on its stdin, in a process group of its
-//!   own which is killed when the time is up or the caller stops waiting.
+//!   own which is killed when the time is up or the caller stops waiting. It can't ask on the terminal.
 //! * Both are bounded in size, must be UTF-8, and lose one line end at their end.
 //! * Intermediate copies are wiped. Errors name the reference and never the value; of what a
 //!   command says on stderr they show the first line only.

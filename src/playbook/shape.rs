@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 use super::nearest::nearest;
 use super::problem::{Mistake, Problem};
 use super::quantity::{DURATION_FORMAT, HumanDuration, HumanSize, QuantityError, SIZE_FORMAT};
+use super::reference::TEMPLATE_FORMAT;
 use super::yaml::{Node, Value};
 
 /// One mistake in the shape.
@@ -132,35 +133,43 @@ impl<'a> Walk<'a> {
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = extend(at.path, &index.to_string());
-                    let subject = format!("item {} of {}", index + 1, at.subject);
+                    let what = if schema["items"]["$ref"] == "#/$defs/StepSpec" { "step" } else { "item" };
+                    let subject = format!("{what} {} of {}", index + 1, at.subject);
                     // A list in braces has its own place; one made of dashes points at its first word.
                     let anchor = first_place(item);
                     self.value(&schema["items"], item, &At { path: &path, subject: &subject, anchor: &anchor, model: None });
                 }
             }
             Value::Text(text) => self.quantity(schema, text, node, at),
-            Value::Number(number) => {
-                let value = number.as_f64().unwrap_or_default();
-                if schema["minimum"].as_f64().is_some_and(|least| value < least)
-                    || schema["maximum"].as_f64().is_some_and(|most| value > most)
-                {
-                    let (least, most) = (&schema["minimum"], &schema["maximum"]);
-                    let range = match (least.is_null(), most.is_null()) {
-                        (false, false) => format!("from {least} to {most}"),
-                        (false, true) => format!("{least} or more"),
-                        _ => format!("at most {most}"),
-                    };
-                    self.found(
-                        Mistake::InvalidValue,
-                        &node.span,
-                        at.path,
-                        format!("{} is {number}, which is out of range", called(at)),
-                        format!("expected {range}"),
-                    );
-                }
-            }
+            Value::Number(number) => self.range(schema, number, node, at),
             Value::Null | Value::Bool(_) => {}
         }
+    }
+
+    /// Whether a number lies in its range; that of its Rust type is given as a `format`.
+    fn range(&mut self, schema: &Json, number: &serde_json::Number, node: &Node, at: &At<'_>) {
+        let of_type: Option<(i64, i64)> = match schema["format"].as_str() {
+            Some("uint8") => Some((0, u8::MAX.into())),
+            Some("uint16") => Some((0, u16::MAX.into())),
+            Some("uint32") => Some((0, u32::MAX.into())),
+            Some("int32") => Some((i32::MIN.into(), i32::MAX.into())),
+            _ => None,
+        };
+        let least =
+            if schema["minimum"].is_null() { of_type.map_or(Json::Null, |(least, _)| least.into()) } else { schema["minimum"].clone() };
+        let most =
+            if schema["maximum"].is_null() { of_type.map_or(Json::Null, |(_, most)| most.into()) } else { schema["maximum"].clone() };
+        let value = number.as_f64().unwrap_or_default();
+        if least.as_f64().is_none_or(|least| value >= least) && most.as_f64().is_none_or(|most| value <= most) {
+            return;
+        }
+        let range = match (least.is_null(), most.is_null()) {
+            (false, false) => format!("from {least} to {most}"),
+            (false, true) => format!("{least} or more"),
+            _ => format!("at most {most}"),
+        };
+        let message = format!("{} is {number}, which is out of range", called(at));
+        self.found(Mistake::InvalidValue, &node.span, at.path, message, format!("expected {range}"));
     }
 
     /// True if the value is of the schema's type; else says what was expected.
@@ -203,11 +212,18 @@ impl<'a> Walk<'a> {
         let message = if empty {
             format!("{} is empty where {expected} is expected", called(at))
         } else {
-            format!("{} is {} where {expected} is expected", called(at), node.describe())
+            // A password may be all digits.
+            let there = if format == Some(TEMPLATE_FORMAT) && matches!(node.value, Value::Number(_)) {
+                "a number".to_owned()
+            } else {
+                node.describe()
+            };
+            format!("{} is {there} where {expected} is expected", called(at))
         };
         let help = match (wanted, format, &node.value) {
             (_, Some(DURATION_FORMAT), _) => Some("write a duration with its unit, such as `16h`, `30s`, `250ms` or `1h30m`".to_owned()),
             (_, Some(SIZE_FORMAT), _) => Some("write a size with its unit, such as `512KiB`, `4MiB` or `1GB`".to_owned()),
+            (_, Some(TEMPLATE_FORMAT), _) => Some("write text in quotes; secrets by reference only, such as `${env:NAME}`".to_owned()),
             ("string", _, Value::Number(_) | Value::Bool(_)) => Some("write it in quotes to make it text".to_owned()),
             ("array", _, Value::Null) => Some("write `[]` for an empty list, or leave the field out".to_owned()),
             (_, _, Value::Null) => Some("give it a value, or leave the field out if it is not required".to_owned()),
@@ -280,7 +296,7 @@ impl<'a> Walk<'a> {
         let subject = subject(at, node);
         for entry in node.entries() {
             let path = extend(at.path, &entry.key);
-            let inner = At { path: &path, subject: &format!("`{}` of {subject}", entry.key), anchor: &entry.key_span, model: None };
+            let inner = At { path: &path, subject: &field_subject(&entry.key, &subject, at), anchor: &entry.key_span, model: None };
             if let Some(property) = properties.get(&entry.key) {
                 self.value(property, &entry.value, &inner);
             } else if schema["additionalProperties"].is_object() {
@@ -296,6 +312,7 @@ impl<'a> Walk<'a> {
                     format!("unknown field `{}` in {subject}", entry.key)
                 };
                 let finding = self.found(Mistake::UnknownField, &entry.key_span, &path, message, label);
+                finding.help = valid.is_empty().then(|| "no field can stand here; remove it".to_owned());
                 finding.nearest = near;
                 finding.valid = valid;
             }
@@ -323,6 +340,11 @@ fn called(at: &At<'_>) -> String {
         Some(name) if name.parse::<usize>().is_err() => format!("`{name}`"),
         _ => at.subject.to_owned(),
     }
+}
+
+/// How a field is called; a stage needs no "of `stages` of the playbook".
+fn field_subject(name: &str, subject: &str, at: &At<'_>) -> String {
+    if at.model == Some("Stages") { format!("`{name}`") } else { format!("`{name}` of {subject}") }
 }
 
 /// How a group of fields is called.

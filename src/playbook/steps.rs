@@ -16,6 +16,9 @@ use super::stores::{bad_name, check_references};
 use super::vocabulary::{ArgumentError, StepWord, find};
 use super::yaml::{Node, Value};
 
+/// How many steps a playbook may have: order is checked for each pair.
+const MOST_STEPS: usize = 500;
+
 /// A step as far as it could be read: other mistakes in it don't hide these.
 struct StepView<'a> {
     stage: StageName,
@@ -47,6 +50,11 @@ pub(crate) fn check(tree: &Node, source: &str, vocabulary: &[StepWord]) -> Vec<P
     {
         let problem = Problem::new(Mistake::NothingToDo, stages.key_span.clone(), "the playbook has no step", "expected at least one step");
         problems.push(problem.help("`dbmove playbook show mysql-to-mysql` shows a whole one"));
+    }
+    if let Some(beyond) = steps.get(MOST_STEPS) {
+        let message = format!("the playbook has {} steps", steps.len());
+        problems.push(Problem::new(Mistake::InvalidValue, beyond.place(), message, format!("expected at most {MOST_STEPS} steps")));
+        return problems;
     }
     let kinds = store_kinds(tree);
     check_ids(&steps, &mut problems);
@@ -250,10 +258,11 @@ fn check_store(step: &StepView<'_>, word: Option<&StepWord>, kinds: &BTreeMap<&s
         return;
     }
     match kinds.get(store) {
+        // That there is no store at all is said once, not at every step.
+        None if names.is_empty() => {}
         None => {
             let help = match nearest(store, kinds.keys().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if names.is_empty() => "the playbook has no stores".to_owned(),
                 None => shape::list("stores of this playbook: ", &names),
             };
             let message = format!("{} names the store `{store}`, and there is no such store", step.name());

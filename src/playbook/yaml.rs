@@ -130,7 +130,7 @@ pub(crate) fn read(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
 
 fn options() -> Options {
     serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: DEEPEST, max_nodes: MOST_NODES, max_documents: 1 },
+        budget: serde_saphyr::budget! { max_depth: DEEPEST, max_nodes: MOST_NODES, max_documents: 2 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPEATED, max_replay_stack_depth: DEEPEST },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -144,8 +144,13 @@ fn options() -> Options {
 /// What the parser says, in our words where they are clearer.
 fn syntax(text: &str, error: &serde_saphyr::Error) -> Problem {
     use serde_saphyr::Error;
-    let error = error.without_snippet();
+    // For aliases the place where they stand, which is what the reader can change.
     let span = error.location().map_or(0..0, |location| bytes(text, &location));
+    let error = match error.without_snippet() {
+        // What went wrong where an alias leads to.
+        Error::AliasError { error, .. } => error,
+        other => other,
+    };
     let problem = |message: String, label: &str| Problem::new(Mistake::Syntax, span.clone(), message, label);
     match error {
         Error::Budget { .. }
@@ -153,10 +158,9 @@ fn syntax(text: &str, error: &serde_saphyr::Error) -> Problem {
         | Error::AliasReplayCounterOverflow { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. } => {
-            problem(format!("the playbook unfolds to more than a playbook can be ({})", plain(&error.to_string())), "reading stopped here")
-                .help(format!(
-                    "at most {MOST_NODES} values, {DEEPEST} levels deep, {MOST_REPEATED} repeated by aliases; write it out plainly"
-                ))
+            problem("the playbook unfolds to more than a playbook can be".to_owned(), "reading stopped here").help(format!(
+                "at most {MOST_NODES} values, {DEEPEST} levels deep, {MOST_REPEATED} repeated by aliases; write it out plainly"
+            ))
         }
         Error::MultipleDocuments { .. } => problem("a second document begins in the same file".to_owned(), "expected the end of the file")
             .help("one file holds one playbook; move what follows into a file of its own"),
@@ -171,7 +175,7 @@ fn syntax(text: &str, error: &serde_saphyr::Error) -> Problem {
 
 /// The parser's message without the place, which is shown beside it anyway.
 fn plain(message: &str) -> String {
-    let cut = message.rfind(" at line ").map_or(message, |at| &message[..at]);
+    let cut = message.find(" at line ").map_or(message, |at| &message[..at]);
     cut.lines().next().unwrap_or_default().trim().to_owned()
 }
 

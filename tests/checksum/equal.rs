@@ -7,7 +7,8 @@ use dbmove::mysql::range::KeyRange;
 use dbmove::mysql::read::Scope;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::{copy, describe, root, rows, session, shared, skipped};
+use crate::real::skipped;
+use crate::servers::{copy, describe, root, rows, session, shared};
 
 const TYPES: &str = include_str!("types.sql");
 const TABLES: [&str; 12] = ["ints", "reals", "times", "texts", "blobs", "sets", "geo", "keys2", "nokey", "wide", "parent", "child"];
@@ -26,6 +27,10 @@ async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods
 
     let have = (method::functions(&mut ours).await.unwrap(), method::functions(&mut theirs).await.unwrap());
     assert_eq!(method::common(&have.0, &have.1), server_methods.first().copied());
+    for (kind, have) in [(from, &have.0), (to, &have.1)] {
+        let expected: &[Function] = if kind == ServerKind::Mysql97 { &[Function::Sha2] } else { &[Function::Sha2, Function::Md5] };
+        assert_eq!(have, expected, "what {kind} can compute");
+    }
     for function in server_methods {
         assert!(have.0.contains(function) && have.1.contains(function), "{function:?} of {have:?}");
     }
@@ -51,6 +56,17 @@ async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods
                 let one_by_one = listing(&mut ours, &comparison, Side::Source, method, &scope).await.unwrap();
                 assert_eq!(one_by_one.tally(), one, "`{name}` by {method}: the listing adds up to the tally");
                 assert_eq!(one_by_one, listing(&mut theirs, &comparison, Side::Target, method, &scope).await.unwrap());
+                // Dirty keys are looked at by key.
+                let keys: Vec<_> = one_by_one.rows.keys().cloned().collect();
+                for (side, session) in [(Side::Source, &mut ours), (Side::Target, &mut theirs)] {
+                    let scope = Scope::Keys(&keys[1..]);
+                    let some = listing(session, &comparison, side, method, &scope).await.unwrap();
+                    assert_eq!(some.rows.len(), keys.len() - 1, "`{name}` by {method}");
+                    assert_eq!(some.differing(&one_by_one).into_iter().collect::<Vec<_>>(), &keys[..1]);
+                    assert_eq!(tally(session, &comparison, side, method, &scope).await.unwrap(), some.tally());
+                    let none = tally(session, &comparison, side, method, &Scope::Keys(&[])).await.unwrap();
+                    assert_eq!(none.rows, 0, "no keys are no rows, and not all");
+                }
             }
         }
     }
@@ -170,4 +186,51 @@ async fn the_choice_names_its_reason() {
     assert!(Method::choose(&floats, md5, far).why.contains("FLOAT"));
     let refused = tally(&mut open, &floats, Side::Source, Method::Server(Function::Sha2), &Scope::Table).await.unwrap_err();
     assert!(refused.to_string().contains("FLOAT or DOUBLE"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_types_of_new_servers() {
+    let kinds = [ServerKind::Mysql97];
+    if skipped("the_types_of_new_servers", &kinds) {
+        return;
+    }
+    let server = shared(kinds[0]).await;
+    let mut conn = root(&server).await;
+    for database in ["fresh_a", "fresh_b"] {
+        conn.query_drop(format!("CREATE DATABASE {database}; CREATE TABLE {database}.t (id INT PRIMARY KEY, j JSON, at DATETIME(6), t TIME(3), n INT GENERATED ALWAYS AS (id * 2) VIRTUAL, p POINT SRID 4326)"))
+            .await
+            .unwrap();
+        conn.query_drop(format!(
+            "INSERT INTO {database}.t (id, j, at, t, p) VALUES (1, '{{\"k\": [1, 2.5, \"é\", null]}}', '2024-01-02 03:04:05.000006', '-01:02:03.004', ST_GeomFromText('POINT(1 2)', 4326)), (2, NULL, NULL, NULL, NULL), (3, 'null', '2024-01-02', '0', NULL)"
+        ))
+        .await
+        .unwrap();
+    }
+    let comparison = Comparison::between(&describe(&server, "fresh_a", "t").await, &describe(&server, "fresh_b", "t").await).unwrap();
+    let (mut ours, mut theirs) = (session(&server, Purpose::Read).await, session(&server, Purpose::Read).await);
+    for method in [Method::Client, Method::Server(Function::Sha2)] {
+        let one = tally(&mut ours, &comparison, Side::Source, method, &Scope::Table).await.unwrap();
+        for (what, undo) in [
+            ("SELECT 1", "SELECT 1"),
+            (
+                "UPDATE fresh_b.t SET j = JSON_SET(j, '$.k[3]', 0) WHERE id = 1",
+                "UPDATE fresh_b.t SET j = JSON_SET(j, '$.k[3]', NULL) WHERE id = 1",
+            ),
+            ("UPDATE fresh_b.t SET j = NULL WHERE id = 3", "UPDATE fresh_b.t SET j = 'null' WHERE id = 3"),
+            (
+                "UPDATE fresh_b.t SET at = at + INTERVAL 1 MICROSECOND WHERE id = 1",
+                "UPDATE fresh_b.t SET at = at - INTERVAL 1 MICROSECOND WHERE id = 1",
+            ),
+            (
+                "UPDATE fresh_b.t SET p = ST_GeomFromText('POINT(2 1)', 4326) WHERE id = 1",
+                "UPDATE fresh_b.t SET p = ST_GeomFromText('POINT(1 2)', 4326) WHERE id = 1",
+            ),
+        ] {
+            conn.query_drop(what).await.unwrap();
+            let two = tally(&mut theirs, &comparison, Side::Target, method, &Scope::Table).await.unwrap();
+            assert_eq!(one == two, what == "SELECT 1", "{what} by {method}");
+            conn.query_drop(undo).await.unwrap();
+            assert_eq!(tally(&mut theirs, &comparison, Side::Target, method, &Scope::Table).await.unwrap(), one, "{undo} by {method}");
+        }
+    }
 }

@@ -1,32 +1,20 @@
-//! Real servers for the checksum tests, one per kind and test binary, and tables described the plain way.
+//! Real servers for the checksum tests, one per kind and test binary, and tables copied the plain way.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions, available};
+use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
+use dbmove::mysql::catalog::Catalog;
 use dbmove::mysql::cell::Row;
 use dbmove::mysql::connect::{Purpose, Server, Session};
-use dbmove::mysql::names::TableName;
+use dbmove::mysql::names::{Selection, TableName};
 use dbmove::mysql::read::{self, Order, Scope};
 use dbmove::mysql::sql;
-use dbmove::mysql::table::{Column, ColumnType, Index, IndexPart, Table};
+use dbmove::mysql::table::Table;
 use dbmove::playbook::model::Tls;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
-
-/// Whether the test has to be skipped because a server can't be had; says so loudly.
-pub fn skipped(test: &str, kinds: &[ServerKind]) -> bool {
-    let Some(reason) = kinds.iter().find_map(|kind| available(*kind).err()) else { return false };
-    let line = format!("SKIPPED {test}: {}", reason.replace('\n', " "));
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("DBMOVE_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(log, "{line}").unwrap();
-    }
-    true
-}
 
 /// The server of this kind that all tests of this binary share.
 pub async fn shared(kind: ServerKind) -> Arc<LocalServer> {
@@ -43,7 +31,11 @@ pub async fn shared(kind: ServerKind) -> Arc<LocalServer> {
         }
     }
     let directory = all.join(std::process::id().to_string()).join(kind.cache_name());
-    let server = Arc::new(LocalServer::start(kind, &directory, &ServerOptions::default().binlog(false)).await.unwrap());
+    // A server that starts deletes every `#sql…` file in its directory for temporary tables, those of servers that are running too.
+    let temporary = directory.with_extension("tmp");
+    std::fs::create_dir_all(&temporary).unwrap();
+    let options = ServerOptions::default().binlog(false).argument(format!("--tmpdir={}", temporary.display()));
+    let server = Arc::new(LocalServer::start(kind, &directory, &options).await.unwrap());
     servers.push((kind, server.clone()));
     server
 }
@@ -64,95 +56,13 @@ pub async fn session(server: &LocalServer, purpose: Purpose) -> Session {
     Session::open(&place, purpose).await.unwrap()
 }
 
-/// Describes a table from the information schema: one table, no hurry, nothing shared with the catalog.
+/// Describes a table by dbmove's catalog.
 pub async fn describe(server: &LocalServer, database: &str, table: &str) -> Table {
-    let mut catalog = session(server, Purpose::Catalog).await;
-    let columns = catalog
-        .rows(
-            &format!(
-                "SELECT column_name, data_type, column_type, is_nullable, character_set_name, collation_name, numeric_precision, numeric_scale, extra, character_octet_length \
-                 FROM information_schema.columns WHERE table_schema = {} AND table_name = {} ORDER BY ordinal_position",
-                sql::text(database),
-                sql::text(table)
-            ),
-            "describing",
-        )
-        .await
-        .unwrap();
-    let columns: Vec<Column> = columns
-        .into_iter()
-        .map(|row| {
-            let text = |index: usize| row[index].clone().unwrap_or_default();
-            let number = |index: usize| text(index).parse::<u32>().unwrap_or(0);
-            let type_text = text(2);
-            let width = type_text.split(['(', ')', ',']).nth(1).and_then(|width| width.parse::<u32>().ok());
-            let fraction = width.unwrap_or(0) as u8;
-            let kind = match text(1).to_lowercase().as_str() {
-                "tinyint" => ColumnType::TinyInt,
-                "smallint" => ColumnType::SmallInt,
-                "mediumint" => ColumnType::MediumInt,
-                "int" => ColumnType::Int,
-                "bigint" => ColumnType::BigInt,
-                "float" => ColumnType::Float,
-                "double" => ColumnType::Double,
-                "decimal" => ColumnType::Decimal { precision: number(6) as u8, scale: number(7) as u8 },
-                "date" => ColumnType::Date,
-                "time" => ColumnType::Time(fraction),
-                "datetime" => ColumnType::DateTime(fraction),
-                "timestamp" => ColumnType::Timestamp(fraction),
-                "year" if width == Some(2) => ColumnType::Year2,
-                "year" => ColumnType::Year,
-                "char" => ColumnType::Char,
-                "varchar" => ColumnType::VarChar,
-                "binary" => ColumnType::Binary(number(9)),
-                "varbinary" => ColumnType::VarBinary,
-                "tinytext" | "text" | "mediumtext" | "longtext" => ColumnType::Text,
-                "tinyblob" | "blob" | "mediumblob" | "longblob" => ColumnType::Blob,
-                "enum" => ColumnType::Enum,
-                "set" => ColumnType::Set,
-                "bit" => ColumnType::Bit(width.unwrap_or(1) as u8),
-                "json" => ColumnType::Json,
-                "geometry" | "point" | "polygon" => ColumnType::Geometry,
-                other => panic!("no test knows the type `{other}`"),
-            };
-            Column {
-                name: text(0),
-                kind,
-                unsigned: type_text.contains("unsigned"),
-                zerofill: type_text.contains("zerofill"),
-                type_text,
-                nullable: text(3) == "YES",
-                charset: row[4].clone(),
-                collation: row[5].clone(),
-                auto_increment: text(8).contains("auto_increment"),
-                generated: text(8).contains("GENERATED"),
-            }
-        })
-        .collect();
-    let mut indexes: Vec<Index> = Vec::new();
-    let parts =
-        catalog.rows(&format!("SHOW INDEX FROM {}.{}", sql::identifier(database), sql::identifier(table)), "describing").await.unwrap();
-    for part in parts {
-        let text = |index: usize| part[index].clone().unwrap_or_default();
-        let column = columns.iter().position(|column| column.name == text(4)).unwrap();
-        let part = IndexPart { column, prefix: part[7].as_ref().map(|prefix| prefix.parse().unwrap()) };
-        match indexes.iter_mut().find(|index| index.name == text(2)) {
-            Some(index) => index.parts.push(part),
-            None => indexes.push(Index { name: text(2), unique: text(1) == "0", method: text(10), parts: vec![part] }),
-        }
-    }
-    catalog.close().await;
-    Table {
-        name: TableName::new(database, table),
-        engine: String::new(),
-        collation: String::new(),
-        row_estimate: 0,
-        data_bytes: 0,
-        auto_increment: None,
-        columns,
-        indexes,
-        foreign_keys: vec![],
-    }
+    let mut session = session(server, Purpose::Catalog).await;
+    let only = Selection::new(&[format!("{database}.{table}")], &[]).unwrap();
+    let catalog = Catalog::read(&mut session, &only).await.unwrap();
+    session.close().await;
+    (**catalog.table(&TableName::new(database, table)).unwrap()).clone()
 }
 
 /// All rows of a table as cells.

@@ -103,17 +103,16 @@ fn every_point_of_the_engine_survives_a_kill() {
     let stories = [Story::Success, Story::Undone, Story::Rehearsal];
     let ends: Vec<End> = stories.iter().map(|story| undisturbed(*story)).collect();
     assert!(matches!(ends[0].verdict, Verdict::Done { .. }) && ends[0].serving == Serving::Target, "{:?}", ends[0]);
-    assert_eq!(ends[0].standing.len(), 8, "{:?}", ends[0]);
+    assert_eq!(ends[0].standing.len(), 7, "{:?}", ends[0]);
     assert!(matches!(ends[1].verdict, Verdict::Failed { .. }) && ends[1].serving == Serving::Source, "{:?}", ends[1]);
-    assert_eq!(ends[1].standing.keys().collect::<Vec<_>>(), ["assess", "follow", "rows", "snapshot"]);
+    assert_eq!(ends[1].standing.keys().collect::<Vec<_>>(), ["follow", "rows", "snapshot"]);
     assert!(ends[2].certified && ends[2].serving == Serving::Source, "{:?}", ends[2]);
-    // Only the assessment stands: it changes nothing, so there is nothing to undo.
-    assert_eq!(ends[2].standing.keys().collect::<Vec<_>>(), ["assess"]);
+    assert!(ends[2].standing.is_empty(), "{:?}", ends[2]);
     let mut killed = 0;
     for point in POINTS.iter().filter(|point| is_engine_point(point)) {
         let mut passed = false;
         for (story, expected) in stories.iter().zip(&ends) {
-            let before: &[&str] = if point.starts_with("resume.") { &["step.effect_done"] } else { &[] };
+            let before: &[&str] = if point.starts_with("resume.") { &["step.effect_done#2"] } else { &[] };
             // The sixth commit lies inside the first stage; others are passed once for each step.
             for number in [1, 2, 6] {
                 if *point == "run.finished" && *story != Story::Success {
@@ -137,9 +136,8 @@ fn every_point_of_the_engine_survives_a_kill() {
 #[test]
 fn a_kill_after_any_commit_is_survived() {
     let expected = undisturbed(Story::Success);
-    let stride = if std::env::var("DBMOVE_SOAK").is_ok() { 1 } else { 7 };
     let mut killed = 0;
-    for number in (1..).step_by(stride) {
+    for number in 1.. {
         let armed = format!("journal.committed#{number}");
         let world = world(Story::Success);
         if !was_killed(world.drive_elsewhere(Some(&armed))) {
@@ -153,7 +151,8 @@ fn a_kill_after_any_commit_is_survived() {
         assert_eq!(end(&world, status.code()), expected, "killed at {armed}");
         killed += 1;
     }
-    assert!(killed >= 5, "only {killed} commits were met");
+    assert!(killed >= 40, "only {killed} commits were met");
+    println!("killed after {killed} commits");
 }
 
 #[test]
@@ -224,8 +223,8 @@ fn is_engine_point(point: &str) -> bool {
     ENGINE_GROUPS.contains(&point.split('.').next().unwrap())
 }
 
-const ENGINE_GROUPS: [&str; 12] =
-    ["run", "lease", "stage", "step", "service", "write_gap", "point_of_no_return", "undo", "resume", "journal", "certificate", "budget"];
+const ENGINE_GROUPS: [&str; 11] =
+    ["run", "lease", "stage", "step", "service", "write_gap", "point_of_no_return", "undo", "resume", "journal", "certificate"];
 
 fn sources(directory: &Path, into: &mut Vec<String>) {
     for entry in std::fs::read_dir(directory).unwrap() {

@@ -1,1 +1,240 @@
-//! x
+//! Deadlines, the write gap, the point of no return, certificates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dbmove::engine::certificate::{Certificate, Void, check};
+use dbmove::engine::context::RunKind;
+use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
+use dbmove::engine::run::{RunRequest, preview};
+use dbmove::playbook::model::StageName;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, ledger, net, step, switch, whole_story};
+
+fn cutover(drain: Value, switch_with: Value) -> World {
+    World::new(json!({
+        "sync": [step("snapshot", json!({}))],
+        "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", drain), switch("switch", switch_with), step("release", json!({}))],
+    }))
+}
+
+async fn rehearsed(stages: Value) -> (World, Certificate) {
+    let mut world = World::new(stages);
+    world.scenario.rehearsal = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    world.scenario.rehearsal = false;
+    world.scenario.unrehearsed = false;
+    let certificate = outcome.certificate.unwrap();
+    (world, certificate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_held_too_long_are_given_back() {
+    let mut world = cutover(json!({ "sleep_ms": 20_000 }), json!({}));
+    world.scenario.max_write_gap_ms = 700;
+    let started = Instant::now();
+    let outcome = world.drive().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(
+        matches!(outcome.verdict, Verdict::WriteGapExceeded { limit_seconds, held_seconds } if limit_seconds <= held_seconds),
+        "{}",
+        outcome.verdict
+    );
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Source));
+    assert_eq!(outcome.undone, ["drain", "fence"]);
+    assert!(outcome.verdict.to_string().contains("max_write_gap"));
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["snapshot"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_gap_never_cuts_the_point_of_no_return_in_half() {
+    let mut world = cutover(json!({}), json!({ "sleep_ms": 1_500 }));
+    world.scenario.max_write_gap_ms = 700;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target));
+    assert!(outcome.write_gap_seconds.unwrap() >= 1.4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_in_the_switch_is_heard_when_the_cutover_is_done() {
+    let world = World::new(json!({
+        "cutover": [switch("switch", json!({ "sleep_ms": 800 })), step("release", json!({ "sleep_ms": 100 }))],
+        "settle": [step("watch", json!({ "sleep_ms": 20_000 }))],
+    }));
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let (outcome, ()) = tokio::join!(world.scenario.drive(cancel), async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        stop.cancel();
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.verdict, outcome.serving), (Verdict::Interrupted, Serving::Target));
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["release", "switch"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_whose_answer_got_lost_is_settled_by_looking() {
+    // It acts, then reports a failure.
+    let world = cutover(json!({}), json!({ "acts_first": true, "fails": "definite" }));
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target));
+    assert_eq!(net(world.path()).len(), 5, "{:?}", net(world.path()));
+    // It fails without having acted.
+    let world = cutover(json!({}), json!({ "fails": "definite" }));
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Source));
+    assert_eq!(outcome.undone, ["switch", "drain", "fence"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_hangs_has_its_own_time_limit() {
+    let mut world = cutover(json!({}), json!({ "sleep_ms": 60_000, "deaf": true }));
+    world.scenario.switch_limit_ms = 500;
+    world.scenario.stop_grace_ms = 300;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Source));
+    assert!(outcome.verdict.to_string().contains("took longer"), "{}", outcome.verdict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_found_after_a_failed_switch_stops_everything_without_undo() {
+    let world = cutover(json!({}), json!({ "fails": "definite", "foreign_while": "stranger" }));
+    world.put("stranger");
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Unclear));
+    assert!(outcome.undone.is_empty());
+    assert!(outcome.verdict.to_string().contains("stranger's ledger"), "{}", outcome.verdict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_that_does_not_fit_is_refused_before_anything_is_touched() {
+    let mut world = cutover(json!({ "estimate_ms": 3_600_000 }), json!({}));
+    world.scenario.deadline = Some("1h15m".to_owned());
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Refused);
+    assert!(outcome.verdict.to_string().contains("1h15m") || outcome.verdict.to_string().contains("1h14m"), "{}", outcome.verdict);
+    assert!(ledger(world.path()).is_empty(), "a refused run touched something");
+    world.scenario.deadline = Some("2h".to_owned());
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hard_line_undoes_a_cutover_in_time() {
+    let (mut world, certificate) = rehearsed(json!({
+        "sync": [step("snapshot", json!({}))],
+        "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 2_500 })), switch("switch", json!({}))],
+    }))
+    .await;
+    world.scenario.certificate = Some(certificate);
+    world.scenario.deadline = Some("1500ms".to_owned());
+    let started = Instant::now();
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::DeadlineMissed, Serving::Source), "{}", outcome.verdict);
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(outcome.undone, ["drain", "fence"]);
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["snapshot"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_step_is_given_up_by_its_real_progress_long_before_the_deadline() {
+    // 1 row a second, a million rows: the estimate knew nothing of it.
+    let mut world = cutover(json!({ "sleep_ms": 60_000, "rate": 1.0, "total": 1_000_000 }), json!({}));
+    world.scenario.max_write_gap_ms = 600_000;
+    world.scenario.deadline = Some("1h".to_owned());
+    let started = Instant::now();
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::DeadlineMissed, Serving::Source), "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("real progress"), "{}", outcome.verdict);
+    assert!((10..40).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_goes_through_the_switch_and_all_the_way_back() {
+    let (world, certificate) = rehearsed(whole_story()).await;
+    assert!(!world.path().join("target_copy").exists(), "the claim on the rehearsal copy was left behind");
+    let undone: Vec<String> = ledger(world.path()).into_iter().filter(|line| line.starts_with("undo ")).collect();
+    assert_eq!(undone, ["undo watch", "undo release", "undo switch", "undo drain", "undo rows", "undo follow", "undo snapshot"]);
+    assert!(certificate.write_gap_seconds.is_some());
+    assert_eq!(certificate.facts["assess"]["schema_fingerprint"], "abc");
+    assert_eq!(certificate.measured["snapshot"].work.as_ref().unwrap().amount, 100);
+    let reader = world.reader();
+    assert_eq!(reader.certificate("ledger").unwrap().unwrap(), certificate);
+    assert_eq!(reader.rates("ledger").unwrap()["snapshot"].amount, 100);
+    // The next rehearsal is a run of its own.
+    let mut world = world;
+    world.scenario.rehearsal = true;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+    assert_eq!(world.reader().runs().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_that_fails_is_undone_and_certifies_nothing() {
+    let mut world = World::new(whole_story());
+    world.scenario.rehearsal = true;
+    world.put("drain_fails");
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.certificate), (ExitCode::Error, None));
+    assert!(net(world.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_asks_for_a_certificate_that_holds() {
+    let mut world = World::new(whole_story());
+    world.scenario.unrehearsed = false;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Refused);
+    assert!(outcome.verdict.to_string().contains("never rehearsed") && outcome.verdict.hint().unwrap().contains("--without-rehearsal"));
+    assert!(ledger(world.path()).is_empty());
+    // `run` up to verify needs none.
+    world.scenario.until = StageName::Verify;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+
+    let (mut world, certificate) = rehearsed(whole_story()).await;
+    world.scenario.certificate = Some(certificate);
+    assert_eq!(world.drive().await.unwrap().serving, Serving::Target);
+    assert!(world.kinds().contains(&"certificate_accepted".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_changed_since_the_rehearsal_stops_the_cutover_at_its_door() {
+    let (mut world, mut certificate) = rehearsed(whole_story()).await;
+    certificate.facts.get_mut("assess").unwrap().insert("schema_fingerprint".to_owned(), json!("another"));
+    world.scenario.certificate = Some(certificate.seal().unwrap());
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Refused, Serving::Source));
+    assert!(outcome.verdict.to_string().contains("`schema_fingerprint` of step `assess` changed"), "{}", outcome.verdict);
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["follow", "rows", "snapshot"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_void_when_expired_edited_or_of_another_playbook() {
+    let (_world, certificate) = rehearsed(whole_story()).await;
+    let today = dbmove::engine::certificate::Today { playbook_hash: certificate.playbook_hash.clone(), facts: BTreeMap::new() };
+    let now = Timestamp::now();
+    assert!(check(&certificate, &today, now).is_empty());
+    let later = now.checked_add(SignedDuration::from_hours(24 * 7)).unwrap();
+    assert!(matches!(check(&certificate, &today, later)[..], [Void::Expired { .. }]));
+    let mut edited = certificate.clone();
+    edited.expires = later.checked_add(SignedDuration::from_hours(1)).unwrap();
+    assert!(matches!(check(&edited, &today, later)[..], [Void::Edited { .. }]));
+    let other = dbmove::engine::certificate::Today { playbook_hash: "other".to_owned(), facts: BTreeMap::new() };
+    assert!(matches!(check(&certificate, &other, now)[..], [Void::PlaybookChanged { .. }]));
+    let earlier = now.checked_sub(SignedDuration::from_hours(1)).unwrap();
+    assert!(matches!(check(&certificate, &today, earlier)[..], [Void::FromTheFuture { .. }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_touches_nothing() {
+    let world = cutover(json!({ "estimate_ms": 60_000 }), json!({}));
+    let request = RunRequest::new(Arc::new(world.scenario.playbook.clone()), RunKind::Production, StageName::Settle);
+    let (steps, forecast) = preview(&request, world.scenario.built(), BTreeMap::new()).await.unwrap();
+    assert_eq!(steps.len(), 5);
+    assert_eq!(steps[2].plan.as_ref().unwrap().lines, ["append `drain` to the ledger"]);
+    assert!((forecast.seconds - 60.0).abs() < 0.001 && (forecast.with_margin_seconds - 75.0).abs() < 0.001);
+    assert!(!world.path().join("state").exists() && ledger(world.path()).is_empty());
+}

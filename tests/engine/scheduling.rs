@@ -104,7 +104,7 @@ async fn a_failed_cutover_is_undone_newest_first_and_can_be_tried_again() {
     let kinds = world.kinds();
     let place = |kind: &str| kinds.iter().position(|found| found == kind).unwrap();
     assert!(place("undo_started") < place("undo_finished") && place("undo_finished") < place("run_finished"));
-    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["assess", "follow", "rows", "snapshot"]);
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["follow", "rows", "snapshot"]);
     world.take("drain_fails");
     let outcome = world.drive().await.unwrap();
     assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target));

@@ -172,6 +172,8 @@ impl Step for LedgerStep {
         }
         if self.behaviour.volatile {
             self.write("hold");
+        } else if self.behaviour.undoable == "nothing" {
+            self.write("look");
         } else if !self.behaviour.acts_first {
             self.write("apply");
         }
@@ -254,6 +256,12 @@ impl TargetLease for FileLease {
         let next = self.0.with_extension(format!("next{}", std::process::id()));
         std::fs::write(&next, format!("{run} {}", epoch.0)).unwrap();
         std::fs::rename(&next, &self.0).unwrap();
+        Ok(())
+    }
+    async fn release(&self, run: &str, epoch: Epoch) -> Result<(), StepError> {
+        if self.stands() == Some((run.to_owned(), epoch.0)) {
+            std::fs::remove_file(&self.0).unwrap();
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use dbmove::mysql::rows::{Decoder, RowsEvent, TableMap};
 use dbmove::mysql::table::Table;
 
 use crate::binlog::{Event, QUERY, TABLE_MAP, statement};
-use crate::schema;
+use crate::types;
 
 #[derive(Default)]
 pub struct Model {
@@ -58,12 +58,12 @@ impl Model {
         let words: Vec<&str> = statement.split_whitespace().collect();
         match words[..] {
             ["CREATE", "TABLE", name, ..] => {
-                self.tables.insert(name.to_owned(), (Arc::new(schema::table(name)), Vec::new()));
+                self.tables.insert(name.to_owned(), (Arc::new(types::table(name)), Vec::new()));
             }
             ["TRUNCATE", "TABLE", name] => self.tables.get_mut(name).unwrap().1.clear(),
             ["ALTER", "TABLE", "wide", "ADD", "COLUMN", "extra", ..] => {
                 let (table, rows) = self.tables.get_mut("wide").unwrap();
-                *table = Arc::new(schema::wide_with_extra());
+                *table = Arc::new(types::wide_with_extra());
                 rows.iter_mut().for_each(|row| row.insert(1, Cell::Bytes(b"q".to_vec())));
             }
             ["RENAME", "TABLE", from, "TO", to] => {

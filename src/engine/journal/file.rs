@@ -95,6 +95,7 @@ CREATE TABLE requests(
 pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> JournalError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JournalError::Full { directory: path.parent().unwrap_or(path).to_owned() },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Busy { path: path.to_owned() },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             JournalError::Damaged { path: path.to_owned(), sequence: None, reason: error.to_string() }
         }

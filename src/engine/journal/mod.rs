@@ -70,6 +70,14 @@ pub enum JournalError {
         /// What the system said.
         error: String,
     },
+    /// Another process keeps it locked.
+    #[error(
+        "the journal `{path}` is locked by another process for longer than a write ever takes: a driver that was stopped in the middle of one? Nothing was touched. End that process (`dbmove status` names it) and give the same command again"
+    )]
+    Busy {
+        /// The journal.
+        path: PathBuf,
+    },
     /// There is none.
     #[error("there is no journal in `{directory}`: no run was started with this state directory")]
     Missing {
@@ -121,7 +129,7 @@ impl JournalError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            JournalError::Lease(_) => ExitCode::LeaseHeld,
+            JournalError::Lease(_) | JournalError::Busy { .. } => ExitCode::LeaseHeld,
             JournalError::Missing { .. } | JournalError::UnknownRun(_) => ExitCode::Usage,
             _ => ExitCode::Error,
         }

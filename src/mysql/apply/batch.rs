@@ -48,13 +48,13 @@ pub struct KeylessChange {
     pub after: Option<Row>,
 }
 
-/// Events of one keyless table up to a position inside the batch.
-#[derive(Clone, Debug, Default)]
-pub struct KeylessChanges {
+/// Changes of a keyless table from one event.
+#[derive(Clone, Debug)]
+pub struct KeylessEvent {
+    /// End of the event.
+    pub end: Position,
     /// The changes in order.
     pub changes: Vec<KeylessChange>,
-    /// End of the last event among them.
-    pub through: Option<Position>,
 }
 
 /// The folded changes of consecutive transactions.
@@ -63,7 +63,7 @@ pub struct Batch {
     /// Keyed tables.
     pub keyed: BTreeMap<TableId, HashMap<Key, Operation>>,
     /// Keyless tables.
-    pub keyless: BTreeMap<TableId, KeylessChanges>,
+    pub keyless: BTreeMap<TableId, Vec<KeylessEvent>>,
     /// Row changes that went in.
     pub changes: u64,
     /// Memory held, roughly, in bytes.
@@ -77,7 +77,7 @@ pub struct Lane {
     /// Keyed tables: keys to delete, rows to upsert.
     pub keyed: BTreeMap<TableId, LaneTable>,
     /// Keyless tables.
-    pub keyless: BTreeMap<TableId, KeylessChanges>,
+    pub keyless: BTreeMap<TableId, Vec<KeylessEvent>>,
 }
 
 /// What a lane does to one keyed table.
@@ -95,7 +95,9 @@ pub fn cascades(table: &MovedTable, change: &RowChange) -> bool {
     let Some(before) = &change.before else { return false };
     table.children.iter().any(|child| match &change.after {
         None => child.on_delete != ReferentialAction::Restrict,
-        Some(after) => child.on_update != ReferentialAction::Restrict && child.parent_columns.iter().any(|&column| before[column] != after[column]),
+        Some(after) => {
+            child.on_update != ReferentialAction::Restrict && child.parent_columns.iter().any(|&column| before[column] != after[column])
+        }
     })
 }
 
@@ -111,9 +113,12 @@ impl Batch {
         self.changes += 1;
         self.weight += change.before.iter().chain(&change.after).flatten().map(Cell::weight).sum::<usize>();
         let Some(key_columns) = &table.key else {
-            let keyless = self.keyless.entry(id).or_default();
-            keyless.changes.push(KeylessChange { before: change.before, after: change.after });
-            keyless.through = Some(event_end.clone());
+            let events = self.keyless.entry(id).or_default();
+            let change = KeylessChange { before: change.before, after: change.after };
+            match events.last_mut() {
+                Some(event) if event.end == *event_end => event.changes.push(change),
+                _ => events.push(KeylessEvent { end: event_end.clone(), changes: vec![change] }),
+            }
             return;
         };
         let before_key = change.before.as_ref().map(|row| Key::of(row, key_columns));
@@ -183,6 +188,19 @@ impl Batch {
         keyed.chain(self.keyless.keys().map(|&id| (id, Touched::Any))).collect()
     }
 
+    /// Drops what is in already of keyless tables: everything of a table that is not copied yet (its
+    /// copy will start at a later position than any event seen by now), and events up to the position
+    /// through which its rows are in. Ask after the gate: a copy may just have ended.
+    pub fn skip_keyless(&mut self, through: &BTreeMap<TableId, Position>) {
+        self.keyless.retain(|id, events| match through.get(id) {
+            None => false,
+            Some(done) => {
+                events.retain(|event| event.end > *done);
+                !events.is_empty()
+            }
+        });
+    }
+
     /// Splits the batch into at most `count` lanes that don't disturb each other. A small batch is
     /// one lane: one commit then holds data and position together.
     #[must_use]
@@ -192,12 +210,20 @@ impl Batch {
         lanes.resize_with(count, Lane::default);
         for (id, operations) in std::mem::take(&mut self.keyed) {
             let table = tables.get(id);
-            let spread = if table.by_collation { Spread::Table } else if table.uniques.is_empty() && self.links.is_empty() { Spread::Key } else { Spread::Linked };
+            let spread = if table.by_collation {
+                Spread::Table
+            } else if table.uniques.is_empty() && self.links.is_empty() {
+                Spread::Key
+            } else {
+                Spread::Linked
+            };
             for (key, operation) in operations {
                 let lane = match spread {
                     Spread::Table => id % count,
                     Spread::Key => hash(&key) % count,
-                    Spread::Linked => self.links.group(&Node::Key(id, key.clone())).map_or_else(|| hash(&key) % count, |group| group % count),
+                    Spread::Linked => {
+                        self.links.group(&Node::Key(id, key.clone())).map_or_else(|| hash(&key) % count, |group| group % count)
+                    }
                 };
                 let entry = lanes[lane].keyed.entry(id).or_default();
                 match operation {
@@ -206,8 +232,8 @@ impl Batch {
                 }
             }
         }
-        for (id, changes) in std::mem::take(&mut self.keyless) {
-            lanes[id % count].keyless.insert(id, changes);
+        for (id, events) in std::mem::take(&mut self.keyless) {
+            lanes[id % count].keyless.insert(id, events);
         }
         lanes.retain(|lane| !lane.keyed.is_empty() || !lane.keyless.is_empty());
         lanes

@@ -18,17 +18,16 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use futures_util::TryStreamExt;
-
 use crate::mysql::cell::{Cell, Key, Row};
 use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
-use crate::mysql::read;
+use crate::mysql::range;
+use crate::mysql::read::{self, Order, Scope};
 use crate::mysql::sql;
-use crate::mysql::table::{Column, ReferentialAction};
+use crate::mysql::table::ReferentialAction;
 use crate::mysql::tables::{Child, MovedTable, TableId, Tables};
 
-use super::write::{delete_keys, push_in};
+use super::write::delete_keys;
 
 /// What became of the parent row.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,21 +62,16 @@ pub async fn carry_out(session: &mut Session, tables: &Tables, parent: TableId, 
 type Level<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
 /// One level; boxed because a level calls the next.
-fn level<'a>(session: &'a mut Session, tables: &'a Tables, parent: TableId, change: &'a ParentChange, cascaded: &'a mut Vec<Cascaded>) -> Level<'a> {
+fn level<'a>(
+    session: &'a mut Session,
+    tables: &'a Tables,
+    parent: TableId,
+    change: &'a ParentChange,
+    cascaded: &'a mut Vec<Cascaded>,
+) -> Level<'a> {
     Box::pin(async move {
         for child in &tables.get(parent).children {
-            let (row, action) = match change {
-                ParentChange::Deleted(row) => (row, child.on_delete),
-                ParentChange::Rekeyed(before, after) => {
-                    let same = child.parent_columns.iter().all(|&column| before[column] == after[column]);
-                    (before, if same { ReferentialAction::Restrict } else { child.on_update })
-                }
-            };
-            let values: Vec<&Cell> = child.parent_columns.iter().map(|&column| &row[column]).collect();
-            // A NULL refers to nothing.
-            if action == ReferentialAction::Restrict || values.iter().any(|value| matches!(value, Cell::Null)) {
-                continue;
-            }
+            let Some((action, values)) = effect(child, change) else { continue };
             let rows = referring(session, tables.get(child.table), child, &values).await?;
             if rows.is_empty() {
                 continue;
@@ -88,7 +82,27 @@ fn level<'a>(session: &'a mut Session, tables: &'a Tables, parent: TableId, chan
     })
 }
 
-async fn child_rows(
+/// What the parent's change does to children that refer to which values; `None` if nothing.
+#[must_use]
+pub fn effect(child: &Child, change: &ParentChange) -> Option<(ReferentialAction, Row)> {
+    let (row, action) = match change {
+        ParentChange::Deleted(row) => (row, child.on_delete),
+        ParentChange::Rekeyed(before, after) => {
+            let same = child.parent_columns.iter().all(|&column| before[column] == after[column]);
+            (before, if same { ReferentialAction::Restrict } else { child.on_update })
+        }
+    };
+    let values: Row = child.parent_columns.iter().map(|&column| row[column].clone()).collect();
+    // A NULL refers to nothing.
+    let none = action == ReferentialAction::Restrict || values.iter().any(|value| matches!(value, Cell::Null));
+    if none { None } else { Some((action, values)) }
+}
+
+/// Carries out on these child rows what the parent's change does to them, and to their own children.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn child_rows(
     session: &mut Session,
     tables: &Tables,
     child: &Child,
@@ -109,7 +123,9 @@ async fn child_rows(
         return Ok(());
     }
     let new_values: Vec<Cell> = match (action, change) {
-        (ReferentialAction::Cascade, ParentChange::Rekeyed(_, after)) => child.parent_columns.iter().map(|&column| after[column].clone()).collect(),
+        (ReferentialAction::Cascade, ParentChange::Rekeyed(_, after)) => {
+            child.parent_columns.iter().map(|&column| after[column].clone()).collect()
+        }
         _ => vec![Cell::Null; child.columns.len()],
     };
     for before in rows {
@@ -127,11 +143,19 @@ async fn child_rows(
 }
 
 /// The child's rows on the target that refer to the parent's values.
-async fn referring(session: &mut Session, table: &MovedTable, child: &Child, values: &[&Cell]) -> Result<Vec<Row>> {
-    let columns: Vec<&Column> = child.columns.iter().map(|&column| &table.table.columns[column]).collect();
-    let mut condition = Vec::new();
-    push_in(&mut condition, &columns, std::iter::once(values.to_vec()));
-    read::matching(session, &table.table, &condition).await?.try_collect().await
+///
+/// # Errors
+/// As the server gives them.
+pub async fn referring(session: &mut Session, table: &MovedTable, child: &Child, values: &[Cell]) -> Result<Vec<Row>> {
+    let wanted = [Key::of(values, &(0..values.len()).collect::<Vec<_>>())];
+    let columns: Vec<usize> = (0..table.target.columns.len()).collect();
+    let scope = Scope::Matching { columns: &child.columns, values: &wanted };
+    let mut rows = read::stream(session, &table.target, &columns, &scope, Order::Any).await?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().await? {
+        found.push(row);
+    }
+    Ok(found)
 }
 
 async fn set_columns(session: &mut Session, table: &MovedTable, child: &Child, before: &Row, values: &[Cell]) -> Result<()> {
@@ -145,9 +169,9 @@ async fn set_columns(session: &mut Session, table: &MovedTable, child: &Child, b
         statement.extend_from_slice(b" = ");
         sql::push_literal(&mut statement, value, column);
     }
-    statement.extend_from_slice(b" WHERE ");
-    let key: Vec<&Cell> = table.key.iter().flatten().map(|&column| &before[column]).collect();
-    push_in(&mut statement, &table.key_columns(), std::iter::once(key));
+    let key = table.key.as_deref().unwrap_or_default();
+    let one = range::one_of(&table.target, key, &[Key::of(before, key)]);
+    statement.extend_from_slice(format!(" WHERE {one}").as_bytes());
     session.write(&statement, &format!("carrying a cascade out in `{}`", table.name())).await?;
     Ok(())
 }

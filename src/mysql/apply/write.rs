@@ -27,8 +27,9 @@ use crate::mysql::cell::{Cell, Key, Row};
 use crate::mysql::connect::{Session, Version};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::position::Position;
+use crate::mysql::range;
 use crate::mysql::sql;
-use crate::mysql::table::{Column, ColumnType, Table};
+use crate::mysql::table::{ColumnType, Table};
 use crate::mysql::tables::{MovedTable, TableId, Tables};
 
 use super::batch::{KeylessChange, Lane};
@@ -99,7 +100,6 @@ async fn attempt(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, 
 
 async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, make_room: bool) -> Result<()> {
     bookkeeping::hold_lease(session, context.store, context.epoch).await?;
-    let version = session.version.clone();
     for (&id, changes) in &lane.keyed {
         let table = context.tables.get(id);
         let by_delete = !table.uniques.is_empty();
@@ -112,20 +112,23 @@ async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, mak
             make_room_for(session, table, &changes.upserts).await?;
         }
         let rows: Vec<&Row> = changes.upserts.iter().map(|(_, row)| row).collect();
-        upsert_rows(session, table, &rows, &version).await?;
+        upsert_rows(session, table, &rows).await?;
     }
-    for (&id, changes) in &lane.keyless {
-        let Some(through) = &changes.through else { continue };
-        // A transaction that was committed although its answer got lost is not applied again.
-        if context.keyless.get(&id).is_some_and(|done| done >= through) {
-            continue;
-        }
+    for (&id, events) in &lane.keyless {
         let table = context.tables.get(id);
-        for change in &changes.changes {
-            keyless_change(session, table, change).await?;
+        for event in events {
+            // A transaction that was committed although its answer got lost is not applied again.
+            if context.keyless.get(&id).is_some_and(|done| *done >= event.end) {
+                continue;
+            }
+            for change in &event.changes {
+                keyless_change(session, table, change).await?;
+            }
         }
-        let statement = bookkeeping::save_keyless(context.store, table.name(), through);
-        session.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        if let Some(last) = events.last() {
+            let statement = bookkeeping::save_keyless(context.store, table.name(), &last.end);
+            session.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        }
     }
     if let Some((applied, intent)) = context.positions {
         session.write(bookkeeping::save_positions(context.store, applied, intent).as_bytes(), "saving the applied position").await?;
@@ -139,71 +142,42 @@ async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, mak
 /// As the server gives them.
 pub async fn delete_keys<'a>(session: &mut Session, table: &MovedTable, keys: impl Iterator<Item = &'a Key>) -> Result<u64> {
     let mut deleted = 0;
-    let keys: Vec<&Key> = keys.collect();
+    let keys: Vec<Key> = keys.cloned().collect();
     let what = format!("deleting from `{}`", table.name());
+    let columns = table.key.as_deref().unwrap_or_default();
     for some in keys.chunks(ROWS_PER_STATEMENT) {
-        let mut statement = format!("DELETE FROM {} WHERE ", sql::table(table.name())).into_bytes();
-        let rows: Vec<Row> = some.iter().map(|key| key.cells()).collect();
-        push_in(&mut statement, &table.key_columns(), rows.iter().map(|row| row.iter().collect()));
-        deleted += session.write(&statement, &what).await?.affected;
+        let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, columns, some));
+        deleted += session.write(statement.as_bytes(), &what).await?.affected;
     }
     Ok(deleted)
-}
-
-/// Appends `(a, b) IN ((1, 2), …)`, or `a IN (1, …)` for one column. Text is compared by the column's own collation.
-pub fn push_in<'a>(out: &mut Vec<u8>, columns: &[&Column], rows: impl Iterator<Item = Vec<&'a Cell>>) {
-    let single = columns.len() == 1;
-    if !single {
-        out.push(b'(');
-    }
-    out.extend_from_slice(sql::columns(columns.iter().copied()).as_bytes());
-    if !single {
-        out.push(b')');
-    }
-    out.extend_from_slice(b" IN (");
-    for (index, row) in rows.enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b", ");
-        }
-        if !single {
-            out.push(b'(');
-        }
-        for (place, (cell, column)) in row.into_iter().zip(columns).enumerate() {
-            if place > 0 {
-                out.extend_from_slice(b", ");
-            }
-            sql::push_comparable(out, cell, column);
-        }
-        if !single {
-            out.push(b')');
-        }
-    }
-    out.push(b')');
 }
 
 /// Deletes rows that hold a unique value one of `upserts` is about to take.
 async fn make_room_for(session: &mut Session, table: &MovedTable, upserts: &[(Key, Row)]) -> Result<()> {
     let what = format!("making room in `{}` while replaying", table.name());
     for unique in &table.uniques {
-        let columns: Vec<&Column> = unique.iter().map(|&column| &table.table.columns[column]).collect();
-        let values: Vec<Vec<&Cell>> = upserts
+        let values: Vec<Key> = upserts
             .iter()
-            .map(|(_, row)| unique.iter().map(|&column| &row[column]).collect::<Vec<_>>())
-            .filter(|values| values.iter().all(|cell| !matches!(cell, Cell::Null)))
+            .filter(|(_, row)| unique.iter().all(|&column| !matches!(row[column], Cell::Null)))
+            .map(|(_, row)| Key::of(row, unique))
             .collect();
         for some in values.chunks(ROWS_PER_STATEMENT) {
-            let mut statement = format!("DELETE FROM {} WHERE ", sql::table(table.name())).into_bytes();
-            push_in(&mut statement, &columns, some.iter().cloned());
-            session.write(&statement, &what).await?;
+            let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, unique, some));
+            session.write(statement.as_bytes(), &what).await?;
         }
     }
     Ok(())
 }
 
-async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row], version: &Version) -> Result<()> {
+/// Writes rows by key, as the module's comment says. With other unique indexes the keys must have been deleted before.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
+    let version = session.version.clone();
     let mut rest = rows;
     while !rest.is_empty() {
-        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), version);
+        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
         let what = format!("writing {taken} rows of `{}`", table.name());
         execute(session, &statement, &what, excused).await?;
         rest = &rest[taken..];
@@ -234,7 +208,8 @@ const DATA_TRUNCATED: u16 = 1265;
 /// How many ENUM cells hold the error value 0, each of which costs one warning that is none.
 #[must_use]
 pub fn enum_errors(table: &Table, row: &[Cell]) -> u16 {
-    let errors = table.columns.iter().zip(row).filter(|(column, cell)| column.kind == ColumnType::Enum && cell.as_bytes() == Some(b"0")).count();
+    let errors =
+        table.columns.iter().zip(row).filter(|(column, cell)| column.kind == ColumnType::Enum && cell.as_bytes() == Some(b"0")).count();
     u16::try_from(errors).unwrap_or(u16::MAX)
 }
 
@@ -314,7 +289,8 @@ async fn keyless_change(session: &mut Session, table: &MovedTable, change: &Keyl
     }
     Err(MysqlError::Drift {
         table: name.clone(),
-        message: "a row that an event changes is not there; the table has no key, so its rows can only be found by all their values".to_owned(),
+        message: "a row that an event changes is not there; the table has no key, so its rows can only be found by all their values"
+            .to_owned(),
     })
 }
 

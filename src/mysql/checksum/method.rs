@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::super::connect::Session;
-use super::super::error::{MysqlError, Result};
+use super::super::error::Result;
 use super::Comparison;
 use super::server;
 use crate::verify::{RowHash, Tally};
@@ -123,7 +123,7 @@ pub async fn functions(session: &mut Session) -> Result<Vec<Function>> {
                     found.push(function);
                 }
             }
-            Err(MysqlError::Statement { ref source, .. }) if matches!(**source, mysql_async::Error::Server(_)) => {}
+            Err(error) if error.code().is_some() && !error.transient() => {}
             Err(error) => return Err(error),
         }
     }

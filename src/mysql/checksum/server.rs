@@ -44,6 +44,11 @@ pub async fn tally(session: &mut Session, comparison: &Comparison, side: Side, f
             let key = comparison.key_columns(side)?;
             queries.push(format!("SELECT {columns} FROM {} WHERE {}", from(table), range::condition_text(table, &key, range)));
         }
+        Scope::Matching { columns: matched, values } => {
+            for batch in values.chunks(KEYS_PER_QUERY) {
+                queries.push(format!("SELECT {columns} FROM {} WHERE {}", sql::table(&table.name), range::one_of(table, matched, batch)));
+            }
+        }
         Scope::Keys(keys) => {
             let key = comparison.key_columns(side)?;
             for batch in keys.chunks(KEYS_PER_QUERY) {

@@ -196,7 +196,7 @@ fn prefixed<'a>(reader: &mut Reader<'a>, length_bytes: u8) -> Result<&'a [u8], B
 /// has two or four bytes: what it cut of the last character is put back before spaces are removed.
 fn without_padding(stored: &[u8], unit: usize) -> Vec<u8> {
     let mut bytes = stored.to_vec();
-    while bytes.len() % unit != 0 {
+    while !bytes.len().is_multiple_of(unit) {
         bytes.push(b' ');
     }
     let is_space = |unit: &[u8]| unit.split_last().is_some_and(|(last, first)| *last == b' ' && first.iter().all(|&byte| byte == 0));

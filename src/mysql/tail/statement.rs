@@ -135,7 +135,9 @@ fn concerns(tokens: &[Token], default_database: &str, selection: &Selection) -> 
 
 /// The first name behind `TABLE`, `INTO`, `UPDATE`, `FROM` … with its qualifier.
 fn target_name(tokens: &[Token]) -> Option<(&str, Option<&str>)> {
-    let start = tokens.iter().position(|token| ["TABLE", "INTO", "UPDATE", "FROM", "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT"].iter().any(|word| token.is(word)))?;
+    let start = tokens.iter().position(|token| {
+        ["TABLE", "INTO", "UPDATE", "FROM", "VIEW", "TRIGGER", "PROCEDURE", "FUNCTION", "EVENT"].iter().any(|word| token.is(word))
+    })?;
     let skip = ["IF", "NOT", "EXISTS", "LOW_PRIORITY", "IGNORE"];
     let at = (start + 1..tokens.len()).find(|&index| !skip.iter().any(|word| tokens[index].is(word)))?;
     let name = tokens[at].name()?;
@@ -270,7 +272,10 @@ mod tests {
         assert_eq!(say("DROP DATABASE `school`", ""), Statement::Definition("DROP DATABASE".into()));
         assert_eq!(say("TRUNCATE school.t", "x"), Statement::Definition("TRUNCATE TABLE".into()));
         assert_eq!(say("RENAME TABLE a TO b", "school"), Statement::Definition("RENAME TABLE".into()));
-        assert_eq!(say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"), Statement::Definition("CREATE TRIGGER".into()));
+        assert_eq!(
+            say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"),
+            Statement::Definition("CREATE TRIGGER".into())
+        );
     }
 
     #[test]

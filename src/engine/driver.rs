@@ -1,0 +1,276 @@
+//! The driver: takes a run from wherever its journal says it stands to where it was asked to go.
+//!
+//! [`Driver::forward`] is the story of a run in one page. Its parts: [`gates`](super::gates) say what may be started,
+//! [`resume`](super::resume) settles what a crash left open, [`scheduler`](super::scheduler) runs a stage, [`undo`](super::undo) goes back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Budget, Remaining};
+use super::context::{Progress, RunKind, StepContext};
+use super::crash;
+use super::drift::PlaybookFingerprint;
+use super::execute::{self, Halt};
+use super::graph::Graph;
+use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, UndoScope};
+use super::lease::{Entered, Heartbeat};
+use super::observer::Observer;
+use super::outcome::{RunOutcome, Serving, Verdict};
+use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
+use super::step::{Failure, Output, StepKind, TargetLease, Work};
+use crate::playbook::model::StageName;
+
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Why the way forward ended.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Verdict(Verdict),
+    /// The same, but nothing may be undone: a person has to look first.
+    Unclear(Verdict),
+    Journal(JournalError),
+    Engine(EngineError),
+}
+
+impl From<JournalError> for Stop {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Lease(lost) => Stop::Verdict(Verdict::LeaseLost { message: lost.to_string() }),
+            error => Stop::Journal(error),
+        }
+    }
+}
+
+/// A step's task, as the driver sees it.
+pub(super) struct Running {
+    pub cancel: CancellationToken,
+    pub ready: watch::Receiver<bool>,
+    pub progress: watch::Receiver<Progress>,
+    pub started: Instant,
+}
+
+/// Drives one run.
+pub(super) struct Driver {
+    pub request: RunRequest,
+    pub graph: Graph,
+    pub fingerprint: PlaybookFingerprint,
+    pub journal: RunJournal,
+    pub observer: Arc<dyn Observer>,
+    pub cancel: CancellationToken,
+    pub heartbeat: Heartbeat,
+    pub resumed: bool,
+    pub tasks: JoinSet<Result<Output, Halt>>,
+    pub task_of: HashMap<Id, usize>,
+    pub running: BTreeMap<usize, Running>,
+    /// Tasks done by this driver: a volatile step done by an earlier one runs again.
+    pub done_here: BTreeSet<usize>,
+    pub nudge: Arc<Notify>,
+    pub rates: Arc<BTreeMap<String, Work>>,
+    /// When writes began to be held.
+    pub write_gap: Option<Instant>,
+    pub budget: Option<Budget>,
+    pub expected: Vec<Remaining>,
+    pub tick: Interval,
+    pub sampled: Instant,
+    pub forecast_at: Instant,
+    pub undone: Vec<String>,
+    /// The point of no return was left in a state that a person has to look at: nothing may be undone.
+    pub unclear: bool,
+}
+impl Driver {
+    pub(super) fn new(
+        request: RunRequest,
+        graph: Graph,
+        fingerprint: PlaybookFingerprint,
+        entered: Entered,
+        journal: Journal,
+        observer: Arc<dyn Observer>,
+        cancel: CancellationToken,
+    ) -> Driver {
+        let journal = RunJournal::new(journal, entered.run, entered.epoch, entered.state, observer.clone());
+        let heartbeat = Heartbeat::start(&journal);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rates = match &request.rehearsed {
+            Rehearsed::Certificate(Some(certificate)) => certificate.rates(),
+            _ => journal.journal().reader().and_then(|reader| reader.rates(&request.playbook.playbook)).unwrap_or_default(),
+        };
+        Driver {
+            request,
+            graph,
+            fingerprint,
+            journal,
+            observer,
+            cancel,
+            heartbeat,
+            resumed: entered.resumed,
+            tasks: JoinSet::new(),
+            task_of: HashMap::new(),
+            running: BTreeMap::new(),
+            done_here: BTreeSet::new(),
+            nudge: Arc::new(Notify::new()),
+            rates: Arc::new(rates),
+            write_gap: None,
+            budget: None,
+            expected: Vec::new(),
+            tick,
+            sampled: Instant::now(),
+            forecast_at: Instant::now(),
+            undone: Vec::new(),
+            unclear: false,
+        }
+    }
+
+    /// Drives the run to its end and lets go of it.
+    pub(super) async fn drive(mut self, leases: &[Arc<dyn TargetLease>]) -> Result<RunOutcome, EngineError> {
+        let ended = match self.forward(leases).await {
+            Ok(verdict) => Ok(verdict),
+            Err(stop) => self.fall_back(stop).await,
+        };
+        self.stop_all().await;
+        let result = match ended {
+            Ok(Verdict::LeaseLost { message }) => Ok(self.outcome(Verdict::LeaseLost { message })),
+            Ok(verdict) => self.finish(verdict, leases).await,
+            Err(error) => Err(error),
+        };
+        let Driver { heartbeat, journal, .. } = self;
+        if heartbeat.release(&journal).await.is_err() {
+            // Lost or unwritable: either way the next driver finds this process gone, or its heartbeat old.
+        }
+        result
+    }
+
+    pub(super) async fn finish(&mut self, verdict: Verdict, leases: &[Arc<dyn TargetLease>]) -> Result<RunOutcome, EngineError> {
+        let outcome = self.outcome(verdict.clone());
+        let all_done = self.journal.with_state(|state| self.graph.steps.iter().all(|built| state.stage_done(built.stage)));
+        let concluded = match self.request.kind {
+            RunKind::Rehearsal => !verdict.resumable() && outcome.not_undone.is_empty(),
+            RunKind::Production => matches!(verdict, Verdict::Done { .. }) && all_done,
+        };
+        if concluded {
+            for lease in leases {
+                if let Err(error) = lease.release(self.journal.run(), self.journal.epoch()).await {
+                    let text = format!("the claim on the target of `{}` could not be taken away: {}", lease.store(), error.message);
+                    self.journal.append(Event::Note { step: None, text }).await.map_err(engine_error)?;
+                }
+            }
+        }
+        crash::point("run.before_finished");
+        self.journal.append(Event::RunFinished { verdict, serving: outcome.serving, concluded }).await.map_err(engine_error)?;
+        crash::point("run.finished");
+        Ok(outcome)
+    }
+
+    pub(super) fn outcome(&self, verdict: Verdict) -> RunOutcome {
+        self.journal.with_state(|state| RunOutcome {
+            run: state.run.clone(),
+            serving: if matches!(verdict, Verdict::LeaseLost { .. }) { Serving::Unclear } else { state.serving() },
+            verdict,
+            undone: self.undone.clone(),
+            not_undone: state.not_undone.clone().into_iter().collect(),
+            write_gap_seconds: state.write_gap.as_ref().and_then(|gap| gap.seconds),
+            certificate: state.certificate.clone(),
+        })
+    }
+
+    /// The way forward: everything up to the verdict `Done`, or why not.
+    pub(super) async fn forward(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<Verdict, Stop> {
+        for lease in leases {
+            let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
+            lease.claim(&run, epoch).await.map_err(|error| match error.failure {
+                Failure::LeaseLost => Stop::Verdict(Verdict::LeaseLost { message: error.message }),
+                _ => Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }),
+            })?;
+        }
+        crash::point("lease.claimed");
+        self.check_drift().await?;
+        if self.resumed {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            self.journal.append(Event::RunResumed { dbmove_version: version, until: self.request.until }).await?;
+        }
+        if let Some(verdict) = self.settle_undo().await? {
+            return Ok(verdict);
+        }
+        self.check_certificate(false).await?;
+        self.set_deadline().await?;
+        self.settle_intents().await?;
+        for stage in StageName::ALL {
+            if stage > self.request.until || self.graph.stage(stage).is_empty() {
+                continue;
+            }
+            let done = self.journal.with_state(|state| state.stage_done(stage));
+            if !done || self.more_to_do() {
+                self.run_stage(stage, done).await?;
+            }
+        }
+        if self.request.keep_services {
+            while !self.running.is_empty() {
+                self.wait().await?;
+            }
+        }
+        if self.request.kind == RunKind::Rehearsal && self.request.rollback_after {
+            self.undo("the rehearsal is over", UndoScope::Everything, AfterUndo::Certify, false).await?;
+            return self.certify().await;
+        }
+        Ok(Verdict::Done { until: self.request.until })
+    }
+
+    pub(super) fn more_to_do(&self) -> bool {
+        self.request.keep_services
+            || self.journal.with_state(|state| {
+                self.graph.steps.iter().any(|built| built.stage <= self.request.until && !state.stage_done(built.stage))
+            })
+    }
+
+    /// A deadline bounds the work, not the following that goes on after it.
+    pub(super) fn more_to_do_besides_following(&self) -> bool {
+        self.journal
+            .with_state(|state| self.graph.steps.iter().any(|built| built.stage <= self.request.until && !state.stage_done(built.stage)))
+    }
+
+    /// Done as far as the journal tells: a task's end state, a service that has been ready.
+    pub(super) fn is_satisfied_on_disk(&self, index: usize) -> bool {
+        self.journal.with_state(|state| {
+            let step = state.step(self.graph.id(index));
+            step.phase == Phase::Done || (self.is_service(index) && step.ready.is_some())
+        })
+    }
+
+    pub(super) fn is_service(&self, index: usize) -> bool {
+        self.graph.steps[index].step.kind() == StepKind::Service
+    }
+
+    pub(super) fn context(&self, index: usize, attempt: u32) -> StepContext {
+        let outputs = self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect());
+        StepContext {
+            run: self.journal.run().clone(),
+            step: self.graph.id(index).into(),
+            attempt,
+            kind: self.request.kind,
+            epoch: self.journal.epoch(),
+            cancel: self.heartbeat.lost.child_token(),
+            progress: execute::progress_channel().0,
+            ready: watch::channel(false).0,
+            checkpoints: Arc::new(self.journal.clone()),
+            rates: self.rates.clone(),
+            outputs: Arc::new(outputs),
+        }
+    }
+
+    pub(super) fn retries(&self, index: usize) -> u32 {
+        self.graph.steps[index].spec.retries.unwrap_or(DEFAULT_RETRIES)
+    }
+}
+
+pub(super) fn engine_error(error: JournalError) -> EngineError {
+    match error {
+        JournalError::Lease(lost) => EngineError::Lease(lost),
+        error => EngineError::Journal(error),
+    }
+}

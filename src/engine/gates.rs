@@ -1,0 +1,205 @@
+//! What may be started and what has to be given up: drift, certificate, deadline, write gap.
+//!
+//! Everything that says no before anything is touched is asked here, in this order: has the playbook changed, does the rehearsal still
+//! speak for today, does what remains fit into the time. And while a run is under way, the clocks. The arithmetic is in
+//! [`budget`](super::budget) and [`certificate`](super::certificate); this is where a run's state is put into it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::budget::{self, Budget, Remaining};
+use super::certificate::{self, Certificate, Measured, Today};
+use super::context::RunKind;
+use super::crash;
+use super::driver::{Driver, Stop};
+use super::journal::Event;
+use super::outcome::Verdict;
+use super::run::{EngineError, Rehearsed, undo_reserve};
+use super::step::Estimate;
+use crate::playbook::model::StageName;
+
+impl Driver {
+    pub(super) async fn check_drift(&mut self) -> Result<(), Stop> {
+        let state = self.journal.state();
+        let changes = state
+            .fingerprint
+            .check(&self.fingerprint, &state.run, &state.begun(), self.request.accept_drift)
+            .map_err(|error| Stop::Engine(error.into()))?;
+        if !changes.is_empty() || state.plan != self.graph.plan() {
+            let (fingerprint, steps) = (self.fingerprint.clone(), self.graph.plan());
+            self.journal.append(Event::PlaybookAccepted { fingerprint, changes, steps }).await?;
+        }
+        Ok(())
+    }
+
+    /// True while the cutover of a production run still lies ahead and is asked for.
+    pub(super) fn cutover_ahead(&self) -> bool {
+        self.request.until >= StageName::Cutover
+            && !self.graph.stage(StageName::Cutover).is_empty()
+            && self.journal.with_state(|state| !state.switched() && !state.stage_done(StageName::Cutover))
+    }
+
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match &self.request.rehearsed {
+            Rehearsed::Certificate(certificate) => certificate.as_deref(),
+            Rehearsed::Without { .. } => None,
+        }
+    }
+
+    /// Whether the rehearsal still speaks for today; asked at the start and when `cutover` begins, by then with all facts.
+    pub(super) async fn check_certificate(&mut self, entering: bool) -> Result<(), Stop> {
+        if self.request.kind == RunKind::Rehearsal || !self.cutover_ahead() {
+            return Ok(());
+        }
+        let refuse = |reasons: Vec<String>| {
+            let hint =
+                Some("run `dbmove rehearse` with this playbook, or give `--without-rehearsal \"reason\"`, which is recorded".to_owned());
+            Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint }))
+        };
+        match self.request.rehearsed.clone() {
+            Rehearsed::Without { reason } => {
+                if self.journal.with_state(|state| state.without_rehearsal.as_ref() != Some(&reason)) {
+                    self.journal.append(Event::WithoutRehearsal { reason }).await?;
+                }
+                Ok(())
+            }
+            Rehearsed::Certificate(None) => {
+                refuse(vec![format!("there is no certificate: playbook `{}` was never rehearsed", self.request.playbook.playbook)])
+            }
+            Rehearsed::Certificate(Some(certificate)) => {
+                let facts = certificate::facts_of(&self.journal.with_state(super::journal::RunState::outputs));
+                let today = Today { playbook_hash: self.fingerprint.whole.clone(), facts };
+                let reasons = certificate::check(&certificate, &today, Timestamp::now());
+                if !reasons.is_empty() {
+                    return refuse(reasons.iter().map(ToString::to_string).collect());
+                }
+                if entering {
+                    self.journal.append(Event::CertificateAccepted { certificate: certificate.hash }).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the deadline on, forecasts, and refuses if it can't be kept. Nothing is touched yet.
+    pub(super) async fn set_deadline(&mut self) -> Result<(), Stop> {
+        let recorded = self.journal.with_state(|state| state.deadline.clone());
+        let until = match (&self.request.deadline, recorded) {
+            // The same words on a resumed run are the same promise, counted from when it was first given.
+            (Some(asked), Some((text, until))) if asked.text == text => Some(until),
+            (Some(asked), _) => {
+                self.journal.append(Event::DeadlineSet { text: asked.text.clone(), until: asked.until }).await?;
+                Some(asked.until)
+            }
+            (None, recorded) => recorded.map(|(_, until)| until),
+        };
+        self.budget = until.map(|until| Budget::start(until, Timestamp::now()));
+        for index in 0..self.graph.steps.len() {
+            let built = &self.graph.steps[index];
+            let asked_for = built.stage <= self.request.until;
+            let rehearsed =
+                self.certificate().and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
+            let estimate = if asked_for && until.is_some() && !self.is_satisfied_on_disk(index) {
+                let context = self.context(index, 1);
+                built.step.estimate(&context).await.unwrap_or_else(|error| Estimate::Unknown(error.message))
+            } else {
+                Estimate::Unknown("no deadline".to_owned())
+            };
+            self.expected.push(Remaining { asked_for, ..Remaining::expected(&estimate, rehearsed) });
+        }
+        if self.budget.is_none() {
+            return Ok(());
+        }
+        let forecast = self.forecast();
+        self.observer.forecast(&forecast);
+        self.journal.append(Event::Forecast { forecast: forecast.clone() }).await?;
+        let switched = self.journal.with_state(super::journal::RunState::switched);
+        match forecast.refusal() {
+            Some(reason) if !switched && self.more_to_do_besides_following() => Err(Stop::Verdict(Verdict::Refused {
+                step: None,
+                reasons: vec![reason],
+                hint: Some("give a later deadline, or more hours; nothing was touched".to_owned()),
+            })),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn undo_reserve(&self) -> Duration {
+        if self.cutover_ahead() { undo_reserve(self.certificate(), self.request.margin) } else { Duration::ZERO }
+    }
+
+    pub(super) fn forecast(&self) -> budget::Forecast {
+        let remaining: Vec<Remaining> = (0..self.graph.steps.len())
+            .map(|index| {
+                let expected = self.expected.get(index).cloned().unwrap_or_else(Remaining::done);
+                if self.is_satisfied_on_disk(index) && self.running.get(&index).is_none_or(|running| *running.ready.borrow()) {
+                    return Remaining { asked_for: expected.asked_for, ..Remaining::done() };
+                }
+                match self.running.get(&index) {
+                    Some(running) => expected.running(&running.progress.borrow(), running.started.elapsed()),
+                    None => expected,
+                }
+            })
+            .collect();
+        let left = self.budget.as_ref().map(Budget::left);
+        budget::forecast(&self.graph, &remaining, self.request.margin, self.undo_reserve(), left)
+    }
+
+    /// Why to give up for lack of time, if so.
+    pub(super) fn check_budgets(&mut self) -> Result<(), Stop> {
+        if let Some(held) = self.write_gap.map(|started| started.elapsed())
+            && held > self.request.max_write_gap
+        {
+            let limit_seconds = self.request.max_write_gap.as_secs_f64();
+            return Err(Stop::Verdict(Verdict::WriteGapExceeded { limit_seconds, held_seconds: held.as_secs_f64() }));
+        }
+        let reserve = self.undo_reserve();
+        match self.budget.as_ref().and_then(|budget| budget.hard_line(reserve)) {
+            Some(message) => Err(Stop::Verdict(Verdict::DeadlineMissed { message })),
+            None => Ok(()),
+        }
+    }
+
+    /// What a rehearsal that was undone leaves behind.
+    pub(super) async fn certify(&mut self) -> Result<Verdict, Stop> {
+        let state = self.journal.state();
+        if !state.not_undone.is_empty() {
+            let steps = state.not_undone.keys().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ");
+            let message = format!("the rehearsal ran through, but {steps} could not be undone, so it does not count");
+            return Ok(Verdict::Failed {
+                step: None,
+                message,
+                hint: Some("see why, clean the rehearsal copies up, and rehearse again".to_owned()),
+            });
+        }
+        if state.certificate.is_none() {
+            let issued = Timestamp::now();
+            let head = self.journal.journal().reader().and_then(|reader| reader.head())?;
+            let outputs = state.outputs();
+            let measured = state.steps.iter().filter_map(|(id, step)| {
+                Some((id.clone(), Measured { seconds: step.seconds?, work: outputs.get(id).and_then(|output| output.work.clone()) }))
+            });
+            let in_cutover = |id: &str| self.graph.index(id).is_some_and(|index| self.graph.steps[index].stage == StageName::Cutover);
+            let certificate = Certificate {
+                run: state.run.clone(),
+                playbook: state.playbook.clone(),
+                playbook_hash: self.fingerprint.whole.clone(),
+                facts: certificate::facts_of(&outputs),
+                measured: measured.collect(),
+                write_gap_seconds: state.write_gap.as_ref().and_then(|gap| gap.seconds),
+                undo_seconds: state.steps.iter().filter(|(id, _)| in_cutover(id)).filter_map(|(_, step)| step.undo_seconds).sum(),
+                issued,
+                expires: Certificate::expiry(issued, self.request.certificate_lifetime),
+                journal_head: head.hash,
+                hash: String::new(),
+            };
+            let certificate = certificate
+                .seal()
+                .map_err(|error| Stop::Engine(EngineError::Playbook(format!("the certificate can't be written: {error}"))))?;
+            self.journal.append(Event::CertificateIssued { certificate: Box::new(certificate) }).await?;
+            crash::point("certificate.issued");
+        }
+        Ok(Verdict::Done { until: self.request.until })
+    }
+}

@@ -1,0 +1,124 @@
+//! After a crash: what the journal leaves open is settled by looking at the world.
+//!
+//! The order matters. An undo under way comes first, because clients' writes may be held. Then a `cutover` that was cut short: the
+//! point of no return decides which way. Then every other intent without an outcome.
+
+use super::crash;
+use super::driver::{Driver, Stop};
+use super::execute::{self, Halt};
+use super::journal::{Action, AfterUndo, Event, Phase, StepResult, UndoScope};
+use super::outcome::Verdict;
+use super::step::{Probe, StepError};
+use crate::playbook::model::StageName;
+
+impl Driver {
+    /// On resume: carries an undo through that an earlier driver began, and decides about a `cutover` that a crash cut short.
+    /// Returns a verdict if that is the end.
+    pub(super) async fn settle_undo(&mut self) -> Result<Option<Verdict>, Stop> {
+        let state = self.journal.state();
+        if let Some(undo) = state.undo {
+            if !undo.finished {
+                self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?;
+            }
+            if let AfterUndo::Certify = undo.then {
+                return self.certify().await.map(Some);
+            }
+            let state = self.journal.state();
+            if let Some((step, why)) = state.not_undone.first_key_value() {
+                let message = format!("its undo failed again: {why}");
+                let hint =
+                    Some("put right what the message names, then give the same command again: it tries the undo once more".to_owned());
+                return Ok(Some(Verdict::Failed { step: Some(step.clone()), message, hint }));
+            }
+            return Ok(match undo.then {
+                // A verdict that a crash kept from being told is told now; one that was told before doesn't keep the run from going on.
+                AfterUndo::End { verdict } if !verdict.resumable() && (!undo.told || undo.scope == UndoScope::Everything) => Some(verdict),
+                _ => None,
+            });
+        }
+        self.settle_cutover().await?;
+        Ok(None)
+    }
+
+    /// A crash inside `cutover`: behind the point of no return, forward; before it, undo and start the stage again.
+    async fn settle_cutover(&mut self) -> Result<(), Stop> {
+        let state = self.journal.state();
+        let cutover = UndoScope::Stage { stage: StageName::Cutover };
+        if state.switched() || state.stage_done(StageName::Cutover) || state.begun_in(cutover).is_empty() {
+            if state.switched() {
+                self.end_write_gap(true).await?;
+            }
+            return Ok(());
+        }
+        if let Some(point) = self.graph.point_of_no_return {
+            let step = state.step(self.graph.id(point));
+            // A failure is no more to be believed than silence: it may have been the answer that got lost, not the switch.
+            if matches!(step.phase, Phase::Running | Phase::Failed { .. } | Phase::Stopped) {
+                match self.look_at(point, step.attempt).await? {
+                    Probe::Done => {
+                        self.settle_done(point, step.attempt).await?;
+                        self.journal.append(Event::PointOfNoReturn { step: self.graph.id(point).to_owned() }).await?;
+                        self.end_write_gap(true).await?;
+                        return Ok(());
+                    }
+                    Probe::Foreign { found } => {
+                        let error = StepError::definite(format!("somebody else has been there: {found}"))
+                            .hint("nothing was undone. Look where clients are pointed, put that right, then give the same command again");
+                        return Err(Stop::Unclear(Verdict::of_failure(self.graph.id(point), &error)));
+                    }
+                    Probe::NotStarted | Probe::Partly { .. } => {}
+                }
+            }
+        }
+        self.undo("the driver ended inside `cutover`, before the point of no return", cutover, AfterUndo::StartAgain, false).await
+    }
+
+    /// Settles intents that were left without an outcome, by looking at the world.
+    pub(super) async fn settle_intents(&mut self) -> Result<(), Stop> {
+        for index in 0..self.graph.steps.len() {
+            let id = self.graph.id(index).to_owned();
+            let state = self.journal.with_state(|state| state.step(&id));
+            if state.phase != Phase::Running || self.graph.steps[index].stage > self.request.until {
+                continue;
+            }
+            let probe = self.look_at(index, state.attempt).await?;
+            match probe {
+                Probe::Foreign { found } => {
+                    let error = StepError::definite(format!("somebody else has been there: {found}"))
+                        .hint("nothing was changed. Find out whose it is, take it away or start from a clean target, then give the same command again");
+                    return Err(Stop::Verdict(Verdict::of_failure(&id, &error)));
+                }
+                Probe::Done if !self.is_service(index) => self.settle_done(index, state.attempt).await?,
+                Probe::Done | Probe::NotStarted | Probe::Partly { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Probes a step and writes down what it found.
+    pub(super) async fn look_at(&mut self, index: usize, attempt: u32) -> Result<Probe, Stop> {
+        let context = self.context(index, attempt);
+        let step = self.graph.steps[index].step.clone();
+        let id = self.graph.id(index).to_owned();
+        let probe = execute::probe(&*step, &context, &self.request.limits, self.retries(index)).await.map_err(|error| {
+            let message = format!("its state after the crash can't be looked at: {}", error.message);
+            Stop::Verdict(Verdict::of_failure(&id, &StepError { message, ..error }))
+        })?;
+        self.journal.append(Event::Probed { step: id, probe: probe.clone() }).await?;
+        crash::point("resume.probed");
+        Ok(probe)
+    }
+
+    /// Writes the outcome that a crash kept from being written.
+    pub(super) async fn settle_done(&mut self, index: usize, attempt: u32) -> Result<(), Stop> {
+        let output = execute::saved_output(&self.context(index, attempt)).map_err(|halt| match halt {
+            Halt::Step(error) | Halt::Unclear(error) => Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error)),
+            Halt::Journal(error) => error.into(),
+        })?;
+        let step = self.graph.id(index).to_owned();
+        let result = StepResult::Done { output };
+        self.journal.append(Event::Outcome { step, attempt, action: Action::Run, result, seconds: 0.0, settled: true }).await?;
+        crash::point("resume.settled");
+        Ok(())
+    }
+}

@@ -1,0 +1,446 @@
+//! Runs the copy: planner, readers, writers and index builders over the waves of tables.
+//!
+//! All of them are futures of one [`tokio::task::JoinSet`]: if one fails the others are aborted, and
+//! what their transactions had not committed is rolled back by the server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::keyless::KeylessCopy;
+use super::plan::{self, Pace, TableState};
+use super::read_chunk::Reader;
+use super::write_chunk::{Entered, Writer};
+use super::{Chunk, CopySettings, LoadPath, LoadedChunk, indexes, load};
+use crate::engine::step::Epoch;
+use crate::mysql::apply::applier::Applied;
+use crate::mysql::connect::{Purpose, Server, Session};
+use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::shared::Shared;
+use crate::mysql::tables::TableId;
+
+/// How far copying is.
+#[derive(Debug, Default)]
+pub struct CopyProgress {
+    /// Rows that are in, those of earlier attempts included.
+    pub rows: AtomicU64,
+    /// Bytes put in by this process, as sent.
+    pub bytes: AtomicU64,
+    /// Tables whose rows are in.
+    pub tables: AtomicU64,
+    /// What is being worked on.
+    note: Mutex<String>,
+}
+
+impl CopyProgress {
+    /// What is being worked on.
+    #[must_use]
+    pub fn note(&self) -> String {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn say(&self, note: String) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+}
+
+/// The statements that a table gets after its rows.
+#[derive(Clone, Debug, Default)]
+pub struct AfterRows {
+    /// Secondary indexes.
+    pub indexes: Vec<String>,
+    /// Foreign keys, once all tables are there.
+    pub foreign_keys: Vec<String>,
+}
+
+/// Copies a store's tables.
+#[derive(Clone)]
+pub struct Copier {
+    /// What the store's steps share.
+    pub shared: Arc<Shared>,
+    /// The source.
+    pub source: Arc<Server>,
+    /// The target.
+    pub target: Arc<Server>,
+    /// This driver's epoch.
+    pub epoch: Epoch,
+    /// How to work.
+    pub settings: CopySettings,
+    /// What tables get after their rows.
+    pub after_rows: Arc<HashMap<TableId, AfterRows>>,
+    /// How far the applier is.
+    pub applied: watch::Receiver<Applied>,
+    /// Where the progress is published.
+    pub progress: Arc<CopyProgress>,
+}
+
+/// A table under copy: chunks that are planned and not in yet.
+struct Open {
+    outstanding: Mutex<HashMap<TableId, u64>>,
+    changed: Notify,
+}
+
+impl Open {
+    fn add(&self, table: TableId, chunks: i64) {
+        let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = outstanding.entry(table).or_default();
+        *entry = entry.saturating_add_signed(chunks);
+        drop(outstanding);
+        self.changed.notify_waiters();
+    }
+
+    async fn all_in(&self, table: TableId) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.outstanding.lock().unwrap_or_else(PoisonError::into_inner).get(&table).copied().unwrap_or(0) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Copier {
+    /// Copies everything that is not copied yet, builds indexes and foreign keys.
+    ///
+    /// # Errors
+    /// As the servers give them. What is in stays in; running it again goes on from there.
+    pub async fn run(&self, followed_since: Instant, cancel: &CancellationToken) -> Result<()> {
+        let settled = (followed_since + self.settings.settle).saturating_duration_since(Instant::now());
+        tokio::select! {
+            () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+            () = tokio::time::sleep(settled) => {}
+        }
+        let mut target = self.writer().await?;
+        let path = load::choose(&mut target, self.settings.load).await?;
+        let mut states = BTreeMap::new();
+        for (id, table) in self.shared.tables.iter() {
+            let state = plan::load(&mut target, &self.shared.store, table.name()).await?;
+            self.progress.rows.fetch_add(state.rows, Ordering::Relaxed);
+            self.progress.tables.fetch_add(u64::from(state.copied), Ordering::Relaxed);
+            states.insert(id, state);
+        }
+        let (index_jobs, index_work) = mpsc::channel::<TableId>(self.shared.tables.len().max(1));
+        let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+        tasks.spawn(self.clone().build_indexes(index_work, cancel.clone()));
+        tasks.spawn(self.clone().copy_waves(states, path, index_jobs, target, cancel.clone()));
+        join(tasks).await?;
+        self.add_foreign_keys(cancel).await
+    }
+
+    async fn copy_waves(
+        self,
+        mut states: BTreeMap<TableId, TableState>,
+        path: LoadPath,
+        index_jobs: mpsc::Sender<TableId>,
+        mut target: Session,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        for wave in self.shared.tables.copy_order() {
+            let mut keyed = Vec::new();
+            for id in wave {
+                let state = states.remove(&id).unwrap_or_default();
+                if state.indexed {
+                    continue;
+                }
+                if state.copied {
+                    self.send(&index_jobs, id).await?;
+                } else if self.shared.tables.get(id).key.is_none() {
+                    self.keyless(id, path, &mut target, &cancel).await?;
+                    self.send(&index_jobs, id).await?;
+                } else {
+                    keyed.push((id, state));
+                }
+            }
+            if !keyed.is_empty() {
+                self.copy_keyed(keyed, path, &index_jobs, &cancel).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, jobs: &mpsc::Sender<TableId>, id: TableId) -> Result<()> {
+        jobs.send(id).await.map_err(|_| MysqlError::Cancelled)
+    }
+
+    async fn keyless(&self, id: TableId, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<()> {
+        let name = self.shared.tables.get(id).name();
+        self.progress.say(format!("copying `{name}` (no key: as a whole)"));
+        let copy =
+            KeylessCopy { shared: &self.shared, source: &self.source, epoch: self.epoch, path, chunk_bytes: self.settings.chunk_bytes };
+        let loaded = copy.copy(id, target, cancel).await?;
+        self.progress.rows.fetch_add(loaded.inserted, Ordering::Relaxed);
+        self.progress.tables.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Copies the tables of one wave; several chunks of one table and of several are under way at once.
+    async fn copy_keyed(
+        &self,
+        tables: Vec<(TableId, TableState)>,
+        path: LoadPath,
+        index_jobs: &mpsc::Sender<TableId>,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let paces: Arc<HashMap<TableId, Pace>> =
+            Arc::new(tables.iter().map(|(id, _)| (*id, Pace::new(&self.shared.tables.get(*id).table, &self.settings))).collect());
+        let open = Arc::new(Open { outstanding: Mutex::default(), changed: Notify::new() });
+        let (planned, chunks) = mpsc::channel::<Chunk>(self.settings.readers * 2);
+        let (loaded, parts) = mpsc::channel::<LoadedChunk>(1);
+        let (again, read_again) = mpsc::channel::<Chunk>(1024);
+        let chunks = Arc::new(tokio::sync::Mutex::new(chunks));
+        let parts = Arc::new(tokio::sync::Mutex::new(parts));
+        let read_again = Arc::new(tokio::sync::Mutex::new(read_again));
+        let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+        // Readers end when nothing is planned any more and nothing can come back.
+        let finished = CancellationToken::new();
+        for _ in 0..self.settings.readers.max(1) {
+            tasks.spawn(self.clone().read_chunks(chunks.clone(), read_again.clone(), loaded.clone(), paces.clone(), finished.clone()));
+        }
+        for _ in 0..self.settings.writers.max(1) {
+            tasks.spawn(self.clone().write_chunks(parts.clone(), again.clone(), open.clone(), path, cancel.clone()));
+        }
+        drop((loaded, again));
+        tasks.spawn(self.clone().plan_chunks(tables, planned, paces, open, index_jobs.clone(), finished, cancel.clone()));
+        join(tasks).await
+    }
+
+    /// Plans chunk after chunk, and waits for the last ones; a table that is complete goes to the index builder.
+    async fn plan_chunks(
+        self,
+        tables: Vec<(TableId, TableState)>,
+        planned: mpsc::Sender<Chunk>,
+        paces: Arc<HashMap<TableId, Pace>>,
+        open: Arc<Open>,
+        index_jobs: mpsc::Sender<TableId>,
+        finished: CancellationToken,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let _finished = finished.drop_guard();
+        let mut source = Session::open(&self.source, Purpose::Read).await?;
+        let mut target = self.writer().await?;
+        let mut complete: JoinSet<Result<()>> = JoinSet::new();
+        for (id, mut state) in tables {
+            let table = self.shared.tables.get(id);
+            self.progress.say(format!("copying `{}`", table.name()));
+            // One more until everything is planned, so that a table is not taken for complete too early.
+            open.add(id, 1);
+            for (number, range) in std::mem::take(&mut state.open) {
+                open.add(id, 1);
+                self.hand(&planned, Chunk { table: id, number, range }, &cancel).await?;
+            }
+            loop {
+                let rows = paces.get(&id).map_or(1000, Pace::rows);
+                let next = plan::next(&mut source, &mut target, &self.shared.store, id, &table.table, &mut state, rows).await?;
+                let Some(chunk) = next else { break };
+                open.add(id, 1);
+                self.hand(&planned, chunk, &cancel).await?;
+            }
+            open.add(id, -1);
+            complete.spawn(self.clone().completed(id, open.clone(), index_jobs.clone()));
+        }
+        join(complete).await
+    }
+
+    async fn hand(&self, planned: &mpsc::Sender<Chunk>, chunk: Chunk, cancel: &CancellationToken) -> Result<()> {
+        tokio::select! {
+            () = cancel.cancelled() => Err(MysqlError::Cancelled),
+            sent = planned.send(chunk) => sent.map_err(|_| MysqlError::Cancelled),
+        }
+    }
+
+    /// Waits until all chunks of a table are in, notes it, and passes the table on.
+    async fn completed(self, id: TableId, open: Arc<Open>, index_jobs: mpsc::Sender<TableId>) -> Result<()> {
+        open.all_in(id).await;
+        let mut target = self.writer().await?;
+        let statement = plan::save_table(&self.shared.store, self.shared.tables.get(id).name(), false);
+        target.write(statement.as_bytes(), "saving that a table is copied").await?;
+        target.close().await;
+        self.progress.tables.fetch_add(1, Ordering::Relaxed);
+        self.send(&index_jobs, id).await
+    }
+
+    async fn read_chunks(
+        self,
+        chunks: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+        read_again: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+        loaded: mpsc::Sender<LoadedChunk>,
+        paces: Arc<HashMap<TableId, Pace>>,
+        finished: CancellationToken,
+    ) -> Result<()> {
+        let mut reader = Reader {
+            rows: Session::open(&self.source, Purpose::Read).await?,
+            position: Session::open(&self.source, Purpose::Read).await?,
+            tables: self.shared.tables.clone(),
+            chunk_bytes: self.settings.chunk_bytes,
+        };
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                Some(chunk) = next(&read_again) => chunk,
+                Some(chunk) = next(&chunks) => chunk,
+                // Everything planned is in: nothing comes back any more.
+                () = finished.cancelled() => return Ok(()),
+            };
+            let Some(pace) = paces.get(&chunk.table) else { continue };
+            reader.read(&chunk, pace, &loaded).await?;
+        }
+    }
+
+    async fn write_chunks(
+        self,
+        parts: Arc<tokio::sync::Mutex<mpsc::Receiver<LoadedChunk>>>,
+        again: mpsc::Sender<Chunk>,
+        open: Arc<Open>,
+        path: LoadPath,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let mut writer =
+            Writer { session: self.writer().await?, shared: self.shared.clone(), epoch: self.epoch, path, applied: self.applied.clone() };
+        while let Some(mut part) = next(&parts).await {
+            let entered = self.write_part(&mut writer, &part, &cancel).await?;
+            match entered {
+                Entered::In(loaded) => {
+                    self.progress.rows.fetch_add(loaded.inserted + loaded.skipped, Ordering::Relaxed);
+                    self.progress.bytes.fetch_add(part.lines.len() as u64, Ordering::Relaxed);
+                    if let Some(written) = part.written.take() {
+                        // The reader is gone only when the whole copy is being given up.
+                        let _ = written.send(());
+                    }
+                    if !part.more {
+                        open.add(part.chunk.table, -1);
+                    }
+                }
+                Entered::ReadAgain => {
+                    self.shared.throttle(Some(format!(
+                        "many deletes in `{}`: chunks are read again",
+                        self.shared.tables.get(part.chunk.table).name()
+                    )));
+                    // What is left of the chunk, from where the last part that is in ended. The reader, told
+                    // nothing, gives up the rest of this one.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    let rest = crate::mysql::range::KeyRange { after: part.range.after.clone(), through: part.chunk.range.through.clone() };
+                    let chunk = Chunk { range: rest, ..part.chunk.clone() };
+                    drop(part);
+                    again.send(chunk).await.map_err(|_| MysqlError::Cancelled)?;
+                    self.shared.throttle(None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a part; what may heal is tried again on a new connection.
+    async fn write_part(&self, writer: &mut Writer, part: &LoadedChunk, cancel: &CancellationToken) -> Result<Entered> {
+        const TRIES: u32 = 8;
+        let mut attempt = 0;
+        loop {
+            match writer.write(part, cancel).await {
+                Err(error) if error.transient() && attempt < TRIES => {
+                    attempt += 1;
+                    tracing::warn!(%error, attempt, "writing a chunk failed, trying again");
+                    tokio::select! {
+                        () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+                        () = tokio::time::sleep(Duration::from_millis(100 << attempt.min(6))) => {}
+                    }
+                    writer.session = match self.writer().await {
+                        Ok(session) => session,
+                        Err(error) if error.transient() => continue,
+                        Err(error) => return Err(error),
+                    };
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn build_indexes(self, mut jobs: mpsc::Receiver<TableId>, cancel: CancellationToken) -> Result<()> {
+        let mut session: Option<Session> = None;
+        loop {
+            let id = tokio::select! {
+                () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+                id = jobs.recv() => id,
+            };
+            let Some(id) = id else { return Ok(()) };
+            let table = self.shared.tables.get(id);
+            let statements = self.after_rows.get(&id).map(|after| after.indexes.clone()).unwrap_or_default();
+            if session.is_none() {
+                session = Some(self.builder().await?);
+            }
+            let Some(session) = session.as_mut() else { continue };
+            if !statements.is_empty() {
+                self.progress.say(format!("building indexes of `{}`", table.name()));
+                indexes::build(session, &statements, &format!("building indexes of `{}`", table.name())).await?;
+            }
+            let statement = plan::save_table(&self.shared.store, table.name(), true);
+            session.write(statement.as_bytes(), "saving that a table is indexed").await?;
+        }
+    }
+
+    async fn add_foreign_keys(&self, cancel: &CancellationToken) -> Result<()> {
+        let mut session = self.builder().await?;
+        for (id, table) in self.shared.tables.iter() {
+            if cancel.is_cancelled() {
+                return Err(MysqlError::Cancelled);
+            }
+            let Some(after) = self.after_rows.get(&id).filter(|after| !after.foreign_keys.is_empty()) else { continue };
+            self.progress.say(format!("adding foreign keys of `{}`", table.name()));
+            indexes::build(&mut session, &after.foreign_keys, &format!("adding foreign keys of `{}`", table.name())).await?;
+        }
+        Ok(())
+    }
+
+    /// A session that writes rows: checks of keys that are not there yet are left out.
+    async fn writer(&self) -> Result<Session> {
+        let mut session = self.shared.open_writer(&self.target).await?;
+        session.run("SET SESSION unique_checks = 0", "setting up the session").await?;
+        if self.settings.skip_binlog {
+            session.run("SET SESSION sql_log_bin = 0", "leaving the copy out of the target's binary log").await?;
+        }
+        Ok(session)
+    }
+
+    /// A session that builds indexes: rows are not checked against foreign keys again.
+    async fn builder(&self) -> Result<Session> {
+        let mut session = Session::open(&self.target, Purpose::Catalog).await?;
+        session.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
+        if self.settings.skip_binlog {
+            session.run("SET SESSION sql_log_bin = 0", "leaving the copy out of the target's binary log").await?;
+        }
+        Ok(session)
+    }
+}
+
+/// The next item of a channel that several tasks take from.
+async fn next<T>(channel: &tokio::sync::Mutex<mpsc::Receiver<T>>) -> Option<T> {
+    channel.lock().await.recv().await
+}
+
+/// Waits for all tasks; the first failure aborts the others.
+async fn join(mut tasks: JoinSet<Result<()>>) -> Result<()> {
+    let mut first = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let result = ended.unwrap_or_else(|error| {
+            Err(MysqlError::Object {
+                message: format!("a part of the copy ended abnormally: {error}"),
+                hint: "run it again; it goes on from what is in".to_owned(),
+            })
+        });
+        // A task that only noticed that the others are gone must not hide why.
+        if let Err(error) = result {
+            if first.is_ok() || matches!(first, Err(MysqlError::Cancelled)) {
+                first = Err(error);
+            }
+            if !matches!(first, Err(MysqlError::Cancelled)) {
+                tasks.abort_all();
+            }
+        }
+    }
+    first
+}

@@ -1,0 +1,49 @@
+//! Builds the secondary indexes of a copied table, and the foreign keys when all tables are copied.
+//!
+//! Building an index over rows that are there is many times faster than growing it row by row. The
+//! statements are InnoDB online DDL, so the applier goes on writing meanwhile. After a crash a
+//! statement may have been carried out without its note: that it says "is there already" is then the
+//! expected answer, since nobody else builds under the lease; the structure is compared afterwards
+//! by verification.
+
+use crate::mysql::connect::Session;
+use crate::mysql::error::{MysqlError, Result};
+
+/// "Duplicate key name", "Duplicate foreign key constraint name".
+const THERE_ALREADY: [u16; 2] = [1061, 1826];
+/// "Can't create table": MariaDB's word for a duplicate foreign key, with errno 121 in its text.
+const CANNOT_CREATE: u16 = 1005;
+/// "Duplicate entry": a row that an event is about to move was in the way when the index's log was caught up.
+const DUPLICATE: u16 = 1062;
+/// How often building a unique index is tried again.
+const TRIES: u32 = 5;
+
+/// Runs the statements of one table, one after the other.
+///
+/// # Errors
+/// As the server gives them; the statements before are carried out then.
+pub async fn build(session: &mut Session, statements: &[String], what: &str) -> Result<()> {
+    for statement in statements {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match crate::mysql::ddl::execute(session, statement, what).await {
+                Ok(_) => break,
+                Err(error) if there_already(&error) => break,
+                Err(error) if error.code() == Some(DUPLICATE) && tries < TRIES => {
+                    tracing::info!(%error, tries, "building an index again: {what}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn there_already(error: &MysqlError) -> bool {
+    match error.code() {
+        Some(code) if THERE_ALREADY.contains(&code) => true,
+        Some(CANNOT_CREATE) => error.to_string().contains("errno: 121"),
+        _ => false,
+    }
+}

@@ -1,0 +1,309 @@
+//! The named rules that make a target's table of a source's, one function each.
+//!
+//! A rule changes the statement and says what it changed, before and after; a rule that does not
+//! apply says nothing. What can't be converted is an error, never left out.
+
+use super::super::connect::Version;
+use super::super::table::Table;
+use super::statement::{CreateTable, Item, ItemKind, TableOption};
+use super::token::{Token, TokenKind, after_group, find, render};
+use super::{DdlError, RuleFired};
+
+/// What a rule may look at.
+pub(super) struct Context<'a> {
+    pub(super) table: &'a Table,
+    pub(super) target: &'a Version,
+}
+
+type Rule = fn(&mut CreateTable, &Context<'_>, &mut Changes) -> Result<(), DdlError>;
+
+/// In the order in which they are applied.
+const RULES: [(&str, Rule); 9] = [
+    ("myisam-to-innodb", myisam_to_innodb),
+    ("engine-options", engine_options),
+    ("row-format-dynamic", row_format_dynamic),
+    ("auto-increment-clause", auto_increment_clause),
+    ("partition-engine", partition_engine),
+    ("charset-explicit", charset_explicit),
+    ("year4", year4),
+    ("integer-width", integer_width),
+    ("index-clauses", index_clauses),
+];
+
+/// What one rule changed.
+pub(super) struct Changes {
+    rule: &'static str,
+    fired: Vec<RuleFired>,
+}
+
+impl Changes {
+    fn note(&mut self, before: impl Into<String>, after: impl Into<String>) {
+        self.fired.push(RuleFired { rule: self.rule, before: before.into(), after: after.into() });
+    }
+}
+
+/// Applies every rule.
+pub(super) fn apply(create: &mut CreateTable, context: &Context<'_>) -> Result<Vec<RuleFired>, DdlError> {
+    let mut changes = Changes { rule: "", fired: Vec::new() };
+    for (name, rule) in RULES {
+        changes.rule = name;
+        rule(create, context, &mut changes)?;
+    }
+    Ok(changes.fired)
+}
+
+/// MyISAM, Aria and ARCHIVE become InnoDB: managed servers take nothing else, and nothing else keeps
+/// its rows in a crash. MEMORY, MERGE, FEDERATED and the like are no places for rows of their own.
+fn myisam_to_innodb(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    let Some(engine) = create.options.iter_mut().find(|option| option.name == "ENGINE") else {
+        return Err(context.refused("its statement names no storage engine"));
+    };
+    match engine.value.to_ascii_lowercase().as_str() {
+        "innodb" => return Ok(()),
+        "myisam" | "aria" | "archive" => {}
+        _ => return Err(context.refused(&format!("dbmove does not know how to make InnoDB of the engine `{}`", engine.value))),
+    }
+    let before = engine.render();
+    engine.value = "InnoDB".to_owned();
+    changes.note(before, engine.render());
+    // MyISAM counts inside a group; InnoDB counts by the first column of an index only.
+    let counter = context.table.columns.iter().position(|column| column.auto_increment);
+    if let Some(counter) = counter
+        && !context.table.indexes.iter().any(|index| index.parts.first().is_some_and(|part| part.column == counter))
+    {
+        let column = &context.table.columns[counter].name;
+        return Err(context.refused(&format!(
+            "its AUTO_INCREMENT column `{column}` is in no index's first place, which InnoDB needs; add one on the source (`ADD INDEX (…)`)"
+        )));
+    }
+    Ok(())
+}
+
+/// Options that only another engine reads, or that name places on the source's disk, are dropped;
+/// options nobody here knows are refused.
+fn engine_options(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    const KEPT: [&str; 15] = [
+        "ENGINE",
+        "AUTO_INCREMENT",
+        "CHARSET",
+        "DEFAULT CHARSET",
+        "CHARACTER SET",
+        "DEFAULT CHARACTER SET",
+        "COLLATE",
+        "COMMENT",
+        "ROW_FORMAT",
+        "KEY_BLOCK_SIZE",
+        "MAX_ROWS",
+        "MIN_ROWS",
+        "AVG_ROW_LENGTH",
+        "STATS_PERSISTENT",
+        "STATS_AUTO_RECALC",
+    ];
+    const DROPPED: [&str; 10] = [
+        "CHECKSUM",
+        "DELAY_KEY_WRITE",
+        "PACK_KEYS",
+        "PAGE_CHECKSUM",
+        "TRANSACTIONAL",
+        "DATA DIRECTORY",
+        "INDEX DIRECTORY",
+        "TABLESPACE",
+        "TABLE_CHECKSUM",
+        "STATS_SAMPLE_PAGES",
+    ];
+    if let Some(unknown) =
+        create.options.iter().find(|option| !KEPT.contains(&option.name.as_str()) && !DROPPED.contains(&option.name.as_str()))
+    {
+        return Err(context.refused(&format!("dbmove does not know its option `{}`", unknown.render())));
+    }
+    create.options.retain(|option| {
+        let drop = DROPPED.contains(&option.name.as_str());
+        if drop {
+            changes.note(option.render(), "");
+        }
+        !drop
+    });
+    Ok(())
+}
+
+/// Every table that asks for a row format gets DYNAMIC: FIXED is MyISAM's, COMPACT and REDUNDANT
+/// limit keys to 767 bytes, COMPRESSED is not to be had everywhere. Block sizes go with it.
+fn row_format_dynamic(create: &mut CreateTable, _: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    let asked = |option: &TableOption| matches!(option.name.as_str(), "ROW_FORMAT" | "KEY_BLOCK_SIZE");
+    let before: Vec<String> = create.options.iter().filter(|option| asked(option)).map(TableOption::render).collect();
+    if before.is_empty() {
+        return Ok(());
+    }
+    create.options.retain(|option| !asked(option));
+    let dynamic = TableOption::new("ROW_FORMAT", "DYNAMIC");
+    if before != [dynamic.render()] {
+        changes.note(before.join(" "), dynamic.render());
+    }
+    create.options.push(dynamic);
+    Ok(())
+}
+
+/// The counter is set at the switch, from the source's last value: until then it would be wrong.
+fn auto_increment_clause(create: &mut CreateTable, _: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    create.options.retain(|option| {
+        let drop = option.name == "AUTO_INCREMENT";
+        if drop {
+            changes.note(option.render(), "");
+        }
+        !drop
+    });
+    Ok(())
+}
+
+/// Partitions name their engine again, each: it has to be the table's. Places on the source's disk are refused.
+fn partition_engine(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    if create.partitions.windows(2).any(|pair| (pair[0].is("DATA") || pair[0].is("INDEX")) && pair[1].is("DIRECTORY")) {
+        return Err(context.refused("its partitions lie in directories of their own"));
+    }
+    let mut converted = None;
+    for place in 2..create.partitions.len() {
+        if create.partitions[place - 2].is("ENGINE") && create.partitions[place - 1].is("=") && !create.partitions[place].is("InnoDB") {
+            converted = Some(create.partitions[place].text.clone());
+            create.partitions[place].text = "InnoDB".to_owned();
+        }
+    }
+    if let Some(engine) = converted {
+        changes.note(format!("PARTITION … ENGINE = {engine}"), "PARTITION … ENGINE = InnoDB");
+    }
+    Ok(())
+}
+
+/// Charset and collation are always written, on the table and on each column that has its own: a
+/// charset alone means another collation on another server (`utf8mb4` is `utf8mb4_general_ci` in
+/// 5.5 and `utf8mb4_0900_ai_ci` in 8.0). `utf8` is spelled `utf8mb3` where it will mean `utf8mb4` one day.
+fn charset_explicit(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    let is_charset = |option: &TableOption| {
+        matches!(option.name.as_str(), "CHARSET" | "DEFAULT CHARSET" | "CHARACTER SET" | "DEFAULT CHARACTER SET" | "COLLATE")
+    };
+    let before: Vec<String> = create.options.iter().filter(|option| is_charset(option)).map(TableOption::render).collect();
+    let (charset, collation) = names_on(context.target, &context.table.collation);
+    let after = [TableOption::new("DEFAULT CHARSET", charset), TableOption::new("COLLATE", collation)];
+    let place = create.options.iter().position(is_charset).unwrap_or(create.options.len());
+    create.options.retain(|option| !is_charset(option));
+    let rendered: Vec<String> = after.iter().map(TableOption::render).collect();
+    if before != rendered {
+        changes.note(before.join(" "), rendered.join(" "));
+    }
+    create.options.splice(place..place, after);
+
+    for item in create.items.iter_mut().filter(|item| item.kind == ItemKind::Column) {
+        let charset_at = find(&item.tokens, &["CHARACTER", "SET"]);
+        let collate_at = find(&item.tokens, &["COLLATE"]);
+        let collation = context.table.column(&item.name).and_then(|column| context.table.columns[column].collation.clone());
+        let (Some(first), Some(collation)) = (charset_at.or(collate_at), collation) else {
+            continue;
+        };
+        let before = item.render();
+        let mut doomed: Vec<usize> = charset_at.map_or(Vec::new(), |at| vec![at, at + 1, at + 2]);
+        doomed.extend(collate_at.map_or(Vec::new(), |at| vec![at, at + 1]));
+        let mut place = 0;
+        item.tokens.retain(|_| {
+            place += 1;
+            !doomed.contains(&(place - 1))
+        });
+        let (charset, collation) = names_on(context.target, &collation);
+        let words = ["CHARACTER", "SET", &charset, "COLLATE", &collation].map(Token::word);
+        item.tokens.splice(first..first, words);
+        if before != item.render() {
+            changes.note(before, item.render());
+        }
+    }
+    Ok(())
+}
+
+/// Charset and collation as the target calls them, from a collation's name.
+pub(super) fn names_on(target: &Version, collation: &str) -> (String, String) {
+    let charset = collation.split('_').next().unwrap_or(collation);
+    let suffix = &collation[charset.len()..];
+    match charset {
+        "utf8" | "utf8mb3" if target.mysql_from((8, 0, 30)) || (target.mariadb && target.number >= (10, 6, 0)) => {
+            ("utf8mb3".to_owned(), format!("utf8mb3{suffix}"))
+        }
+        "utf8mb3" => ("utf8".to_owned(), format!("utf8{suffix}")),
+        _ => (charset.to_owned(), collation.to_owned()),
+    }
+}
+
+/// YEAR(2) does not exist any more, and YEAR(4) is deprecated for YEAR. Values are carried with four digits.
+fn year4(create: &mut CreateTable, _: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    for item in columns(create) {
+        if item.tokens.get(1).is_some_and(|token| token.is("year")) {
+            strip_width(item, changes);
+        }
+    }
+    Ok(())
+}
+
+/// Display widths say nothing of values; MySQL 8.0.17 and later warn of them. They stay where they
+/// are seen: with ZEROFILL, and in `tinyint(1)`, which drivers read as a boolean.
+fn integer_width(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    if !context.target.mysql_from((8, 0, 17)) {
+        return Ok(());
+    }
+    for item in columns(create) {
+        let is = |place: usize, word: &str| item.tokens.get(place).is_some_and(|token| token.is(word));
+        let integer = ["tinyint", "smallint", "mediumint", "int", "bigint"].iter().any(|name| is(1, name));
+        let boolean = is(1, "tinyint") && is(3, "1");
+        if integer && !boolean && find(&item.tokens, &["zerofill"]).is_none() {
+            strip_width(item, changes);
+        }
+    }
+    Ok(())
+}
+
+fn columns(create: &mut CreateTable) -> impl Iterator<Item = &mut Item> {
+    create.items.iter_mut().filter(|item| item.kind == ItemKind::Column)
+}
+
+/// Removes the parentheses behind a column's type.
+fn strip_width(item: &mut Item, changes: &mut Changes) {
+    if let Some(end) = item.tokens.get(2).filter(|token| token.is("(")).and_then(|_| after_group(&item.tokens, 2)) {
+        let before = item.render();
+        item.tokens.drain(2..end);
+        changes.note(before, item.render());
+    }
+}
+
+/// `USING` and `KEY_BLOCK_SIZE` of an index: InnoDB has one kind of index, and warns when asked for
+/// another. Comments stay.
+fn index_clauses(create: &mut CreateTable, _: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    for item in create.items.iter_mut().filter(|item| item.is_index() || item.kind == ItemKind::PrimaryKey) {
+        let before = item.render();
+        while let Some(at) = find(&item.tokens, &["USING"]) {
+            item.tokens.drain(at..(at + 2).min(item.tokens.len()));
+        }
+        while let Some(at) = find(&item.tokens, &["KEY_BLOCK_SIZE"]) {
+            let value = at + 1 + usize::from(item.tokens.get(at + 1).is_some_and(|token| token.is("=")));
+            item.tokens.drain(at..(value + 1).min(item.tokens.len()));
+        }
+        if before != item.render() {
+            changes.note(before, item.render());
+        }
+    }
+    Ok(())
+}
+
+impl Context<'_> {
+    fn refused(&self, why: &str) -> DdlError {
+        DdlError::Refused { table: self.table.name.clone(), why: why.to_owned() }
+    }
+}
+
+/// The columns an index item names, in order.
+pub(super) fn index_columns(item: &Item) -> Vec<String> {
+    let Some(open) = item.tokens.iter().position(|token| token.is("(")) else {
+        return Vec::new();
+    };
+    let end = after_group(&item.tokens, open).unwrap_or(item.tokens.len());
+    item.tokens[open..end].iter().filter(|token| token.kind == TokenKind::Identifier).map(Token::name).collect()
+}
+
+/// An index or constraint as a clause of ALTER TABLE.
+pub(super) fn add_clause(item: &Item) -> String {
+    format!("ADD {}", render(&item.tokens))
+}

@@ -1,0 +1,253 @@
+//! The fence: stops writes to the source, with proof that it holds.
+//!
+//! In this order, each bounded in time:
+//!
+//! 1. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
+//!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
+//! 2. Long transactions get `grace` to end, then their connections are killed.
+//! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
+//!    It waits for running statements; those in its way are killed when `grace` is over.
+//! 4. The proof: the position stands still over two reads, and a write probe is refused.
+//!
+//! What is changed is noted before it is changed (the `read_only` it had), so that undo puts back
+//! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and
+//! `read_only` stays until undo or a resumed run decides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connect::{Purpose, Server, Session};
+use super::error::{MysqlError, Result};
+use super::position::Position;
+use super::status;
+
+/// The proof that no write passes: needed to read the final position.
+pub struct Fence {
+    lock: Session,
+    /// The end of the source's log, which nothing moves any more.
+    pub position: Position,
+    /// When writes were first refused.
+    pub since: Instant,
+    /// Connections that were killed.
+    pub killed: u64,
+}
+
+/// "The MySQL server is running with the --read-only option", "Lock wait timeout", "Can't execute the query because you have a conflicting read lock".
+const REFUSED: [u16; 3] = [1290, 1205, 1223];
+
+/// What a statement that waits for the global read lock says of itself: MySQL, MariaDB.
+const WAITING: [&str; 2] = ["global read lock", "backup lock"];
+
+/// How long the probe may take to show one or the other.
+const PROBE_TIME: Duration = Duration::from_secs(3);
+
+impl Fence {
+    /// Raises the fence.
+    ///
+    /// # Errors
+    /// If it can't be raised within the time, or the proof fails; it is lowered again then.
+    pub async fn raise(source: &Arc<Server>, grace: Duration) -> Result<Fence> {
+        let mut lock = Session::open(source, Purpose::Read).await?;
+        let mut other = Session::open(source, Purpose::Read).await?;
+        let since = Instant::now();
+        set_read_only(&mut lock, true).await?;
+        let raised = Self::hold(&mut lock, &mut other, grace).await;
+        match raised {
+            Ok((position, killed)) => {
+                other.close().await;
+                Ok(Fence { lock, position, since, killed })
+            }
+            Err(error) => {
+                // The caller lowers it from its note; the lock goes with the session.
+                lock.close().await;
+                other.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn hold(lock: &mut Session, other: &mut Session, grace: Duration) -> Result<(Position, u64)> {
+        let mut killed = 0;
+        let own = [lock.id(), other.id()];
+        let deadline = Instant::now() + grace;
+        // Idle inside a transaction: a read lock would let them wait until they commit; they hold no lock against it.
+        let locked = {
+            let taking = lock.run("FLUSH TABLES WITH READ LOCK", "taking the global read lock");
+            tokio::pin!(taking);
+            loop {
+                tokio::select! {
+                    taken = &mut taking => break taken,
+                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if killed == 0 => {
+                        killed += kill_in_the_way(other, &own).await?;
+                        killed = killed.max(1);
+                    }
+                    () = tokio::time::sleep(grace + Duration::from_secs(10)) => {
+                        return Err(MysqlError::Object {
+                            message: format!("the {} did not give the global read lock in time", other.server()),
+                            hint: "look at `SHOW PROCESSLIST` there for what holds it; nothing was switched".to_owned(),
+                        });
+                    }
+                }
+            }
+        };
+        locked?;
+        let position = status::current_position(other).await?;
+        probe(&other.server().clone(), other).await?;
+        let again = status::current_position(other).await?;
+        if again != position {
+            return Err(MysqlError::Object {
+                message: format!("the fence does not hold: the source's log moved from {position} to {again} behind it"),
+                hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
+            });
+        }
+        Ok((position, killed))
+    }
+
+    /// Whether it still stands: the lock's session lives and the position has not moved.
+    ///
+    /// # Errors
+    /// If the session is gone, or the log moved.
+    pub async fn check(&mut self) -> Result<()> {
+        let now = status::current_position(&mut self.lock).await?;
+        if now == self.position {
+            return Ok(());
+        }
+        Err(MysqlError::Object {
+            message: format!("the fence does not hold: the source's log moved from {} to {now} behind it", self.position),
+            hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
+        })
+    }
+
+    /// The connection that holds the lock.
+    #[must_use]
+    pub fn connection(&self) -> u32 {
+        self.lock.id()
+    }
+
+    /// Lets the global lock go; `read_only` stays as it is.
+    pub async fn release_lock(mut self) {
+        // A lost session has let it go already.
+        let _ = self.lock.run("UNLOCK TABLES", "letting the global read lock go").await;
+        self.lock.close().await;
+    }
+}
+
+/// A write that must not pass: `read_only` refuses it, or it waits for the global read lock. That it waits is
+/// seen in the process list (no time is lost), then it is killed.
+async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
+    let mut prober = Session::open(source, Purpose::Read).await?;
+    let id = prober.id();
+    let outcome = {
+        let attempt = prober.run("CREATE DATABASE `_dbmove_fence_probe`", "probing the fence");
+        tokio::pin!(attempt);
+        let deadline = Instant::now() + PROBE_TIME;
+        loop {
+            tokio::select! {
+                outcome = &mut attempt => break Some(outcome),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            }
+            let query = format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {id}");
+            let state = watcher
+                .first(&query, "watching the write probe")
+                .await?
+                .and_then(|row| row.into_iter().next().flatten())
+                .unwrap_or_default();
+            if WAITING.iter().any(|waiting| state.contains(waiting)) {
+                break None;
+            }
+            if Instant::now() > deadline {
+                return Err(MysqlError::Object {
+                    message: format!("the fence's write probe on the {source} neither failed nor waits for the lock (it says `{state}`)"),
+                    hint: "look at `SHOW PROCESSLIST` there; nothing was switched".to_owned(),
+                });
+            }
+        }
+    };
+    match outcome {
+        None => {
+            // The waiting statement must not run when the lock is let go.
+            watcher.run(&format!("KILL {id}"), "ending the write probe").await?;
+            Ok(())
+        }
+        Some(Err(error)) if error.code().is_some_and(|code| REFUSED.contains(&code)) => {
+            prober.close().await;
+            Ok(())
+        }
+        Some(Err(error)) => Err(error),
+        Some(Ok(())) => {
+            prober.run("DROP DATABASE `_dbmove_fence_probe`", "removing the write probe").await?;
+            Err(MysqlError::Object {
+                message: format!("the fence does not hold: a write probe passed on the {source}"),
+                hint: "the global read lock has no effect there; fence the source by other means; nothing was switched".to_owned(),
+            })
+        }
+    }
+}
+
+/// Kills client connections that run something while the lock is waited for. Replication threads, our own
+/// sessions and idle connections stay.
+async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
+    let rows = session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await?;
+    let mut killed = 0;
+    for row in rows {
+        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+        let id: u32 = cell(0).parse().unwrap_or(0);
+        let command = cell(4);
+        let waits = cell(6).contains("global read lock");
+        if own.contains(&id) || waits || command != "Query" || cell(1) == "system user" {
+            continue;
+        }
+        match session.run(&format!("KILL {id}"), "killing a connection in the fence's way").await {
+            Ok(()) => {
+                tracing::warn!(connection = id, user = %cell(1), "killed a connection that kept the fence from closing");
+                killed += 1;
+            }
+            // It ended by itself.
+            Err(error) if error.code() == Some(1094) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(killed)
+}
+
+/// Closes all client connections but our own and replication threads: uncommitted work is rolled
+/// back, and pools connect again, where the route now points.
+///
+/// # Errors
+/// If the process list can't be read.
+pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u64> {
+    let rows = session.rows("SHOW PROCESSLIST", "looking at who is connected").await?;
+    let mut closed = 0;
+    for row in rows {
+        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+        let id: u32 = cell(0).parse().unwrap_or(0);
+        let server_thread = ["system user", "event_scheduler", "unauthenticated user"].contains(&cell(1).as_str());
+        let replication = cell(4).starts_with("Binlog Dump") || cell(4) == "Daemon";
+        if id == session.id() || own.contains(&id) || server_thread || replication {
+            continue;
+        }
+        match session.run(&format!("KILL {id}"), "closing a client's connection").await {
+            Ok(()) => closed += 1,
+            // It ended by itself.
+            Err(error) if error.code() == Some(1094) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(closed)
+}
+
+/// Sets the source's `read_only`.
+///
+/// # Errors
+/// If the account may not (SUPER).
+pub async fn set_read_only(session: &mut Session, on: bool) -> Result<()> {
+    session.run(&format!("SET GLOBAL read_only = {}", u8::from(on)), "setting `read_only`").await
+}
+
+/// The source's `read_only`, now.
+///
+/// # Errors
+/// If it can't be read.
+pub async fn read_only(session: &mut Session) -> Result<bool> {
+    Ok(session.global_variable("read_only").await?.is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1"))
+}

@@ -1,0 +1,157 @@
+//! Follows the source: tail and applier together, reconnected when a connection is lost.
+//!
+//! # Resumption
+//!
+//! Where to start is on the target. A tail that lost its connection ends; the applier then applies
+//! what it has received and ends too; both start again from the saved position. What was applied in
+//! part is applied again, which changes nothing.
+//!
+//! # Touched keys after a restart
+//!
+//! The marks of touched keys are in memory only. So that none is lost, the log is read again from
+//! the position since which all marks would be needed (the *verified floor*, kept in the journal):
+//! events up to the applied position are then marked and not applied.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::applier::{Applied, Applier};
+use super::bookkeeping::{self, Followed};
+use super::connect::{Purpose, Session};
+use super::error::{MysqlError, Result};
+use super::position::Position;
+use super::status;
+use super::store::{Following, MysqlStore};
+use super::tail::stream::Tail;
+use super::tail::{MemoryLimit, TailEvent};
+use crate::engine::step::Epoch;
+
+/// How often a lost source is looked for again before the step fails (and may be retried as a whole).
+const RECONNECTS: u32 = 60;
+
+/// Events between tail and applier; their memory is limited by [`MemoryLimit`].
+const CHANNEL: usize = 1024;
+
+/// Follows until cancelled or told to finish. See the module's comment.
+///
+/// # Errors
+/// What does not heal by reconnecting.
+pub async fn follow(
+    store: &MysqlStore,
+    epoch: Epoch,
+    floor: Option<Position>,
+    cancel: &CancellationToken,
+    finish: &CancellationToken,
+) -> Result<()> {
+    let described = store.described().await?;
+    let shared = described.shared.clone();
+    let server_id = replica_number();
+    let limit = MemoryLimit::new(store.settings.follow_memory);
+    let mut lost = 0;
+    let mut floor = floor;
+    loop {
+        let from = start(store, epoch).await?;
+        store.applied.send_modify(|applied| {
+            if applied.position.file.is_empty() {
+                *applied = Applied::at(from.applied.clone());
+            }
+        });
+        store.following.send_if_modified(|following| match following {
+            Following::On(_) => false,
+            _ => {
+                *following = Following::On(Instant::now());
+                true
+            }
+        });
+        let read_from = match &floor {
+            Some(floor) if *floor < from.applied => floor.clone(),
+            _ => from.applied.clone(),
+        };
+        let tail = Tail {
+            server: store.source.clone(),
+            selection: store.selection.clone(),
+            tables: shared.tables.clone(),
+            server_id,
+            limit: limit.clone(),
+        };
+        let applier = Applier {
+            shared: shared.clone(),
+            server: store.target.clone(),
+            epoch,
+            settings: store.settings.apply.clone(),
+            applied: store.applied.clone(),
+        };
+        let before = store.applied.borrow().position.clone();
+        let (events, received) = mpsc::channel::<TailEvent>(CHANNEL);
+        let reading = async {
+            // The sender goes with this future: when the tail ends, the applier sees the end of the channel.
+            let events = events;
+            tokio::select! {
+                result = tail.read(&read_from, &events, cancel) => result,
+                () = finish.cancelled() => Ok(()),
+            }
+        };
+        let (read, applied) = tokio::join!(reading, applier.run(&from, received, cancel));
+        applied?;
+        match read {
+            Ok(()) => return Ok(()),
+            Err(error) if error.transient() => {
+                // Progress since the last loss starts the count again.
+                lost = if store.applied.borrow().position > before { 1 } else { lost + 1 };
+                if lost > RECONNECTS {
+                    return Err(error);
+                }
+                shared.throttle(Some(format!("waiting for the source: {error}")));
+                let wait = Duration::from_millis(100 << lost.min(6));
+                tracing::warn!(%error, lost, "the source was lost, connecting again");
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+                    () = tokio::time::sleep(wait) => {}
+                }
+                shared.throttle(None);
+                // Everything from the floor on is marked by now.
+                floor = None;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Where following starts: the saved positions, or the end of the source's log, saved before anything is read.
+async fn start(store: &MysqlStore, epoch: Epoch) -> Result<Followed> {
+    let described = store.described().await?;
+    let mut target = described.shared.open_writer(&store.target).await?;
+    described.shared.load_keyless(&mut target).await?;
+    if let Some(followed) = bookkeeping::followed(&mut target, &store.name).await? {
+        target.close().await;
+        return Ok(followed);
+    }
+    let mut source = Session::open(&store.source, Purpose::Read).await?;
+    let position = status::current_position(&mut source).await?;
+    source.close().await;
+    target.run("BEGIN", "saving the start position").await?;
+    bookkeeping::hold_lease(&mut target, &store.name, epoch).await?;
+    bookkeeping::start_following(&mut target, &store.name, &position).await?;
+    target.run("COMMIT", "saving the start position").await?;
+    target.close().await;
+    Ok(Followed { start: position.clone(), applied: position.clone(), intent: position })
+}
+
+/// A number that no other replica of the source is likely to have; two with one number throw each other out.
+fn replica_number() -> u32 {
+    rand::random_range(1 << 30..u32::MAX)
+}
+
+/// The end of the source's log, now.
+///
+/// # Errors
+/// If the source can't be asked.
+pub async fn source_position(store: &Arc<MysqlStore>) -> Result<Position> {
+    let mut source = Session::open(&store.source, Purpose::Read).await?;
+    let position = status::current_position(&mut source).await?;
+    source.close().await;
+    Ok(position)
+}

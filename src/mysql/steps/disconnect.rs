@@ -1,0 +1,69 @@
+//! `mysql.disconnect`: after the switch, closes clients' connections on the source and lets its lock go.
+//!
+//! Connections that clients still hold to the source would get errors at their next write, or, with
+//! SUPER, write to the wrong server once the lock is gone. Closed, they connect again, where the
+//! route now points. `read_only` stays on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::context::StepContext;
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::fence;
+use crate::mysql::store::MysqlStore;
+
+/// Arguments of `mysql.disconnect`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DisconnectArguments {}
+
+/// The step.
+pub struct Disconnect {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+}
+
+#[async_trait]
+impl Step for Disconnect {
+    fn name(&self) -> &'static str {
+        "mysql.disconnect"
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::Nothing
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        Ok(Plan {
+            lines: vec![
+                format!("close every client connection on the {}, so that pools connect again", self.store.source),
+                "let the global read lock go; `read_only` stays on".to_owned(),
+            ],
+            warnings: Vec::new(),
+        })
+    }
+    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+    async fn run(&self, _context: &StepContext) -> Result<Output, StepError> {
+        let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        let mut held = self.store.fence.lock().await;
+        let own: Vec<u32> = held.as_ref().map(fence::Fence::connection).into_iter().collect();
+        // While the lock is held, so that nothing uncommitted slips through.
+        let closed = fence::disconnect_clients(&mut source, &own).await?;
+        if let Some(fence) = held.take() {
+            fence.release_lock().await;
+        }
+        source.close().await;
+        Ok(Output::default().fact("closed", closed))
+    }
+    async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
+        // Closing what is closed changes nothing.
+        Ok(Probe::NotStarted)
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}

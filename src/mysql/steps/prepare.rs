@@ -1,0 +1,160 @@
+//! `mysql.prepare`: creates databases and tables on the target, and dbmove's own tables.
+//!
+//! What is going to be created is noted in `_dbmove.created` before it is, so that undo drops exactly
+//! what this run made, and nothing that was there before.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::context::StepContext;
+use crate::engine::crash;
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::bookkeeping;
+use crate::mysql::catalog::Catalog;
+use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::ddl;
+use crate::mysql::error::MysqlError;
+use crate::mysql::sql;
+use crate::mysql::store::MysqlStore;
+
+/// Arguments of `mysql.prepare`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareArguments {}
+
+/// The step.
+pub struct Prepare {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+}
+
+impl Prepare {
+    async fn create(&self, context: &StepContext) -> Result<Output, MysqlError> {
+        let described = self.store.described().await?;
+        let store = &self.store.name;
+        let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        bookkeeping::create(&mut target).await?;
+        bookkeeping::claim(&mut target, store, &context.run, context.epoch).await?;
+        let mut there = Catalog::read(&mut target, &self.store.selection).await?;
+        let ours = bookkeeping::created(&mut target, store).await?;
+        if let Some(foreign) = described.catalog.tables.keys().find(|name| there.table(name).is_some() && !ours.contains(name)) {
+            return Err(MysqlError::Object {
+                message: format!("`{foreign}` is on the target already, and this run did not create it. Nothing was changed"),
+                hint: "drop it on the target if it is not needed, or leave it out with `exclude`".to_owned(),
+            });
+        }
+        target.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
+        let databases = target.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA", "listing the target's databases").await?;
+        for database in &described.schema.databases {
+            if !databases.iter().any(|row| row[0].as_deref() == Some(&database.name)) {
+                bookkeeping::note_created(&mut target, store, &database.name, "").await?;
+                ddl::execute(&mut target, &database.create, &format!("creating database `{}`", database.name)).await?;
+            }
+        }
+        let mut tolerated = Vec::new();
+        for table in &described.schema.tables {
+            if there.tables.remove(&table.name).is_some() {
+                continue;
+            }
+            if context.cancel.is_cancelled() {
+                return Err(MysqlError::Cancelled);
+            }
+            bookkeeping::note_created(&mut target, store, &table.name.database, &table.name.table).await?;
+            crash::point("prepare.table.noted");
+            let warnings = ddl::execute(&mut target, &table.create, &format!("creating `{}`", table.name)).await?;
+            tolerated.extend(warnings.into_iter().map(|(code, text)| format!("`{}`: {code} {text}", table.name)));
+        }
+        target.close().await;
+        let rules: Vec<String> = described
+            .schema
+            .tables
+            .iter()
+            .flat_map(|table| {
+                table.rules_fired.iter().map(move |fired| format!("`{}`: {} ({} → {})", table.name, fired.rule, fired.before, fired.after))
+            })
+            .collect();
+        Ok(Output::default()
+            .fact("tables", described.schema.tables.len() as u64)
+            .fact("schema_fingerprint", described.catalog.fingerprint())
+            .fact("rules_fired", serde_json::json!(rules))
+            .fact("deprecated_on_target", serde_json::json!(tolerated))
+            .fact("source_version", described.source.version.to_string())
+            .fact("target_version", described.target.version.to_string()))
+    }
+
+    async fn drop_created(&self) -> Result<(), MysqlError> {
+        let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        target.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
+        let created = bookkeeping::created(&mut target, &self.store.name).await?;
+        let (databases, tables): (Vec<_>, Vec<_>) = created.into_iter().partition(|name| name.table.is_empty());
+        for table in tables {
+            target.run(&format!("DROP TABLE IF EXISTS {}", sql::table(&table)), &format!("dropping `{table}`")).await?;
+        }
+        for database in databases {
+            let left = format!("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}", sql::text(&database.database));
+            let left = target.first(&left, "looking what is left").await?.map_or(0, |row| bookkeeping::number(&row, 0));
+            if left > 0 {
+                // Somebody put something in meanwhile: that is not ours to drop.
+                tracing::warn!(database = %database.database, left, "left the database on the target: it holds tables this run did not create");
+                continue;
+            }
+            let statement = format!("DROP DATABASE IF EXISTS {}", sql::identifier(&database.database));
+            target.run(&statement, &format!("dropping database `{}`", database.database)).await?;
+        }
+        bookkeeping::remove(&mut target, &self.store.name).await?;
+        target.close().await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for Prepare {
+    fn name(&self) -> &'static str {
+        "mysql.prepare"
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::Yes
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        let described = self.store.described().await?;
+        let mut lines = vec![format!("create schema `_dbmove` on the {}", self.store.target)];
+        for table in &described.schema.tables {
+            let rules: Vec<&str> = table.rules_fired.iter().map(|fired| fired.rule).collect();
+            let rules = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join(", ")) };
+            lines.push(format!("create `{}`{rules}", table.name));
+        }
+        let warnings =
+            described.schema.not_carried.iter().map(|left| format!("{} `{}` is not carried: {}", left.kind, left.name, left.why)).collect();
+        Ok(Plan { lines, warnings })
+    }
+    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        Ok(self.create(context).await?)
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        let lease = bookkeeping::lease(&mut target, &self.store.name).await?;
+        let found = match lease {
+            None => Probe::NotStarted,
+            Some((run, _)) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
+            Some(_) => {
+                let described = self.store.described().await?;
+                let there = Catalog::read(&mut target, &self.store.selection).await?;
+                let missing = described.catalog.tables.keys().filter(|name| there.table(name).is_none()).count();
+                if missing == 0 { Probe::Done } else { Probe::Partly { from: format!("{missing} tables are not created yet") } }
+            }
+        };
+        target.close().await;
+        Ok(found)
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(self.drop_created().await?)
+    }
+}

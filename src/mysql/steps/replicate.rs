@@ -1,0 +1,201 @@
+//! `mysql.replicate`: follows the source. A service: ready once it has caught up, running until the
+//! switch. Once a full comparison has begun it also compares what events touched, round by round,
+//! so that little is left for the fence.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::Meter;
+use super::verify::FLOOR;
+use crate::engine::context::{Progress, StepContext};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
+use crate::mysql::bookkeeping;
+use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::error::MysqlError;
+use crate::mysql::follow;
+use crate::mysql::position::Position;
+use crate::mysql::status;
+use crate::mysql::store::{Following, MysqlStore};
+use crate::mysql::verification::{Engine, Pair, Verifier};
+
+/// Arguments of `mysql.replicate`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicateArguments {}
+
+/// The step.
+pub struct Replicate {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+}
+
+/// Between two rounds over the touched keys.
+const ROUND_EVERY: Duration = Duration::from_secs(2);
+
+impl Replicate {
+    /// Says how far behind the source we are, and calls ready once.
+    async fn watch(&self, context: &StepContext) -> Result<(), MysqlError> {
+        let described = self.store.described().await?;
+        let mut following = self.store.following.subscribe();
+        // The sender lives in the store: waiting ends when following starts or this future is dropped.
+        let _ = following.wait_for(|state| matches!(state, Following::On(_))).await;
+        let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        let first = status::current_position(&mut source).await?;
+        let meter = Meter::default();
+        let mut ready = false;
+        loop {
+            let applied = self.store.applied.borrow().clone();
+            if !ready && applied.position >= first {
+                ready = true;
+                context.ready();
+            }
+            let end = match status::current_position(&mut source).await {
+                Ok(end) => end,
+                Err(error) if error.transient() => {
+                    // The tail notices too and reconnects; this is only for showing.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    if let Ok(session) = Session::open(&self.store.source, Purpose::Read).await {
+                        source = session;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            let touched = described.shared.touches.count();
+            let note = if touched > 0 {
+                format!("at {}, {touched} touched keys to compare", applied.position)
+            } else {
+                format!("at {}", applied.position)
+            };
+            context.report(Progress {
+                done: applied.changes,
+                total: None,
+                unit: "changes".to_owned(),
+                rate: meter.rate(applied.changes),
+                lag: Some(lag),
+                note,
+                throttle: described.shared.throttled(),
+            });
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Compares touched keys round by round, from when a full comparison is done. A difference fails the service:
+    /// what was verified is not so any more.
+    async fn rounds(&self, context: &StepContext, cancel: &CancellationToken) -> Result<(), StepError> {
+        let mut floor = self.store.verified_floor.subscribe();
+        if floor.wait_for(Option::is_some).await.is_err() {
+            return Ok(());
+        }
+        let verifier = Verifier::new(&self.store, Engine::Client, true).await?;
+        let mut pair = Pair::open(&self.store).await?;
+        loop {
+            tokio::time::sleep(ROUND_EVERY).await;
+            let begun_at = self.store.applied.borrow().position.clone();
+            let round = match verifier.round(&mut pair, cancel).await {
+                Ok(round) => round,
+                Err(MysqlError::Cancelled) => return Ok(()),
+                Err(error) if error.transient() => {
+                    if let Ok(opened) = Pair::open(&self.store).await {
+                        pair = opened;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(difference) = round.differences.first() {
+                return Err(StepError::new(
+                    Failure::Differences,
+                    format!("{} rows differ that events touched; the first: {}", round.differences.len(), difference.line()),
+                )
+                .hint("look at who else writes to the target; `dbmove verify` lists every differing row"));
+            }
+            if round.complete {
+                self.store.verified_floor.send_replace(Some(begun_at.clone()));
+                context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(begun_at))?;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Step for Replicate {
+    fn name(&self) -> &'static str {
+        "mysql.replicate"
+    }
+    fn kind(&self) -> StepKind {
+        StepKind::Service
+    }
+    fn undoable(&self) -> Undoable {
+        // What it writes is dropped with the tables by `mysql.prepare`'s undo.
+        Undoable::Nothing
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        let described = self.store.described().await?;
+        Ok(Plan {
+            lines: vec![
+                format!("follow the binary log of the {} from its present end", self.store.source),
+                format!("apply every change of {} tables to the {}", described.shared.tables.len(), self.store.target),
+            ],
+            warnings: Vec::new(),
+        })
+    }
+    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let started = Instant::now();
+        let floor: Option<Position> = match context.checkpoints.load(FLOOR, &self.store.name)? {
+            Some(value) => serde_json::from_value(value).ok(),
+            None => None,
+        };
+        let described = self.store.described().await?;
+        if floor.is_some() {
+            described.shared.touches.track();
+            self.store.verified_floor.send_replace(floor.clone());
+        }
+        let finish = self.store.renew_finish_token();
+        let rounds_end = context.cancel.child_token();
+        let result: Result<(), StepError> = tokio::select! {
+            followed = follow::follow(&self.store, context.epoch, floor, &context.cancel, &finish) => followed.map_err(StepError::from),
+            watched = self.watch(context) => watched.map_err(StepError::from),
+            rounds = self.rounds(context, &rounds_end) => match rounds {
+                // Ended without a word: only because the store is going away.
+                Ok(()) => Err(StepError::cancelled()),
+                Err(error) => Err(error),
+            },
+        };
+        let finished = finish.is_cancelled() && result.is_ok();
+        self.store.following.send_replace(if finished { Following::Finished } else { Following::Off });
+        result?;
+        let applied = self.store.applied.borrow().clone();
+        Ok(Output::default()
+            .fact("position", applied.position.to_string())
+            .fact("changes", applied.changes)
+            .fact("transactions", applied.transactions)
+            .fact("notes", serde_json::json!(described.shared.notes()))
+            .fact("seconds", started.elapsed().as_secs_f64()))
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        let lease = bookkeeping::lease(&mut target, &self.store.name).await?;
+        let followed = bookkeeping::followed(&mut target, &self.store.name).await?;
+        target.close().await;
+        Ok(match (lease, followed) {
+            (Some((run, _)), _) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
+            (_, Some(followed)) => Probe::Partly { from: format!("position {}", followed.applied) },
+            _ => Probe::NotStarted,
+        })
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! `mysql.snapshot`: copies every row, then builds indexes and foreign keys.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Meter, from_rate, shown};
+use crate::engine::context::{Progress, StepContext};
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::copy::copier::{Copier, CopyProgress};
+use crate::mysql::copy::{CopySettings, LoadPath, plan};
+use crate::mysql::error::MysqlError;
+use crate::mysql::store::MysqlStore;
+use crate::playbook::quantity::HumanSize;
+
+/// Arguments of `mysql.snapshot`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotArguments {
+    /// Chunks read from the source at once. Default 2.
+    #[serde(default)]
+    pub readers: Option<u8>,
+    /// Chunks written to the target at once. Default 3.
+    #[serde(default)]
+    pub writers: Option<u8>,
+    /// Bytes of a chunk, about. Memory for copying is about (readers + writers + 1) times this. Default `4MiB`.
+    #[serde(default)]
+    pub chunk_bytes: Option<HumanSize>,
+    /// `load_data`, `insert`, or `auto` (default): the first where the target allows it.
+    #[serde(default)]
+    pub load: LoadPath,
+    /// Leave copied rows out of the target's binary log. Faster, but replicas of the target miss them. Default false.
+    #[serde(default)]
+    pub skip_binlog: bool,
+}
+
+impl SnapshotArguments {
+    fn settings(&self) -> CopySettings {
+        let defaults = CopySettings::default();
+        CopySettings {
+            readers: self.readers.map_or(defaults.readers, |readers| usize::from(readers.max(1))),
+            writers: self.writers.map_or(defaults.writers, |writers| usize::from(writers.max(1))),
+            chunk_bytes: self
+                .chunk_bytes
+                .map_or(defaults.chunk_bytes, |size| usize::try_from(size.0).unwrap_or(usize::MAX >> 1).max(64 << 10)),
+            load: self.load,
+            skip_binlog: self.skip_binlog,
+            ..defaults
+        }
+    }
+}
+
+/// The step.
+pub struct Snapshot {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+    /// Its arguments.
+    pub arguments: SnapshotArguments,
+}
+
+/// How long the step waits for `mysql.replicate` to be there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Snapshot {
+    async fn rows_expected(&self) -> Result<u64, MysqlError> {
+        let described = self.store.described().await?;
+        Ok(described.catalog.tables.values().map(|table| table.row_estimate).sum())
+    }
+}
+
+#[async_trait]
+impl Step for Snapshot {
+    fn name(&self) -> &'static str {
+        "mysql.snapshot"
+    }
+    fn undoable(&self) -> Undoable {
+        // The rows are dropped with the tables by `mysql.prepare`'s undo.
+        Undoable::Nothing
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        let described = self.store.described().await?;
+        let mut lines = Vec::new();
+        for id in described.shared.tables.copy_order().into_iter().flatten() {
+            let table = described.shared.tables.get(id);
+            let how = if table.key.is_none() { "as a whole, under a short lock" } else { "in key ranges" };
+            lines.push(format!("copy `{}`, about {} rows, {how}", table.name(), table.table.row_estimate));
+        }
+        lines.push("build secondary indexes and foreign keys on the target".to_owned());
+        let warnings = if self.arguments.skip_binlog {
+            vec!["replicas of the target will miss the copied rows (`skip_binlog`)".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Ok(Plan { lines, warnings })
+    }
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(from_rate(context, "rows", self.rows_expected().await?))
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let described = self.store.described().await?;
+        let Some(since) = self.store.wait_following(PATIENCE).await? else {
+            return Err(StepError::definite(format!("store `{}` is not followed any more: rows can't be copied safely", self.store.name)));
+        };
+        let expected = self.rows_expected().await?;
+        let progress = Arc::new(CopyProgress::default());
+        let copier = Copier {
+            shared: described.shared.clone(),
+            source: self.store.source.clone(),
+            target: self.store.target.clone(),
+            epoch: context.epoch,
+            settings: self.arguments.settings(),
+            after_rows: Arc::new(MysqlStore::after_rows(&described)),
+            applied: self.store.applied.subscribe(),
+            progress: progress.clone(),
+        };
+        let meter = Meter::default();
+        let show = || {
+            let done = progress.rows.load(Ordering::Relaxed);
+            Progress {
+                done,
+                total: Some(expected.max(done)),
+                unit: "rows".to_owned(),
+                rate: meter.rate(done),
+                lag: None,
+                note: progress.note(),
+                throttle: described.shared.throttled(),
+            }
+        };
+        let started = Instant::now();
+        let before = progress.rows.load(Ordering::Relaxed);
+        shown(context, show, copier.run(since, &context.cancel)).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        let rows = progress.rows.load(Ordering::Relaxed);
+        Ok(Output {
+            work: Some(Work { unit: "rows".to_owned(), amount: rows.saturating_sub(before).max(1), seconds }),
+            ..Output::default()
+        }
+        .fact("rows", rows)
+        .fact("bytes", progress.bytes.load(Ordering::Relaxed))
+        .fact("tables", described.shared.tables.len() as u64)
+        .fact("seconds", seconds))
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        let described = self.store.described().await?;
+        let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        let lease = crate::mysql::bookkeeping::lease(&mut target, &self.store.name).await?;
+        let found = match lease {
+            None => Probe::NotStarted,
+            Some((run, _)) if *run != *context.run => {
+                Probe::Foreign { found: format!("run `{run}` has claimed the {}", self.store.target) }
+            }
+            Some(_) => {
+                let mut done = 0;
+                for (_, table) in described.shared.tables.iter() {
+                    done += usize::from(plan::load(&mut target, &self.store.name, table.name()).await?.indexed);
+                }
+                // Foreign keys come last; adding one that is there changes nothing, so a complete copy is run again for them.
+                Probe::Partly { from: format!("{done} of {} tables are complete", described.shared.tables.len()) }
+            }
+        };
+        target.close().await;
+        Ok(found)
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! `mysql.verify`: compares every row, or (`scope: changed`, at the fence) what events touched since.
+//!
+//! Equal is the only success. Differences end the step with exit code 3, and name every row up to a
+//! limit; nothing is repaired by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Meter, from_rate, shown};
+use crate::engine::context::{Progress, StepContext};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::mysql::store::{Following, MysqlStore};
+use crate::mysql::verification::full::VerifyProgress;
+use crate::mysql::verification::{Engine, Verifier};
+use crate::verify::report::Verification;
+
+/// Checkpoint key (as a step's name) of the verified floor, by store.
+pub const FLOOR: &str = "mysql.verify.floor";
+/// Checkpoint key (as a step's name) of the last full comparison, by store.
+pub const FULL: &str = "mysql.verify.full";
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyScope {
+    /// Every row of every table.
+    #[default]
+    All,
+    /// What events touched since the last full comparison. At the fence.
+    Changed,
+}
+
+/// Arguments of `mysql.verify`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyArguments {
+    /// `all` (default) or `changed`.
+    #[serde(default)]
+    pub scope: VerifyScope,
+    /// Where rows are hashed: `auto` (default), `client`, `server`.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Chunks compared at once. Default 3.
+    #[serde(default)]
+    pub workers: Option<u8>,
+}
+
+/// The step.
+pub struct Verify {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+    /// Its arguments.
+    pub arguments: VerifyArguments,
+}
+
+impl Verify {
+    async fn all(&self, context: &StepContext) -> Result<Output, StepError> {
+        let moving = *self.store.following.borrow() != Following::Finished;
+        // Everything up to here is applied and will be compared; everything later is marked.
+        let floor = self.store.applied.borrow().position.clone();
+        let verifier = Arc::new(Verifier::new(&self.store, self.arguments.engine, moving).await?);
+        let described = self.store.described().await?;
+        let expected: u64 = described.catalog.tables.values().map(|table| table.row_estimate).sum();
+        let progress = Arc::new(VerifyProgress::default());
+        let meter = Meter::default();
+        let show = || {
+            let done = progress.rows.load(Ordering::Relaxed);
+            Progress {
+                done,
+                total: Some(expected.max(done)),
+                unit: "rows".to_owned(),
+                rate: meter.rate(done),
+                lag: None,
+                note: progress.note(),
+                throttle: None,
+            }
+        };
+        let started = Instant::now();
+        let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
+        let verification = shown(context, show, verifier.full(workers, &progress, &context.cancel)).await?;
+        judge(&verification)?;
+        context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
+        context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
+        self.store.verified_floor.send_replace(Some(floor));
+        Ok(output(&verification, started.elapsed().as_secs_f64(), true))
+    }
+
+    async fn changed(&self, context: &StepContext) -> Result<Output, StepError> {
+        let full: Option<Verification> = match context.checkpoints.load(FULL, &self.store.name)? {
+            Some(value) => serde_json::from_value(value).ok(),
+            None => None,
+        };
+        let Some(full) = full else {
+            return Err(StepError::definite(format!(
+                "store `{}` was never compared in full, so comparing what changed since means nothing",
+                self.store.name
+            ))
+            .hint("put a `mysql.verify` step with `scope: all` into the `verify` stage"));
+        };
+        if self.store.fence.lock().await.is_none() {
+            return Err(StepError::definite(format!(
+                "the source of `{}` is not fenced: rows may change while they are compared",
+                self.store.name
+            ))
+            .hint("put `mysql.fence` and `mysql.catch_up` before this step"));
+        }
+        let started = Instant::now();
+        let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
+        let verification = verifier.last(&full, &context.cancel).await?;
+        judge(&verification)?;
+        Ok(output(&verification, started.elapsed().as_secs_f64(), false))
+    }
+}
+
+fn judge(verification: &Verification) -> Result<(), StepError> {
+    if verification.difference_count == 0 {
+        return Ok(());
+    }
+    let mut lines: Vec<String> = verification.differences.iter().take(20).map(|difference| format!("  {}", difference.line())).collect();
+    if verification.difference_count > lines.len() as u64 {
+        lines.push(format!("  … and {} more", verification.difference_count - lines.len() as u64));
+    }
+    Err(StepError::new(
+        Failure::Differences,
+        format!("{} rows differ between source and target:\n{}", verification.difference_count, lines.join("\n")),
+    )
+    .hint("nothing was repaired; find what wrote to the target, or undo the run and copy again"))
+}
+
+fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {
+    let rows = verification.rows();
+    let work = Work { unit: "rows".to_owned(), amount: rows.max(1), seconds };
+    Output { work: Some(work).filter(|_| rates), ..Output::default() }
+        .fact("rows", rows)
+        .fact("tables", verification.tables.len() as u64)
+        .fact("differences", verification.difference_count)
+        .fact("run_root", verification.run_root.map(|root| root.to_string()).unwrap_or_default())
+        .fact("verdict", serde_json::json!(verification.verdict()))
+        .fact("verification", serde_json::json!(verification))
+        .fact("seconds", seconds)
+}
+
+#[async_trait]
+impl Step for Verify {
+    fn name(&self) -> &'static str {
+        "mysql.verify"
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::Nothing
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        let line = match self.arguments.scope {
+            VerifyScope::All => "compare every row of every table by content while both sides change; change nothing",
+            VerifyScope::Changed => "compare every row that changed since the full comparison, at the fence; change nothing",
+        };
+        Ok(Plan { lines: vec![line.to_owned()], warnings: Vec::new() })
+    }
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        if self.arguments.scope == VerifyScope::Changed {
+            return Ok(Estimate::Instant);
+        }
+        let described = self.store.described().await?;
+        Ok(from_rate(context, "rows", described.catalog.tables.values().map(|table| table.row_estimate).sum()))
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        match self.arguments.scope {
+            VerifyScope::All => self.all(context).await,
+            VerifyScope::Changed => self.changed(context).await,
+        }
+    }
+    async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
+        // It leaves nothing in the world, so it is simply run again.
+        Ok(Probe::NotStarted)
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! One MySQL store of a run: both servers, and what its steps share.
+//!
+//! The steps of a store (`mysql.replicate`, `mysql.snapshot`, `mysql.verify` …) are objects of their own,
+//! but they work on one migration: they share the catalog, the memories of the applier, and how far
+//! it is. All of that is here, is made when first needed, and holds nothing that the target or the
+//! journal does not hold too: after a crash it is made anew.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::apply::applier::{Applied, ApplySettings};
+use super::bookkeeping;
+use super::catalog::{Catalog, ServerFacts};
+use super::connect::{Purpose, Server, Session};
+use super::copy::copier::AfterRows;
+use super::ddl::TargetSchema;
+use super::error::{MysqlError, Result};
+use super::names::Selection;
+use super::position::Position;
+use super::shared::Shared;
+use super::tables::{TableId, Tables};
+use super::touches::Mark;
+use crate::engine::step::{Epoch, StepError, TargetLease};
+
+/// What a store's memory may take and how it works; the steps' arguments override single values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Keys per table that each memory (deleted, touched) holds.
+    pub remembered_keys: usize,
+    /// Bytes of row changes on their way from the source to the target.
+    pub follow_memory: u64,
+    /// How changes are applied.
+    pub apply: ApplySettings,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings { remembered_keys: 200_000, follow_memory: 24 << 20, apply: ApplySettings::default() }
+    }
+}
+
+/// What is read from the servers once.
+pub struct Described {
+    /// The source's settings and our privileges there.
+    pub source: ServerFacts,
+    /// The target's.
+    pub target: ServerFacts,
+    /// What the source holds.
+    pub catalog: Catalog,
+    /// What the target gets.
+    pub schema: TargetSchema,
+    /// What copier, applier and verifier share.
+    pub shared: Arc<Shared>,
+}
+
+/// Whether the source is being followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Following {
+    /// No.
+    Off,
+    /// Since then (this process).
+    On(Instant),
+    /// It was ended on purpose: everything up to the end of the source's log is applied.
+    Finished,
+}
+
+/// One store.
+pub struct MysqlStore {
+    /// Its name in the playbook.
+    pub name: String,
+    /// The source.
+    pub source: Arc<Server>,
+    /// The target.
+    pub target: Arc<Server>,
+    /// What moves.
+    pub selection: Arc<Selection>,
+    /// Limits.
+    pub settings: StoreSettings,
+    described: OnceCell<Arc<Described>>,
+    /// How far the applier is.
+    pub applied: watch::Sender<Applied>,
+    /// Whether the source is being followed.
+    pub following: watch::Sender<Following>,
+    /// Cancelled when following has to end with everything applied.
+    pub finish: Mutex<CancellationToken>,
+    /// The mark of each keyless table's last event when it was found equal.
+    pub keyless_verified: Mutex<BTreeMap<TableId, Mark>>,
+    /// Every key touched since this position is marked, or was compared after its change.
+    pub verified_floor: watch::Sender<Option<Position>>,
+    /// The fence's sessions, while it stands.
+    pub fence: tokio::sync::Mutex<Option<super::fence::Fence>>,
+}
+
+impl MysqlStore {
+    /// A store; nothing is connected yet.
+    #[must_use]
+    pub fn open(name: &str, source: Server, target: Server, selection: Selection, settings: StoreSettings) -> Arc<MysqlStore> {
+        Arc::new(MysqlStore {
+            name: name.to_owned(),
+            source: Arc::new(source),
+            target: Arc::new(target),
+            selection: Arc::new(selection),
+            settings,
+            described: OnceCell::new(),
+            applied: watch::Sender::new(Applied::at(Position::new("", 0))),
+            following: watch::Sender::new(Following::Off),
+            finish: Mutex::default(),
+            keyless_verified: Mutex::default(),
+            verified_floor: watch::Sender::new(None),
+            fence: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// What the servers hold, read when first asked for.
+    ///
+    /// # Errors
+    /// If a server can't be read, nothing matches `include`, or a table can't be carried.
+    pub async fn described(&self) -> Result<Arc<Described>> {
+        self.described.get_or_try_init(|| self.describe()).await.cloned()
+    }
+
+    async fn describe(&self) -> Result<Arc<Described>> {
+        let mut source = Session::open(&self.source, Purpose::Catalog).await?;
+        let mut target = Session::open(&self.target, Purpose::Catalog).await?;
+        let source_facts = ServerFacts::read(&mut source).await?;
+        let target_facts = ServerFacts::read(&mut target).await?;
+        let catalog = Catalog::read(&mut source, &self.selection).await?;
+        if catalog.tables.is_empty() {
+            return Err(MysqlError::Object {
+                message: format!("the {} holds no table that `include` of store `{}` names", self.source, self.name),
+                hint: "check database and table names in `include`, and that the account may see them (SELECT)".to_owned(),
+            });
+        }
+        let schema = TargetSchema::read(&mut source, &catalog, &target_facts.version).await?;
+        let all: Vec<_> = catalog.tables.values().cloned().collect();
+        let tables = Arc::new(Tables::new(&all, &target_facts.version)?);
+        let shared = Arc::new(Shared::new(&self.name, self.selection.clone(), tables, self.settings.remembered_keys));
+        source.close().await;
+        target.close().await;
+        Ok(Arc::new(Described { source: source_facts, target: target_facts, catalog, schema, shared }))
+    }
+
+    /// The statements that each table gets after its rows.
+    #[must_use]
+    pub fn after_rows(described: &Described) -> HashMap<TableId, AfterRows> {
+        let tables = &described.shared.tables;
+        let after = described.schema.tables.iter().filter_map(|ddl| {
+            let id = tables.id(&ddl.name.database, &ddl.name.table)?;
+            Some((id, AfterRows { indexes: ddl.indexes.clone(), foreign_keys: ddl.foreign_keys.clone() }))
+        });
+        after.collect()
+    }
+
+    /// Waits until the source is followed; `false` if it was ended on purpose.
+    ///
+    /// # Errors
+    /// If nothing starts to follow within the time.
+    pub async fn wait_following(&self, patience: Duration) -> Result<Option<Instant>> {
+        let mut following = self.following.subscribe();
+        let started = tokio::time::timeout(patience, following.wait_for(|state| *state != Following::Off)).await;
+        match started {
+            Ok(Ok(state)) => Ok(match &*state {
+                Following::On(since) => Some(*since),
+                Following::Off | Following::Finished => None,
+            }),
+            _ => Err(MysqlError::Object {
+                message: format!("store `{}` is not being followed", self.name),
+                hint: "put a `mysql.replicate` step before this one".to_owned(),
+            }),
+        }
+    }
+
+    /// The token that ends following with everything applied.
+    #[must_use]
+    pub fn finish_token(&self) -> CancellationToken {
+        self.finish.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a new token, for following once more.
+    pub fn renew_finish_token(&self) -> CancellationToken {
+        let mut finish = self.finish.lock().unwrap_or_else(PoisonError::into_inner);
+        *finish = CancellationToken::new();
+        finish.clone()
+    }
+}
+
+#[async_trait]
+impl TargetLease for MysqlStore {
+    fn store(&self) -> &str {
+        &self.name
+    }
+
+    /// Where dbmove's schema is not there yet, nothing is claimed: `mysql.prepare` makes it and claims it.
+    async fn claim(&self, run: &str, epoch: Epoch) -> std::result::Result<(), StepError> {
+        let mut session = Session::open(&self.target, Purpose::Catalog).await?;
+        if bookkeeping::lease(&mut session, &self.name).await?.is_some() {
+            bookkeeping::claim(&mut session, &self.name, run, epoch).await?;
+        }
+        session.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! Every row of every table, chunk by chunk, several at once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Compared, Pair, Verifier};
+use crate::mysql::cell::Key;
+use crate::mysql::checksum::{Side, keyless, listing, tally};
+use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::range::{self, KeyRange};
+use crate::mysql::read::Scope;
+use crate::verify::merkle::{self, Digest, Level};
+use crate::verify::report::{Coverage, NotCompared, TableResult, Verification};
+use crate::verify::{Difference, Tally};
+
+/// Rows of a chunk at most.
+const ROWS: u64 = 20_000;
+/// Bytes of a chunk, about.
+const BYTES: u64 = 8 << 20;
+/// Differences kept per keyless table.
+const KEYLESS_DIFFERENCES: usize = 1000;
+
+/// How far the comparison is.
+#[derive(Debug, Default)]
+pub struct VerifyProgress {
+    /// Rows compared.
+    pub rows: AtomicU64,
+    /// Chunks compared.
+    pub chunks: AtomicU64,
+    /// Differences found.
+    pub differences: AtomicU64,
+    note: Mutex<String>,
+}
+
+impl VerifyProgress {
+    /// What is being compared.
+    #[must_use]
+    pub fn note(&self) -> String {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn say(&self, note: String) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+}
+
+#[derive(Default)]
+struct TableSum {
+    rows: u64,
+    chunks: BTreeMap<String, Digest>,
+    differences: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    verified_at: Option<crate::mysql::position::Position>,
+}
+
+#[derive(Default)]
+struct Sums {
+    tables: BTreeMap<usize, TableSum>,
+    verification: Verification,
+}
+
+type Work = (Arc<Compared>, u64, KeyRange);
+
+impl Verifier {
+    /// Compares everything. `workers` chunks are compared at once.
+    ///
+    /// # Errors
+    /// As the servers give them. Differences are no error: they are in the result.
+    pub async fn full(
+        self: &Arc<Self>,
+        workers: usize,
+        progress: &Arc<VerifyProgress>,
+        cancel: &CancellationToken,
+    ) -> Result<Verification> {
+        let touches = &self.described.shared.touches;
+        touches.track();
+        for table in &self.tables {
+            touches.start_over(table.table);
+        }
+        let sums = Arc::new(Mutex::new(Sums::default()));
+        let (planned, work) = mpsc::channel::<Work>(workers * 2);
+        let work = Arc::new(tokio::sync::Mutex::new(work));
+        let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+        tasks.spawn(self.clone().plan(planned, sums.clone(), progress.clone(), cancel.clone()));
+        for _ in 0..workers.max(1) {
+            tasks.spawn(self.clone().compare_chunks(work.clone(), sums.clone(), progress.clone(), cancel.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| MysqlError::Object {
+                message: format!("a part of the comparison ended abnormally: {error}"),
+                hint: "run it again".to_owned(),
+            })??;
+        }
+        let sums = std::mem::take(&mut *sums.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(self.sum_up(sums))
+    }
+
+    async fn plan(
+        self: Arc<Self>,
+        planned: mpsc::Sender<Work>,
+        sums: Arc<Mutex<Sums>>,
+        progress: Arc<VerifyProgress>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let mut pair = Pair::open(&self.store).await?;
+        for table in &self.tables {
+            let described = table.comparison.table(Side::Source);
+            progress.say(format!("comparing `{}`", described.name));
+            if !table.comparison.has_key() {
+                self.keyless(&mut pair, table, &sums, &progress, &cancel).await?;
+                continue;
+            }
+            let comparable = range::comparable(described, table.comparison.table(Side::Target));
+            let average = described.data_bytes.checked_div(described.row_estimate).unwrap_or(200).max(20);
+            let rows = (BYTES / average).clamp(50, ROWS);
+            let mut after: Option<Key> = None;
+            let mut number = 0;
+            loop {
+                let through = if comparable { range::next_upper(&mut pair.source, described, after.as_ref(), rows).await? } else { None };
+                let last = through.is_none();
+                let work = (table.clone(), number, KeyRange { after: after.take(), through: through.clone() });
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+                    sent = planned.send(work) => sent.map_err(|_| MysqlError::Cancelled)?,
+                }
+                number += 1;
+                after = through;
+                if last {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare_chunks(
+        self: Arc<Self>,
+        work: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
+        sums: Arc<Mutex<Sums>>,
+        progress: Arc<VerifyProgress>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        let mut pair = Pair::open(&self.store).await?;
+        loop {
+            let next = work.lock().await.recv().await;
+            let Some((table, number, range)) = next else { return Ok(()) };
+            let started = Instant::now();
+            let (tally, position, differences) = self.chunk(&mut pair, &table, &range, &cancel).await?;
+            progress.rows.fetch_add(tally.rows, Ordering::Relaxed);
+            progress.chunks.fetch_add(1, Ordering::Relaxed);
+            progress.differences.fetch_add(differences.len() as u64, Ordering::Relaxed);
+            // Numbered with leading zeros, so that the map's order is the order of ranges.
+            let name = format!("{number:010}");
+            note(&sums, &table, &name, tally, position, differences, started);
+        }
+    }
+
+    async fn chunk(
+        &self,
+        pair: &mut Pair,
+        table: &Compared,
+        range: &KeyRange,
+        cancel: &CancellationToken,
+    ) -> Result<(Tally, Option<crate::mysql::position::Position>, Vec<Difference>)> {
+        let scope = if range.is_all() { Scope::Table } else { Scope::Range(range) };
+        let comparison = &table.comparison;
+        let ours = tally(&mut pair.source, comparison, Side::Source, table.method, &scope).await?;
+        let position = self.catch_up(&mut pair.source, cancel).await?;
+        let theirs = tally(&mut pair.target, comparison, Side::Target, table.method, &scope).await?;
+        if ours == theirs {
+            return Ok((ours, position, Vec::new()));
+        }
+        let source = listing(&mut pair.source, comparison, Side::Source, table.method, &scope).await?;
+        self.catch_up(&mut pair.source, cancel).await?;
+        let target = listing(&mut pair.target, comparison, Side::Target, table.method, &scope).await?;
+        let suspects: Vec<Key> = source.differing(&target).into_iter().collect();
+        let settled = self.settle(pair, table, &suspects, cancel).await?;
+        Ok((source.tally(), position, settled.differences))
+    }
+
+    /// A keyless table as a whole: while moving, between two events on it.
+    async fn keyless(
+        &self,
+        pair: &mut Pair,
+        table: &Arc<Compared>,
+        sums: &Mutex<Sums>,
+        progress: &VerifyProgress,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        const LOOKS: u32 = 12;
+        let touches = &self.described.shared.touches;
+        let started = Instant::now();
+        let mut unequal = 0;
+        for look in 1..=LOOKS {
+            let mark = touches.last(table.table);
+            let ours = tally(&mut pair.source, &table.comparison, Side::Source, table.method, &Scope::Table).await?;
+            let position = self.catch_up(&mut pair.source, cancel).await?;
+            let theirs = tally(&mut pair.target, &table.comparison, Side::Target, table.method, &Scope::Table).await?;
+            let quiet = touches.last(table.table) == mark;
+            if ours == theirs && quiet {
+                self.store.keyless_verified.lock().unwrap_or_else(PoisonError::into_inner).insert(table.table, mark);
+                progress.rows.fetch_add(ours.rows, Ordering::Relaxed);
+                note(sums, table, "whole", ours, position, Vec::new(), started);
+                return Ok(());
+            }
+            unequal = if quiet { unequal + 1 } else { 0 };
+            if ours != theirs && (!self.moving || unequal >= 4) {
+                let compared =
+                    keyless::compare(&mut pair.source, &mut pair.target, &table.comparison, table.method, KEYLESS_DIFFERENCES).await?;
+                progress.differences.fetch_add(compared.differences.len() as u64, Ordering::Relaxed);
+                note(sums, table, "whole", compared.source, position, compared.differences, started);
+                return Ok(());
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+                () = tokio::time::sleep(Duration::from_millis(150 * u64::from(look))) => {}
+            }
+        }
+        let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.verification.not_compared.push(NotCompared {
+            object: table.comparison.name().to_string(),
+            why: "it has no key and is written too often to be compared while it moves; it is compared at the fence".to_owned(),
+        });
+        Ok(())
+    }
+
+    fn sum_up(&self, sums: Sums) -> Verification {
+        let mut verification = sums.verification;
+        let mut roots = BTreeMap::new();
+        for table in &self.tables {
+            verification.not_compared.extend(table.comparison.left_out().iter().cloned());
+            let Some(sum) = sums.tables.get(&table.table) else { continue };
+            let name = table.comparison.name().to_string();
+            let root = merkle::root(Level::Table, &name, &sum.chunks);
+            roots.insert(name.clone(), root);
+            let seconds = match (sum.first, sum.last) {
+                (Some(first), Some(last)) => last.duration_since(first).as_secs_f64(),
+                _ => 0.0,
+            };
+            verification.tables.push(TableResult {
+                table: name,
+                rows: sum.rows,
+                bytes: table.comparison.table(Side::Source).data_bytes,
+                chunks: sum.chunks.len() as u64,
+                seconds,
+                method: format!("{} ({})", table.method, table.why),
+                coverage: Coverage::Full,
+                verified_at: sum.verified_at.as_ref().filter(|_| sum.differences == 0).map(ToString::to_string),
+                differences: sum.differences,
+                root: Some(root),
+            });
+        }
+        let store = merkle::root(Level::Store, &self.store.name, &roots);
+        verification.run_root = Some(merkle::root(Level::Run, "", &BTreeMap::from([(self.store.name.clone(), store)])));
+        verification
+    }
+}
+
+fn note(
+    sums: &Mutex<Sums>,
+    table: &Compared,
+    chunk: &str,
+    tally: Tally,
+    position: Option<crate::mysql::position::Position>,
+    differences: Vec<Difference>,
+    started: Instant,
+) {
+    let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = table.comparison.name().to_string();
+    let sum = sums.tables.entry(table.table).or_default();
+    sum.rows += tally.rows;
+    sum.chunks.insert(chunk.to_owned(), merkle::chunk(&name, chunk, &tally));
+    sum.differences += differences.len() as u64;
+    sum.first = Some(sum.first.map_or(started, |first| first.min(started)));
+    sum.last = Some(Instant::now());
+    // What holds for the table is as of its earliest chunk.
+    sum.verified_at = match (sum.verified_at.take(), position) {
+        (Some(old), Some(new)) => Some(old.min(new)),
+        (old, new) => old.or(new),
+    };
+    for difference in differences {
+        sums.verification.push(difference);
+    }
+}

@@ -1,0 +1,156 @@
+//! Comparing source and target while both change, without a lock and without false alarm.
+//!
+//! # The protocol
+//!
+//! For a chunk: tally the source, read its position `H`, wait until the applier passed `H`, tally the
+//! target. Equal tallies: every row of the chunk was equal. Unequal tallies on moving data say little:
+//! rows may have changed between the two reads. So the rows' hashes are listed on both sides, and
+//! the keys that differ are *suspects*.
+//!
+//! A suspect is read alone on both sides, again and again with growing pauses ([`settle`]). It counts
+//! as a difference only when it stayed the same and different over several tries, with no event on
+//! it in between, over a time longer than a commit may take to become visible after its event. A
+//! key that is too hot for that stays marked and is compared at the fence at the latest.
+//!
+//! From the start of a full comparison on, the applier marks every key it touches
+//! ([`crate::mysql::touches`]); a mark goes when the key was compared after it. So when the fence
+//! stands only the marked keys are left ([`changed`]), and then nothing moves: one look is exact.
+//!
+//! Keyless tables have no keys to mark. They are compared whole: while moving, between two events on
+//! them; at the fence again if an event came since.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`full`] | every row of every table |
+//! | [`changed`] | the marked keys |
+//! | [`settle`] | whether a suspect really differs |
+
+pub mod changed;
+pub mod full;
+pub mod settle;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::Catalog;
+use super::checksum::method::{common, functions, round_trip};
+use super::checksum::{Comparison, Function, Method};
+use super::connect::{Purpose, Session};
+use super::copy::write_chunk::wait_applied;
+use super::error::{MysqlError, Result};
+use super::status;
+use super::store::{Described, MysqlStore};
+use super::tables::TableId;
+
+/// How rows are hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// By what is cheaper for the table and the distance of the servers.
+    #[default]
+    Auto,
+    /// On the servers, by a function that both have.
+    Server,
+    /// Here, by SHA-256.
+    Client,
+}
+
+/// One session on each side.
+pub struct Pair {
+    /// The source.
+    pub source: Session,
+    /// The target.
+    pub target: Session,
+}
+
+impl Pair {
+    /// Opens both.
+    ///
+    /// # Errors
+    /// If a server can't be reached.
+    pub async fn open(store: &MysqlStore) -> Result<Pair> {
+        let (source, target) = tokio::try_join!(Session::open(&store.source, Purpose::Read), Session::open(&store.target, Purpose::Read))?;
+        Ok(Pair { source, target })
+    }
+}
+
+/// A table ready to be compared.
+pub struct Compared {
+    /// Its index.
+    pub table: TableId,
+    /// What is compared of it.
+    pub comparison: Comparison,
+    /// How its rows are hashed.
+    pub method: Method,
+    /// Why so.
+    pub why: String,
+}
+
+/// Everything a verification needs.
+pub struct Verifier {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+    /// What the servers hold.
+    pub described: Arc<Described>,
+    /// The tables in order of their index.
+    pub tables: Vec<Arc<Compared>>,
+    /// Whether rows may change meanwhile. At the fence nothing moves.
+    pub moving: bool,
+}
+
+impl Verifier {
+    /// Reads the target's catalog, tries the servers' hash functions and chooses a method per table.
+    ///
+    /// # Errors
+    /// If a table is missing on the target, or `engine` is not possible for a table.
+    pub async fn new(store: &Arc<MysqlStore>, engine: Engine, moving: bool) -> Result<Verifier> {
+        let described = store.described().await?;
+        let mut catalog_session = Session::open(&store.target, Purpose::Catalog).await?;
+        let target_catalog = Catalog::read(&mut catalog_session, &store.selection).await?;
+        catalog_session.close().await;
+        let mut pair = Pair::open(store).await?;
+        let function = common(&functions(&mut pair.source).await?, &functions(&mut pair.target).await?);
+        let distance = round_trip(&mut pair.source).await?.max(round_trip(&mut pair.target).await?);
+        let mut tables = Vec::new();
+        for (id, moved) in described.shared.tables.iter() {
+            let target = target_catalog.table(moved.name()).ok_or_else(|| MysqlError::Object {
+                message: format!("`{}` is not on the target", moved.name()),
+                hint: "nothing was compared; something dropped the table, or it was never copied".to_owned(),
+            })?;
+            let comparison = Comparison::between(&moved.table, target)?;
+            let (method, why) = choose(&comparison, engine, function, distance)?;
+            tables.push(Arc::new(Compared { table: id, comparison, method, why }));
+        }
+        Ok(Verifier { store: store.clone(), described, tables, moving })
+    }
+
+    /// Waits until the target holds everything that the source logged up to now. At the fence it does already.
+    async fn catch_up(&self, source: &mut Session, cancel: &CancellationToken) -> Result<Option<super::position::Position>> {
+        if !self.moving {
+            return Ok(None);
+        }
+        let position = status::current_position(source).await?;
+        let mut applied = self.store.applied.subscribe();
+        wait_applied(&mut applied, &position, cancel).await?;
+        Ok(Some(position))
+    }
+}
+
+fn choose(comparison: &Comparison, engine: Engine, function: Option<Function>, distance: std::time::Duration) -> Result<(Method, String)> {
+    match (engine, function) {
+        (Engine::Client, _) => Ok((Method::Client, "asked for".to_owned())),
+        (Engine::Server, Some(function)) if !comparison.has_floats() => Ok((Method::Server(function), "asked for".to_owned())),
+        (Engine::Server, _) => Err(MysqlError::Object {
+            message: format!(
+                "`{}` can't be compared by `engine: server`: it has FLOAT or DOUBLE columns, or the servers share no hash function",
+                comparison.name()
+            ),
+            hint: "use `engine: auto`, which takes `client` for such tables".to_owned(),
+        }),
+        (Engine::Auto, function) => {
+            let choice = Method::choose(comparison, function, distance);
+            Ok((choice.method, choice.why))
+        }
+    }
+}

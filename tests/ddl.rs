@@ -1,0 +1,310 @@
+//! Schemas of real old servers, created on real new ones by the rules, read back and compared.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod real;
+mod schema;
+
+use std::collections::BTreeSet;
+
+use dbmove::local::{Account, ServerKind};
+use dbmove::mysql::catalog::Catalog;
+use dbmove::mysql::connect::Session;
+use dbmove::mysql::ddl::{TOLERATED, TableDdl, TargetSchema, execute};
+use dbmove::mysql::error::MysqlError;
+use dbmove::mysql::names::TableName;
+use dbmove::mysql::table::{ColumnType, Index, Table};
+use schema::{catalog_session, load_school, load_types, selection, session_as};
+
+/// Creates all of it on the target, as a migration does; the warnings that were tolerated.
+async fn create(target: &mut Session, schema: &TargetSchema) -> BTreeSet<u16> {
+    let mut statements: Vec<&String> = schema.databases.iter().map(|database| &database.create).collect();
+    statements.extend(schema.tables.iter().map(|table| &table.create));
+    statements.extend(schema.tables.iter().flat_map(|table| &table.indexes));
+    statements.extend(schema.tables.iter().flat_map(|table| &table.foreign_keys));
+    let mut tolerated = BTreeSet::new();
+    for database in &schema.databases {
+        target.run(&format!("DROP DATABASE IF EXISTS `{}`", database.name), "test").await.unwrap();
+    }
+    for statement in statements {
+        match execute(target, statement, "creating the schema").await {
+            Ok(warnings) => tolerated.extend(warnings.into_iter().map(|(code, _)| code)),
+            Err(error) => panic!("{error}\n{statement}"),
+        }
+    }
+    tolerated
+}
+
+/// What has to be equal on both sides, as text.
+fn structure(table: &Table) -> String {
+    let modern = |name: &Option<String>| name.as_deref().unwrap_or("-").replace("utf8mb3", "utf8");
+    let mut text = format!("{} {}\n", table.name, modern(&Some(table.collation.clone())));
+    for column in &table.columns {
+        let kind = if column.kind == ColumnType::Year2 { ColumnType::Year } else { column.kind };
+        text.push_str(&format!(
+            "{} {kind:?} unsigned={} zerofill={} nullable={} counts={} {} {}\n",
+            column.name,
+            column.unsigned,
+            column.zerofill,
+            column.nullable,
+            column.auto_increment,
+            modern(&column.charset),
+            modern(&column.collation)
+        ));
+    }
+    let mut indexes: Vec<&Index> = table.indexes.iter().collect();
+    indexes.sort_by_key(|index| &index.name);
+    for index in indexes {
+        let method = if index.method == "HASH" { "BTREE" } else { &index.method };
+        text.push_str(&format!("{} unique={} {method} {:?}\n", index.name, index.unique, index.parts));
+    }
+    for key in &table.foreign_keys {
+        text.push_str(&format!("{key:?}\n"));
+    }
+    text
+}
+
+/// Defaults and comments of every column, and comments of every table, as MySQL prints them.
+async fn texts(session: &mut Session, database: &str) -> Vec<Vec<Option<String>>> {
+    let columns = format!(
+        "SELECT TABLE_NAME, COLUMN_NAME, REPLACE(COLUMN_DEFAULT, ' ', ''), COLUMN_COMMENT FROM information_schema.COLUMNS
+         WHERE TABLE_SCHEMA = '{database}' ORDER BY 1, ORDINAL_POSITION"
+    );
+    let tables = format!(
+        "SELECT TABLE_NAME, IF(TABLE_TYPE = 'VIEW', '', TABLE_COMMENT) FROM information_schema.TABLES
+         WHERE TABLE_SCHEMA = '{database}' AND TABLE_TYPE = 'BASE TABLE' ORDER BY 1"
+    );
+    let mut rows = session.rows(&columns, "test").await.unwrap();
+    rows.retain(|row| row[0].as_deref() != Some("graders"));
+    rows.extend(session.rows(&tables, "test").await.unwrap());
+    rows
+}
+
+const TARGETS: [ServerKind; 2] = [ServerKind::Mysql97, ServerKind::MariaDb];
+
+/// What is carried.
+#[derive(Clone, Copy, PartialEq)]
+enum Fixture {
+    /// `fixtures/schema/school.sql`.
+    School,
+    /// The tables of `fixtures/mysql/types.sql`.
+    Types,
+    /// What `dbmove demo` moves.
+    Demo,
+}
+
+async fn carried(source_kind: ServerKind, database: &str, fixture: Fixture) {
+    if real::skipped(&format!("carried from {source_kind}"), &[source_kind]) {
+        return;
+    }
+    let source = real::shared(source_kind, false).await;
+    let mut source = catalog_session(&source).await;
+    match fixture {
+        Fixture::School => load_school(&mut source, database).await,
+        Fixture::Types => load_types(&mut source, database).await,
+        Fixture::Demo => dbmove::demo::school::create(source.conn(), database).await.unwrap(),
+    }
+    let chosen = selection(&[&format!("{database}.*")]);
+    let catalog = Catalog::read(&mut source, &chosen).await.unwrap();
+    for target_kind in TARGETS {
+        if real::skipped(&format!("carried from {source_kind} to {target_kind}"), &[target_kind]) {
+            continue;
+        }
+        let target = real::shared(target_kind, true).await;
+        let mut target = session_as(&target, Account::Admin).await;
+        let schema = TargetSchema::read(&mut source, &catalog, &target.version).await.unwrap();
+        assert_eq!(schema.tables.len(), catalog.tables.len());
+        let tolerated = create(&mut target, &schema).await;
+        eprintln!("{source_kind} to {target_kind}: tolerated warnings {tolerated:?}");
+        assert!(tolerated.iter().all(|code| TOLERATED.contains(code)));
+        let there = Catalog::read(&mut target, &chosen).await.unwrap();
+        for (name, table) in &catalog.tables {
+            let found = there.table(name).unwrap_or_else(|| panic!("{target_kind} has no {name}"));
+            assert_eq!(structure(found), structure(table), "{source_kind} to {target_kind}");
+            assert_eq!(found.engine, "InnoDB");
+            assert_eq!(found.auto_increment.unwrap_or(1), 1, "the counter of {name} is set at the switch");
+        }
+        assert_eq!(there.tables.len(), catalog.tables.len());
+        // MariaDB prints defaults in another way.
+        if fixture == Fixture::School && source_kind != ServerKind::MariaDb && target_kind != ServerKind::MariaDb {
+            assert_eq!(texts(&mut target, database).await, texts(&mut source, database).await);
+        }
+        let [here, there] = [&catalog, &there].map(|catalog| catalog.databases[0].collation.replace("utf8mb3", "utf8"));
+        assert_eq!(here, there);
+    }
+}
+
+#[tokio::test]
+async fn the_school_from_5_5() {
+    carried(ServerKind::Mysql55, "ddl_school55", Fixture::School).await;
+}
+
+#[tokio::test]
+async fn the_school_from_5_6() {
+    carried(ServerKind::Mysql56, "ddl_school56", Fixture::School).await;
+}
+
+#[tokio::test]
+async fn the_school_from_mariadb() {
+    carried(ServerKind::MariaDb, "ddl_school_maria", Fixture::School).await;
+}
+
+#[tokio::test]
+async fn every_type_from_5_5() {
+    carried(ServerKind::Mysql55, "ddl_types", Fixture::Types).await;
+}
+
+#[tokio::test]
+async fn the_demo_from_5_5() {
+    carried(ServerKind::Mysql55, "ddl_demo", Fixture::Demo).await;
+}
+
+/// The school's tables as made for 9.7, by name.
+async fn school_for_97(database: &str) -> Option<(TargetSchema, impl Fn(&str) -> TableDdl)> {
+    if real::skipped("school_for_97", &[ServerKind::Mysql55, ServerKind::Mysql97]) {
+        return None;
+    }
+    let source = real::shared(ServerKind::Mysql55, false).await;
+    let mut source = catalog_session(&source).await;
+    load_school(&mut source, database).await;
+    let catalog = Catalog::read(&mut source, &selection(&[&format!("{database}.*")])).await.unwrap();
+    let version = dbmove::mysql::connect::Version::parse("9.7.4");
+    let schema = TargetSchema::read(&mut source, &catalog, &version).await.unwrap();
+    let (tables, database) = (schema.tables.clone(), database.to_owned());
+    Some((schema, move |name: &str| tables.iter().find(|table| table.name == TableName::new(database.clone(), name)).unwrap().clone()))
+}
+
+#[tokio::test]
+async fn what_the_rules_do_is_listed() {
+    let Some((schema, table)) = school_for_97("ddl_rules").await else {
+        return;
+    };
+    let pages = table("pages");
+    let rules: Vec<&str> = pages.rules_fired.iter().map(|fired| fired.rule).collect();
+    assert_eq!(rules, ["myisam-to-innodb", "engine-options", "engine-options", "engine-options", "charset-explicit", "integer-width"]);
+    insta::assert_snapshot!(pages.diff, @r"
+    --- source ddl_rules.pages
+    +++ target ddl_rules.pages
+    @@ -1,8 +1,8 @@
+     CREATE TABLE `pages` (
+    -  `id` int(11) NOT NULL AUTO_INCREMENT,
+    +  `id` int NOT NULL AUTO_INCREMENT,
+       `title` varchar(200) NOT NULL,
+       `body` mediumtext,
+       PRIMARY KEY (`id`),
+       KEY `title` (`title`),
+       FULLTEXT KEY `words` (`title`,`body`)
+    -) ENGINE=MyISAM DEFAULT CHARSET=utf8 PACK_KEYS=0 CHECKSUM=1 DELAY_KEY_WRITE=1
+    +) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3 COLLATE=utf8mb3_general_ci
+    ");
+    let accounts = table("accounts");
+    insta::assert_snapshot!(accounts.create, @r#"
+    CREATE TABLE `ddl_rules`.`accounts` (
+      `id` int unsigned NOT NULL AUTO_INCREMENT,
+      `login` varchar(60) CHARACTER SET utf8mb3 COLLATE utf8mb3_bin NOT NULL,
+      `display_name` varchar(120) NOT NULL DEFAULT '' COMMENT 'it''s "shown"; a `tick`, a -- dash and /* a comment */',
+      `balance` decimal(12,2) NOT NULL DEFAULT '0.00',
+      `active` tinyint(1) NOT NULL DEFAULT '1',
+      `badge` int(6) unsigned zerofill DEFAULT NULL,
+      `created` timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
+      `born` date NOT NULL DEFAULT '0000-00-00',
+      PRIMARY KEY (`id`)
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3 COLLATE=utf8mb3_general_ci
+    "#);
+    let not_carried: Vec<(&str, &str)> = schema.not_carried.iter().map(|left| (left.kind.as_str(), left.name.as_str())).collect();
+    assert_eq!(
+        not_carried,
+        [
+            ("view", "ddl_rules.graders"),
+            ("procedure", "ddl_rules.close_year"),
+            ("trigger", "ddl_rules.login_lower"),
+            ("event", "ddl_rules.nightly")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn tables_start_with_the_indexes_that_following_needs() {
+    let Some((schema, table)) = school_for_97("ddl_split").await else {
+        return;
+    };
+    let enrolments = table("enrolments");
+    // `grader` carries SET NULL; the primary key itself leads with the cascading column.
+    assert!(enrolments.create.contains("KEY `grader`") && !enrolments.create.contains("KEY `course`"));
+    assert_eq!(
+        enrolments.indexes,
+        ["ALTER TABLE `ddl_split`.`enrolments`\n  ADD KEY `course` (`course_id`),\n  ADD KEY `since` (`since`)"]
+    );
+    assert_eq!(enrolments.foreign_keys.len(), 3);
+    assert!(table("submissions").create.contains("KEY `enrolment`"));
+    let pages = table("pages");
+    assert_eq!(pages.indexes.len(), 2, "FULLTEXT comes by itself");
+    assert!(pages.indexes[1].contains("ADD FULLTEXT KEY `words`"));
+    // The only unique key is what tells rows apart.
+    assert!(table("tokens").create.contains("UNIQUE KEY `token`"));
+    assert!(table("cour`ses").create.starts_with("CREATE TABLE `ddl_split`.`cour``ses` ("));
+    let order: Vec<&str> = schema.tables.iter().map(|table| table.name.table.as_str()).collect();
+    let place = |name: &str| order.iter().position(|other| *other == name).unwrap();
+    assert!(place("accounts") < place("enrolments") && place("enrolments") < place("submissions"));
+}
+
+/// What can't be carried names the table and says why.
+#[tokio::test]
+async fn tables_without_a_rule_are_refused_by_name() {
+    if real::skipped("tables_without_a_rule_are_refused_by_name", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let source = real::shared(ServerKind::Mysql55, false).await;
+    let mut source = catalog_session(&source).await;
+    let version = dbmove::mysql::connect::Version::parse("9.7.4");
+    for (definition, why) in [
+        ("(a INT PRIMARY KEY) ENGINE=MEMORY", "dbmove does not know how to make InnoDB of the engine `MEMORY`"),
+        ("(a INT) ENGINE=CSV", "dbmove does not know how to make InnoDB of the engine `CSV`"),
+        (
+            "(g INT NOT NULL, n INT NOT NULL AUTO_INCREMENT, PRIMARY KEY (g, n)) ENGINE=MyISAM",
+            "its AUTO_INCREMENT column `n` is in no index's first place",
+        ),
+    ] {
+        source.run("DROP DATABASE IF EXISTS ddl_odd", "test").await.unwrap();
+        source.run("CREATE DATABASE ddl_odd", "test").await.unwrap();
+        // CSV takes no nullable columns.
+        let definition = definition.replace("(a INT)", "(a INT NOT NULL)");
+        source.run(&format!("CREATE TABLE ddl_odd.strange {definition}"), "test").await.unwrap();
+        let catalog = Catalog::read(&mut source, &selection(&["ddl_odd.*"])).await.unwrap();
+        let error = TargetSchema::read(&mut source, &catalog, &version).await.unwrap_err();
+        assert!(matches!(error, MysqlError::Object { .. }));
+        assert!(error.to_string().starts_with("`ddl_odd.strange` can't be created on the target as it is: "), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_key_to_a_table_left_behind_is_listed() {
+    if real::skipped("a_foreign_key_to_a_table_left_behind_is_listed", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let source = real::shared(ServerKind::Mysql55, false).await;
+    let mut source = catalog_session(&source).await;
+    load_school(&mut source, "ddl_part").await;
+    let catalog = Catalog::read(&mut source, &selection(&["ddl_part.submissions"])).await.unwrap();
+    let schema = TargetSchema::read(&mut source, &catalog, &dbmove::mysql::connect::Version::parse("9.7.4")).await.unwrap();
+    assert_eq!(schema.tables.len(), 1);
+    assert!(schema.tables[0].foreign_keys.is_empty());
+    let left = schema.not_carried.iter().find(|left| left.kind == "foreign key").unwrap();
+    assert_eq!(left.name, "ddl_part.submissions.submission_enrolment");
+    assert!(left.why.contains("`ddl_part.enrolments`"));
+}
+
+#[tokio::test]
+async fn a_warning_that_changes_something_is_an_error() {
+    let kind = ServerKind::MariaDb;
+    if real::skipped("a_warning_that_changes_something_is_an_error", &[kind]) {
+        return;
+    }
+    let target = real::shared(kind, true).await;
+    let mut target = session_as(&target, Account::Admin).await;
+    target.run("DROP DATABASE IF EXISTS ddl_warned", "test").await.unwrap();
+    target.run("CREATE DATABASE ddl_warned", "test").await.unwrap();
+    // Without a strict mode the server takes another engine and says so in a warning.
+    let error = execute(&mut target, "CREATE TABLE ddl_warned.t (a INT) ENGINE=NoSuch", "creating `t`").await.unwrap_err();
+    assert!(error.to_string().contains("1286"), "{error}");
+}
