@@ -1,6 +1,7 @@
 //! What a command comes back with: an [`Answer`], or a [`Refusal`] that kept it from doing anything. Printing is done in one place, so
 //! that data goes to stdout, words to stderr, and every JSON has the same frame.
 
+use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use crate::engine::journal::JournalError;
@@ -148,10 +149,30 @@ pub fn broken_playbook(path: &std::path::Path, error: &PlaybookError, columns: u
     if error.problems().is_empty() {
         refusal.hint = miette::Diagnostic::help(error).map(|help| help.to_string());
     } else {
-        refusal.shown = Some(error.render(columns, colour).into());
+        refusal.shown = Some(excerpts(error, columns, colour).into());
         let problems = serde_json::to_value(error.problems()).unwrap_or_default();
         refusal.details.insert("problems".to_owned(), problems);
         refusal.next = vec![format!("dbmove playbook check {}", crate::report::next::playbook_word("", Some(path)))];
     }
     refusal
+}
+
+/// Every mistake of a playbook with its line, one under the other, for a terminal of that many columns.
+pub fn excerpts(error: &PlaybookError, columns: usize, colour: bool) -> String {
+    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(columns).with_links(false).with_context_lines(1);
+    let mut text = String::new();
+    for problem in error.problems() {
+        let mut excerpt = String::new();
+        // Writing into a String does not fail; a renderer's error leaves the plain message.
+        if handler.render_report(&mut excerpt, problem).is_err() {
+            excerpt = format!("{problem}\n");
+        }
+        for line in excerpt.trim_end().lines() {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
 }

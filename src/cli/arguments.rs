@@ -13,9 +13,10 @@ use crate::telemetry::progress::Mode;
 /// Moves live databases: rehearsed on a copy, every row verified, cut over inside a time budget, and reversible.
 #[derive(Debug, Parser)]
 #[command(name = "dbmove", version, max_term_width = 100, propagate_version = false, disable_help_subcommand = true)]
-#[command(after_help = "Start with `dbmove playbook new NAME`, then `check`, `plan` and `rehearse` it.\n\
-    Exit codes: 0 done, 1 error, 2 usage, 3 differences, 4 refused by a gate, 5 deadline: rolled back,\n\
-    6 waiting for approval, 7 driven by another process, 130 interrupted (resumable).")]
+#[command(after_help = "Start with `dbmove playbook new NAME`, then `check`, `plan` and `rehearse` it.\n\n\
+    Exit codes: 0 done, 1 error, 2 usage, 3 differences, 4 refused by a gate,\n\
+    5 deadline would be missed: rolled back, 6 waiting for approval,\n\
+    7 driven by another process, 130 interrupted (resumable)")]
 pub struct Arguments {
     /// The command.
     #[command(subcommand)]
@@ -29,7 +30,7 @@ pub struct Arguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Common {
-    /// Where the journal lies
+    /// Where the journal and the reports lie
     #[arg(long, global = true, value_name = "DIRECTORY", env = "DBMOVE_STATE_DIR", default_value = ".dbmove", hide_env_values = true)]
     pub state_dir: PathBuf,
     /// Print one JSON object on stdout instead of text
@@ -47,14 +48,38 @@ pub struct Common {
     /// Log less (-q errors only, -qq nothing)
     #[arg(long, short = 'q', global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]
     pub quiet: u8,
-    /// How stderr looks: for people, or one JSON object a line
-    #[arg(long, global = true, value_name = "FORMAT", env = "DBMOVE_LOG_FORMAT", default_value = "text", hide_env_values = true)]
+    /// How stderr looks: `text`, or `json` for one object a line
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "DBMOVE_LOG_FORMAT",
+        default_value = "text",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
     pub log_format: LogFormat,
-    /// Colours; `auto` is a terminal without `NO_COLOR`
-    #[arg(long, global = true, value_name = "WHEN", env = "DBMOVE_COLOR", default_value = "auto", hide_env_values = true)]
+    /// Colours: `auto` (on a terminal, unless `NO_COLOR` is set), `always`, `never`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        env = "DBMOVE_COLOR",
+        default_value = "auto",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
     pub color: Colour,
-    /// How progress is shown; `auto` is bars on a terminal and lines elsewhere
-    #[arg(long, global = true, value_name = "HOW", env = "DBMOVE_PROGRESS", default_value = "auto", hide_env_values = true)]
+    /// How progress is shown: `auto` (bars on a terminal, lines elsewhere), `bars`, `lines`, `none`
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        env = "DBMOVE_PROGRESS",
+        default_value = "auto",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
     pub progress: Mode,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::answer::Answer;
+use super::answer::{Answer, excerpts};
 use crate::engine::outcome::ExitCode;
 use crate::playbook::hash::Fingerprint;
 use crate::playbook::model::StageName;
@@ -143,7 +143,9 @@ fn broken(path: &Path, error: &PlaybookError, columns: usize, colour: bool) -> A
         problems: error.problems().to_vec(),
     };
     let next = [format!("dbmove playbook check {}", playbook_word("", Some(path)))];
-    Answer { words: error.render(columns, colour), ..Answer::new("playbook check", ExitCode::Usage, &data, &next, String::new()) }
+    let excerpts = excerpts(error, columns, colour);
+    let words = if excerpts.is_empty() { format!("error: {error}\n") } else { format!("{excerpts}\n\nerror: {error}\n") };
+    Answer { words, ..Answer::new("playbook check", ExitCode::Usage, &data, &next, String::new()) }
 }
 
 /// The JSON Schema of playbooks, for editors; the same with `--json`.

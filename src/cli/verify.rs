@@ -33,7 +33,8 @@ const TICK: Duration = Duration::from_millis(250);
 struct Data<'a> {
     playbook: &'a str,
     kind: &'a str,
-    equal: bool,
+    /// `equal`, `different`, `incomplete`, or `unknown` where no step left figures.
+    verdict: &'a str,
     verifications: &'a [model::Verification],
     errors: Vec<model::StepError>,
 }
@@ -72,11 +73,21 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
     let data = Data {
         playbook: &playbook.playbook,
         kind: status::kind_word(kind),
-        equal: exit_code == ExitCode::Done,
+        verdict: verdict(&verifications, exit_code),
         verifications: &verifications,
         errors,
     };
     Ok(Answer::new("verify", exit_code, &data, &next, text))
+}
+
+/// What all verifications together say.
+fn verdict(verifications: &[model::Verification], exit_code: ExitCode) -> &'static str {
+    match exit_code {
+        ExitCode::Differences => "different",
+        ExitCode::Done if verifications.is_empty() => "unknown",
+        ExitCode::Done if verifications.iter().all(|found| found.verdict == "equal") => "equal",
+        _ => "incomplete",
+    }
 }
 
 /// The worst of what was found. Something that was not compared is no success.

@@ -30,6 +30,7 @@ struct Told {
     deadline: Option<Deadline>,
     drivers: u32,
     undone: BTreeMap<String, bool>,
+    failures: BTreeMap<String, StepError>,
 }
 
 impl Told {
@@ -67,6 +68,16 @@ impl Told {
                 }
             }
             Event::Outcome { step, action, result, .. } => {
+                match result {
+                    // Kept when the step is undone after it, forgotten when a later attempt succeeds.
+                    journal::StepResult::Failed { error } => {
+                        self.failures.insert(step.clone(), StepError { message: error.message.clone(), hint: error.hint.clone() });
+                    }
+                    journal::StepResult::Done { .. } if *action == journal::Action::Run => {
+                        self.failures.remove(step);
+                    }
+                    _ => {}
+                }
                 let undone = *action == journal::Action::Undo && matches!(result, journal::StepResult::Done { .. });
                 self.undone.insert(step.clone(), undone);
             }
@@ -183,12 +194,6 @@ fn stage(state: &RunState, name: StageName, told: &Told) -> Option<Stage> {
 
 fn step(planned: &journal::PlannedStep, step: &journal::StepState, told: &Told) -> Step {
     let forecast = told.forecast.get(&planned.id);
-    let error = match &step.phase {
-        Phase::Failed { error } | Phase::UndoFailed { error } => {
-            Some(StepError { message: error.message.clone(), hint: error.hint.clone() })
-        }
-        _ => None,
-    };
     let mut state = step_state(planned.service, step);
     if state == StepState::NotBegun && told.undone.get(&planned.id) == Some(&true) {
         state = StepState::Undone;
@@ -212,7 +217,7 @@ fn step(planned: &journal::PlannedStep, step: &journal::StepState, told: &Told) 
                 output.facts.iter().filter(|(name, _)| *name != verification::RESULT).map(|(k, v)| (k.clone(), v.clone())).collect()
             })
             .unwrap_or_default(),
-        error,
+        error: told.failures.get(&planned.id).cloned(),
     }
 }
 

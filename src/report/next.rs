@@ -25,13 +25,15 @@ pub fn playbook_word(playbook: &str, path: Option<&Path>) -> String {
 pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<String> {
     let playbook = playbook_word(&state.playbook, path);
     let report = format!("dbmove report {}", shell_word(&state.run));
-    let again = match state.kind {
-        RunKind::Rehearsal => format!("dbmove rehearse {playbook}"),
-        RunKind::Production if state.stage_done(StageName::Verify) || state.stages.contains_key(&StageName::Cutover) => {
-            format!("dbmove cutover {playbook}")
-        }
-        RunKind::Production => format!("dbmove run {playbook}"),
+    // A step keeps the number of its last attempt when it is undone.
+    let reached_cutover = state.plan.iter().any(|planned| planned.stage >= StageName::Cutover && state.step(&planned.id).attempt > 0);
+    let command = match state.kind {
+        RunKind::Rehearsal => "rehearse",
+        RunKind::Production if state.stage_done(StageName::Verify) || reached_cutover => "cutover",
+        RunKind::Production => "run",
     };
+    let anew = if state.finished.as_ref().is_some_and(|finished| finished.concluded) { " --new-run" } else { "" };
+    let again = format!("dbmove {command} {playbook}{anew}");
     match outcome {
         Outcome::Running => vec!["dbmove status".to_owned()],
         Outcome::Crashed | Outcome::Interrupted | Outcome::WaitingForApproval | Outcome::HandedOver => vec![again, report],

@@ -134,7 +134,10 @@ pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
 pub fn sentence(state: &RunState, outcome: Outcome, driver: Option<&Driver>) -> String {
     let who = |driver: &Driver| format!("process {} on `{}`", driver.pid, driver.host);
     match (&state.finished, outcome, driver) {
-        (Some(finished), ..) => finished.verdict.to_string(),
+        (Some(finished), ..) => match &finished.verdict {
+            Verdict::Done { until } => format!("everything up to and including `{}`", until.as_str()),
+            verdict => verdict.to_string(),
+        },
         (None, Outcome::Running, Some(driver)) if driver.liveness == Presence::Silent => {
             format!(
                 "driven by {}, which has shown no sign of life since {:.0}; another driver may take over",
@@ -142,11 +145,11 @@ pub fn sentence(state: &RunState, outcome: Outcome, driver: Option<&Driver>) -> 
                 driver.heartbeat
             )
         }
-        (None, Outcome::Running, Some(driver)) => format!("under way, driven by {}", who(driver)),
+        (None, Outcome::Running, Some(driver)) => format!("driven by {}", who(driver)),
         (None, _, Some(driver)) if driver.liveness == Presence::Gone => {
-            format!("left behind: its driver, {}, is gone; the same command goes on from here", who(driver))
+            format!("its driver, {}, is gone; the same command goes on from here", who(driver))
         }
-        (None, ..) => "left behind without an end; the same command goes on from here".to_owned(),
+        (None, ..) => "it has no driver and no end; the same command goes on from here".to_owned(),
     }
 }
 

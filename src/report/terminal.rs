@@ -94,7 +94,7 @@ fn head(text: &mut Text, report: &Report) {
     let took = run.last.duration_since(run.started).as_secs_f64();
     text.line(format!("time       {:.0} to {:.0}, {}", run.started, run.last, human::seconds(took)));
     if run.drivers > 1 {
-        text.line(format!("drivers    {} (went on {} times)", run.drivers, run.drivers - 1));
+        text.line(format!("drivers    {}, one after the other", run.drivers));
     }
     if let Some(deadline) = &report.run.deadline {
         text.line(format!("deadline   {} ({:.0})", printable(&deadline.text), deadline.until));
@@ -108,7 +108,7 @@ fn head(text: &mut Text, report: &Report) {
 
 fn steps(text: &mut Text, report: &Report) {
     let width = report.stages.iter().flat_map(|stage| &stage.steps).map(|step| step.id.chars().count()).max().unwrap_or(0).clamp(4, 20);
-    text.heading(&format!("{:width$}  {:18}  {:11}  {:>8}  {:>8}", "step", "does", "state", "forecast", "took"));
+    text.heading(&format!("  {:width$}  {:16}  {:11}  {:>8}  {:>8}", "step", "does", "state", "forecast", "took"));
     for stage in &report.stages {
         text.line(&stage.name);
         for step in &stage.steps {
@@ -289,10 +289,11 @@ pub fn verifications(exit_code: ExitCode, verifications: &[Verification], errors
     let mut text = Text(String::new());
     let rows: u64 = verifications.iter().map(|found| found.rows).sum();
     let differences: u64 = verifications.iter().map(|found| found.difference_count).sum();
-    let incomplete = verifications.is_empty() || verifications.iter().any(|found| found.verdict == "incomplete");
+    let incomplete = verifications.iter().any(|found| found.verdict == "incomplete");
     text.line(match exit_code {
         ExitCode::Differences => format!("ROWS DIFFER: {} of {} rows compared", human::count(differences), human::count(rows)),
         ExitCode::Interrupted => "INTERRUPTED: not everything was compared".to_owned(),
+        ExitCode::Done if verifications.is_empty() => "DONE: every step of `verify` passed, and none left figures to show".to_owned(),
         ExitCode::Done if incomplete => format!("NO DIFFERENCE FOUND, but not everything was compared: {} rows", human::count(rows)),
         ExitCode::Done => format!("EQUAL: {} rows", human::count(rows)),
         _ => "FAILED: not everything was compared".to_owned(),

@@ -88,9 +88,8 @@ impl Deferred {
     /// The step as it acts now.
     async fn resolved(&self, context: &StepContext) -> Result<Arc<dyn Step>, StepError> {
         let resolver = Resolver::new(Arc::clone(&context.outputs));
-        let failed = |argument: &str, error: &ReferenceError| {
-            StepError::definite(format!("`{argument}` of step `{}`: {error}; the step did nothing", context.step))
-        };
+        let failed =
+            |argument: &str, error: &ReferenceError| StepError::definite(format!("`{argument}` of step `{}`: {error}", context.step));
         let mut with = self.with.clone();
         for argument in self.texts {
             if let Some(Value::String(text)) = with.get_mut(*argument) {
@@ -139,7 +138,7 @@ impl Step for Deferred {
             Ok(step) => step.plan(context).await,
             Err(unresolved) => {
                 let mut plan = self.shape.plan(context).await?;
-                plan.warnings.push(unresolved.message);
+                plan.lines.push(format!("not known yet: {}", unresolved.message));
                 Ok(plan)
             }
         }

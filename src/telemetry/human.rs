@@ -65,6 +65,8 @@ pub fn amount(number: u64, unit: &str) -> String {
     match unit {
         "bytes" => bytes(number),
         "" => count(number),
+        // Units are named in the plural.
+        unit if number == 1 => format!("1 {}", unit.strip_suffix('s').unwrap_or(unit)),
         unit => format!("{} {unit}", count(number)),
     }
 }
@@ -120,6 +122,6 @@ mod tests {
             ["0.4/s", "410/s", "52k/s", "38 MiB/s"]
         );
         assert_eq!(rate(f64::INFINITY, "rows"), "?/s");
-        assert_eq!(amount(1_200, "rows"), "1,200 rows");
+        assert_eq!([amount(1_200, "rows"), amount(1, "rows")], ["1,200 rows", "1 row"]);
     }
 }

@@ -93,7 +93,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::DeadlineSet { text, until } => format!("deadline {}: everything is done or undone by {until:.0}", printable(text)),
         Event::WriteGapStarted { limit_seconds, .. } => format!("writes are held, for at most {}", human::seconds(*limit_seconds)),
         Event::WriteGapEnded { seconds, .. } => format!("writes were held for {}", human::seconds(*seconds)),
-        Event::PointOfNoReturn { step } => format!("{} was the point of no return: the target serves", printable(step)),
+        Event::PointOfNoReturn { step } => format!("{} was the point of no return, and is passed", printable(step)),
         Event::UndoStarted { why, .. } => format!("undoing: {}", printable(why)),
         Event::UndoFinished { failed, seconds } if failed.is_empty() => format!("undone in {}", human::seconds(*seconds)),
         Event::UndoFinished { failed, .. } => {

@@ -1,0 +1,191 @@
+//! What is said before anything is driven: help, mistakes, missing things; and how it is said: JSON, colours, hostile text.
+
+use super::command::{Place, acts};
+
+const COMMANDS: [&str; 10] = ["", "playbook", "plan", "rehearse", "run", "verify", "cutover", "status", "report", "audit"];
+
+#[test]
+fn help_fits_eighty_columns() {
+    let place = Place::new();
+    for command in COMMANDS {
+        let ended = place.line(&format!("{command} --help"));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command}");
+        for line in ended.stdout.lines() {
+            assert!(line.chars().count() <= 80, "{command}: {line}");
+        }
+    }
+}
+
+#[test]
+fn help() {
+    let place = Place::new();
+    place.settings().bind(|| {
+        insta::assert_snapshot!("help", place.line("--help").shown());
+        insta::assert_snapshot!("help_cutover", place.line("cutover --help").shown());
+    });
+}
+
+#[test]
+fn wrong_command_lines() {
+    let place = Place::new();
+    place.settings().bind(|| {
+        insta::assert_snapshot!("unknown_command", place.line("rehears p.yaml").shown());
+        insta::assert_snapshot!("unknown_option", place.line("run p.yaml --noinput").shown());
+        insta::assert_snapshot!("no_playbook_named", place.line("run").shown());
+        insta::assert_snapshot!("nothing", place.line("").shown());
+    });
+}
+
+#[test]
+fn playbooks_that_can_not_be_used() {
+    let place = Place::new();
+    let broken = place.playbook(
+        "broken",
+        "  prepare:\n    - { id: look, run: hook.exce, with: { command: [\"true\"] } }\n  cutover:\n    - { id: go, run: hook.exec, with: { comand: [\"true\"] } }\n",
+    );
+    place.settings().bind(|| {
+        insta::assert_snapshot!("missing_playbook", place.line("run missing.yaml --yes").shown());
+        insta::assert_snapshot!("broken_playbook", place.line(&format!("rehearse {broken}")).shown());
+        insta::assert_snapshot!("broken_playbook_checked", place.line(&format!("playbook check {broken}")).shown());
+    });
+    let json = place.line(&format!("rehearse {broken} --json"));
+    assert_eq!((json.code, json.json()["problems"].as_array().unwrap().len()), (2, 3));
+    assert!(!place.path(".dbmove").exists(), "a broken playbook made a state directory");
+}
+
+#[test]
+fn references_in_words_of_a_command_are_a_mistake() {
+    let place = Place::new();
+    let file =
+        place.playbook("argv", "  prepare:\n    - { id: tell, run: hook.exec, with: { command: [tell, \"${env:TOKEN}\"], undo: none } }\n");
+    let ended = place.line(&format!("playbook check {file}"));
+    assert_eq!(ended.code, 2, "{}", ended.shown());
+    assert!(ended.stderr.contains("through `env`"), "{}", ended.shown());
+}
+
+#[test]
+fn before_any_run() {
+    let place = Place::new();
+    place.settings().bind(|| {
+        insta::assert_snapshot!("status_without_a_run", place.line("status").shown());
+        insta::assert_snapshot!("audit_without_a_run", place.line("audit").shown());
+    });
+    assert!(!place.path(".dbmove").exists(), "looking made a state directory");
+    let elsewhere = place.command(&["status"]).env("DBMOVE_STATE_DIR", "elsewhere").output().unwrap();
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("`elsewhere`"));
+    let flag = place.command(&["status", "--state-dir", "flag"]).env("DBMOVE_STATE_DIR", "elsewhere").output().unwrap();
+    assert!(String::from_utf8_lossy(&flag.stderr).contains("`flag`"));
+}
+
+#[test]
+fn values_of_options_are_checked() {
+    let place = Place::new();
+    let file = place.playbook("p", "  prepare:\n    - { id: look, run: hook.exec, with: { command: [\"true\"], undo: none } }\n");
+    for (options, name) in [
+        ("--max-write-gap soon", "--max-write-gap"),
+        ("--deadline soon", "--deadline"),
+        ("--deadline 2020-01-01T00:00:00Z", "--deadline"),
+        ("--margin 0.5", "--margin"),
+        ("--take-over never", "--take-over"),
+        ("--without-rehearsal=", "--without-rehearsal"),
+    ] {
+        let ended = place.line(&format!("cutover {file} --yes {options}"));
+        assert_eq!(ended.code, 2, "{options}: {}", ended.shown());
+        assert!(ended.stderr.starts_with(&format!("error: `{name}`")), "{}", ended.shown());
+    }
+    assert!(!place.path(".dbmove").exists(), "a wrong option made a state directory");
+}
+
+#[test]
+fn every_command_speaks_json_that_ends_with_next() {
+    let place = Place::new();
+    let file = place.playbook("p", "  prepare:\n    - { id: look, run: hook.exec, with: { command: [\"true\"], undo: none } }\n");
+    for line in [
+        "status".to_owned(),
+        "report".to_owned(),
+        "audit".to_owned(),
+        "run missing.yaml".to_owned(),
+        format!("plan {file}"),
+        format!("playbook check {file}"),
+        "playbook list".to_owned(),
+        "playbook show mysql-to-mysql".to_owned(),
+        "playbook show mysql-to-mysqk".to_owned(),
+        "playbook new school".to_owned(),
+        format!("run {file}"),
+        format!("verify {file}"),
+        format!("cutover {file} --yes"),
+        format!("rehearse {file}"),
+        format!("run {file} --yes --no-follow"),
+        "status".to_owned(),
+        "report".to_owned(),
+        "audit".to_owned(),
+    ] {
+        let ended = place.line(&format!("{line} --json"));
+        let value = ended.json();
+        assert!(value["next"].is_array(), "{line}: {}", ended.shown());
+        assert!(value["format"].is_u64(), "{line}: {}", ended.shown());
+        if line != "report" || value.get("exit_code").is_some() {
+            assert_eq!(value["exit_code"], ended.code, "{line}");
+            assert_eq!(
+                value["error"].is_object(),
+                ended.code != 0 && value.get("verdict").is_none() && value.get("problems").is_none(),
+                "{line}: {value}"
+            );
+        }
+        let keys: Vec<&str> = ended.stdout.lines().filter_map(|line| line.strip_prefix("  \"")?.split('"').next()).collect();
+        assert_eq!(keys.last(), Some(&"next"), "{line}: {}", ended.shown());
+    }
+}
+
+#[test]
+fn what_a_command_prints_can_not_act_on_the_terminal() {
+    let place = Place::new();
+    let shout = "printf '\\033[2J\\033]0;owned\\007\\ntable \\342\\200\\256x' >&2; exit 1";
+    let stages = format!("  prepare:\n    - {{ id: shout, run: hook.exec, with: {{ command: [sh, -c, {shout:?}], undo: none }} }}\n");
+    let file = place.playbook("hostile", &stages);
+    let failed = place.line(&format!("rehearse {file}"));
+    assert_eq!(failed.code, 1, "{}", failed.shown());
+    assert!(failed.stdout.contains("owned"), "the text is shown: {}", failed.shown());
+    for ended in [failed, place.line("status"), place.line("report"), place.line("plan hostile.yaml")] {
+        assert!(!acts(&ended.stdout) && !acts(&ended.stderr), "{}", ended.shown());
+        assert!(!ended.stdout.contains('\u{202e}') && !ended.stderr.contains('\u{202e}'), "{}", ended.shown());
+    }
+}
+
+#[test]
+fn colours_are_asked_for_or_not_there() {
+    let place = Place::new();
+    let colour = |options: &[&str], no_color: bool| {
+        let mut command = place.command(&["status"]);
+        command.args(options);
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        String::from_utf8(command.output().unwrap().stderr).unwrap().contains('\u{1b}')
+    };
+    assert!(!colour(&[], false), "stderr is no terminal here");
+    assert!(colour(&["--color", "always"], false));
+    assert!(!colour(&["--color", "auto"], true));
+    assert!(!colour(&["--color", "never"], false));
+}
+
+#[test]
+fn json_logs_are_json_to_the_last_line() {
+    let place = Place::new();
+    let file = place.playbook("p", "  prepare:\n    - { id: look, run: hook.exec, with: { command: [sleep, \"0.2\"], undo: none } }\n");
+    for line in [format!("rehearse {file} --log-format json -vv"), "status --log-format json --state-dir none".to_owned()] {
+        let ended = place.line(&line);
+        assert!(!ended.stderr.is_empty());
+        for line in ended.stderr.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(value["level"].is_string() && value["target"].is_string(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let ended = Place::new().line("completions bash");
+    assert_eq!(ended.code, 0);
+    assert!(ended.stdout.contains("cutover") && ended.stdout.contains("--without-rehearsal"));
+}
