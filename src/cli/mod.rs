@@ -7,9 +7,9 @@
 //! | --- | --- |
 //! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
-//! | [`rehearse`], [`run`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`verify`], [`status`], [`report`], [`audit`] | the same |
-//! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; contexts outside of a run |
+//! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
+//! | [`status`], [`report`], [`audit`] | the same |
+//! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 
 pub mod answer;
 pub mod arguments;
