@@ -1,6 +1,6 @@
 //! The command line from outside: the built binary, its stdout, its stderr and its exit code together.
 
-#![allow(clippy::unwrap_used)] // a panic is how a test fails
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "cli/command.rs"]
 mod command;

@@ -90,9 +90,6 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let path = &request.driving.playbook;
     let playbook = load(everywhere, path)?;
     let run_request = resolve(everywhere, &request, &playbook)?;
-    let signals = Signals::listen()?;
-    let cancel = CancellationToken::new();
-
     let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind)?;
     let built = steps::build_all(&playbook, request.kind, &Resolver::new(reading.outputs.clone())).await?;
     if let Some(action) = request.dangerous
@@ -104,6 +101,8 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     }
     drop(reading);
 
+    // From here on, not before: at the question Ctrl-C simply ends the process.
+    let (signals, cancel) = (Signals::listen()?, CancellationToken::new());
     let journal = Journal::open(&everywhere.state_directory)?;
     let observer = progress::observer(everywhere.progress, &everywhere.screen);
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());

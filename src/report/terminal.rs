@@ -131,7 +131,7 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
     let forecast = step.forecast_seconds.map_or_else(|| "-".to_owned(), human::seconds);
     let took = step.seconds.map_or_else(|| "-".to_owned(), human::seconds);
     let id = printable(&step.id);
-    let mark = if step.point_of_no_return { "  <- point of no return" } else { "" };
+    let mark = if step.point_of_no_return { "  <- no return" } else { "" };
     let work = step.work.as_ref().map(|work| format!("  {}", human::amount(work.amount, &printable(&work.unit)))).unwrap_or_default();
     text.line(format!(
         "  {:width$}  {:16}  {:11}  {forecast:>8}  {took:>8}{work}{mark}",
@@ -233,7 +233,8 @@ fn evidence(text: &mut Text, report: &Report) {
         let until = certificate.expires.map(|expires| format!(", good until {expires:.0}")).unwrap_or_default();
         text.line(format!("certificate  {hash} {word}{until}"));
     }
-    text.line(format!("audit        {} events, head {}", report.audit.events, printable(&report.audit.head)));
+    text.line(format!("audit        {} events, the last one's hash is", report.audit.events));
+    text.line(format!("             {}", printable(&report.audit.head)));
 }
 
 /// The commands at the end.
