@@ -44,6 +44,18 @@ pub const POINTS: &[&str] = &[
     "certificate.issued",
     "run.before_finished",
     "run.finished",
+    // MySQL stores.
+    "prepare.table.noted",
+    "copy.chunk.before_commit",
+    "copy.chunk.committed",
+    "copy.keyless.before_commit",
+    "copy.keyless.committed",
+    "apply.batch.before",
+    "apply.intent.saved",
+    "apply.lanes.committed",
+    "apply.batch.after",
+    "fence.noted",
+    "fence.raised",
 ];
 
 struct Armed {

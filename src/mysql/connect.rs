@@ -120,6 +120,9 @@ pub struct Written {
 /// A row of text values, as the catalog gives them: NULL is `None`.
 pub type TextRow = Vec<Option<String>>;
 
+/// Warnings that say something of the statement or the schema is deprecated, and nothing of values.
+pub const DEPRECATIONS: [u16; 5] = [1287, 1681, 3719, 3778, 4079];
+
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -171,17 +174,19 @@ impl Session {
             "SET SESSION time_zone = '+00:00', sql_mode = '{sql_mode}', wait_timeout = 28800, net_write_timeout = 600, net_read_timeout = 600, autocommit = 1"
         );
         if self.purpose == Purpose::Write {
-            settings.push_str(", foreign_key_checks = 0, innodb_lock_wait_timeout = 20, max_error_count = 65535");
+            settings.push_str(", foreign_key_checks = 0, innodb_lock_wait_timeout = 20");
         }
         self.run(&settings, "setting up the session").await?;
-        // Optional settings: a server that does not know one of them does not need it.
+        // Optional settings: a server that does not know one of them does not need it
+        // (1193), and one that the account may not set (1227) keeps its default, which is fine.
         for optional in [
+            "SET SESSION max_error_count = 65535",
             "SET SESSION max_statement_time = 0",
             "SET SESSION max_execution_time = 0",
             "SET SESSION in_predicate_conversion_threshold = 0",
         ] {
             if let Err(error) = self.run(optional, "setting up the session").await
-                && error.code() != Some(1193)
+                && !matches!(error.code(), Some(1193 | 1227))
             {
                 return Err(error);
             }
@@ -256,7 +261,11 @@ impl Session {
     pub async fn write(&mut self, statement: &[u8], what: &str) -> Result<Written> {
         let written = self.write_unchecked(statement, what).await?;
         if written.warnings > 0 {
-            let warnings = self.warnings().await?;
+            let mut warnings = self.warnings().await?;
+            warnings.retain(|(code, _)| !DEPRECATIONS.contains(code));
+            if warnings.is_empty() {
+                return Ok(written);
+            }
             let worded = warnings.iter().take(5).map(|(code, text)| format!("{code} {text}")).collect::<Vec<_>>().join("; ");
             return Err(MysqlError::Warnings { server: self.server.to_string(), what: what.to_owned(), warnings: worded });
         }

@@ -50,7 +50,8 @@ pub struct PatternError {
 }
 
 /// Schemas that belong to the server or to dbmove and are never moved.
-pub const SYSTEM_SCHEMAS: [&str; 6] = ["mysql", "information_schema", "performance_schema", "sys", "innodb", DBMOVE_SCHEMA];
+pub const SYSTEM_SCHEMAS: [&str; 7] =
+    ["mysql", "information_schema", "performance_schema", "sys", "innodb", DBMOVE_SCHEMA, "_dbmove_canary"];
 
 /// Where dbmove keeps its own tables.
 pub const DBMOVE_SCHEMA: &str = "_dbmove";

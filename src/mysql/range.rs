@@ -235,6 +235,8 @@ fn literal(cell: &Cell, column: &Column) -> String {
         return String::from_utf8_lossy(bytes).into_owned();
     }
     let introducer = match column.charset.as_deref() {
+        // MySQL 8 warns at every `_utf8mb3`. The bytes are the same in utf8mb4, and the column's charset wins over a literal's.
+        Some("utf8mb3") if kind.is_text() && introduces("utf8mb3", bytes) => "_utf8mb4 ".to_owned(),
         Some(charset) if kind.is_text() && introduces(charset, bytes) => format!("_{charset} "),
         _ => String::new(),
     };

@@ -204,4 +204,14 @@ impl TargetLease for MysqlStore {
         session.close().await;
         Ok(())
     }
+
+    /// Removes dbmove's own tables from the target: the run is over, and clients use the server now.
+    async fn release(&self, run: &str, epoch: Epoch) -> std::result::Result<(), StepError> {
+        let mut session = Session::open(&self.target, Purpose::Catalog).await?;
+        if bookkeeping::lease(&mut session, &self.name).await?.is_some_and(|(holder, held)| holder == run && held == epoch) {
+            bookkeeping::remove(&mut session, &self.name).await?;
+        }
+        session.close().await;
+        Ok(())
+    }
 }

@@ -8,8 +8,8 @@
 //! # Before it is ready
 //!
 //! It sets up its own schema on both servers ([`beat`](super::beat)), the target's before the switch, so that the first
-//! beat there finds its table. Its account must be one that `read_only` stops; if it holds SUPER or the like the
-//! step is refused. Where clients connect directly (a route file), the account is tried on the target too, while
+//! beat there finds its table. Its account on the source must be one that `read_only` stops; if it holds SUPER or the
+//! like the step is refused. Where clients connect directly (a route file), the account is tried on the target too, while
 //! a missing account or privilege there can still be mended. It is ready with the first accepted beat.
 //!
 //! In a rehearsal a route file that is not there yet stands for the source, as before any switch.
@@ -239,7 +239,6 @@ impl TrafficCanary {
             let place = Place { host: self.target.host.clone(), port: self.target.port };
             let tried = async {
                 let mut connected = client.connect_to(place).await?;
-                client.check_account(&mut connected).await?;
                 client.beat(&mut connected, 0).await
             };
             // What may heal (a slow answer, a target still read-only) is left to the beats.
@@ -305,7 +304,7 @@ impl TrafficCanary {
             Some(connection) => connection,
             None => {
                 let mut fresh = client.connect().await?;
-                if !ready {
+                if !ready && fresh.side == Side::Source {
                     client.check_account(&mut fresh).await?;
                 }
                 connected.insert(fresh)

@@ -24,6 +24,9 @@ use crate::playbook::model::Tls;
 /// meaning and measure nothing.
 const WRITES_THROUGH_READ_ONLY: [&str; 5] = ["ALL PRIVILEGES ON *.*", "SUPER", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN"];
 
+/// Server errors about accounts and privileges.
+const NOT_ALLOWED: [u16; 8] = [1044, 1045, 1130, 1142, 1143, 1698, 1820, 3118];
+
 /// Host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -187,8 +190,13 @@ impl Client {
         match tokio::time::timeout(self.limit, action).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                // 1044, 1045, 1130, 1142, 1143, 1698, 1820, 3118: who may come in and do what; no retry changes it.
-                let definite = matches!(&error, mysql_async::Error::Server(error) if matches!(error.code, 1044 | 1045 | 1130 | 1142 | 1143 | 1698 | 1820 | 3118));
+                // Who may come in and do what: no retry changes it.
+                let definite = match &error {
+                    mysql_async::Error::Server(error) => NOT_ALLOWED.contains(&error.code),
+                    // New servers answer an account they don't know with a plugin drawn at random, one we may not speak.
+                    mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { .. }) => true,
+                    _ => false,
+                };
                 let message = format!("{what} at `{place}` as `{}`: {}", self.user, printable(&error.to_string()));
                 Err(AttemptError { message, definite })
             }

@@ -318,7 +318,8 @@ async fn what_would_fail_after_the_switch_fails_before_it() {
     let watch = Arc::new(CanaryWatch::default());
     let refused = async |step: TrafficCanary| {
         let context = context("canary", RunKind::Production);
-        let error = step.run(&context).await.unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_secs(30), step.run(&context)).await;
+        let error = ended.expect("it went on instead of refusing").unwrap_err();
         step.undo(&context).await.unwrap();
         assert!(!error.to_string().contains("wrong-password"), "{error}");
         error

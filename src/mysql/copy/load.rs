@@ -113,6 +113,11 @@ async fn judge(session: &mut Session, table: &Table, written: &Written, skipped:
     if duplicates > skipped {
         bad.push(format!("{duplicates} duplicates but {skipped} skipped rows"));
     }
+    // The server lists only so many; what it counted beyond has to be duplicates, all of them.
+    let unseen = usize::from(written.warnings).saturating_sub(warnings.len());
+    if unseen > 0 && u64::from(written.warnings) != skipped.min(u64::from(u16::MAX)) {
+        bad.push(format!("{unseen} more that the server does not show"));
+    }
     if bad.is_empty() {
         return Ok(());
     }
