@@ -26,6 +26,8 @@ const PIECE: usize = 16 << 20;
 #[derive(Clone)]
 pub struct Ready {
     pieces: Vec<(String, PathBuf)>,
+    /// The end of each table's `LOAD DATA`: its columns.
+    columns: BTreeMap<String, String>,
     create: Vec<String>,
     indexes: BTreeMap<String, String>,
     foreign_keys: Vec<String>,
@@ -40,10 +42,24 @@ pub async fn prepare(pair: &Pair) -> Result<Ready, Failure> {
     std::fs::create_dir_all(&directory)?;
     let mut conn = pair.connect(&pair.source).await?;
     conn.query_drop("SET NAMES binary").await?;
-    let mut ready = Ready { pieces: Vec::new(), create: Vec::new(), indexes: BTreeMap::new(), foreign_keys: Vec::new() };
+    let mut ready = Ready { pieces: Vec::new(), columns: BTreeMap::new(), create: Vec::new(), indexes: BTreeMap::new(), foreign_keys: Vec::new() };
     for (table, _) in &pair.rows {
         let whole = directory.join(format!("{table}.tsv"));
-        conn.query_drop(format!("SELECT * INTO OUTFILE '{}' FROM `{DATABASE}`.`{table}`", whole.display())).await?;
+        // BIT goes as a number: its bytes would be written without escapes.
+        let query = format!(
+            "SELECT COLUMN_NAME, DATA_TYPE = 'bit' FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = '{DATABASE}' AND TABLE_NAME = '{table}' ORDER BY ORDINAL_POSITION"
+        );
+        let columns: Vec<(String, bool)> = conn.query(query).await?;
+        let list = |bit: &dyn Fn(&str) -> String| {
+            columns.iter().map(|(name, is_bit)| if *is_bit { bit(name) } else { format!("`{name}`") }).collect::<Vec<_>>().join(", ")
+        };
+        let select = list(&|name| format!("`{name}` + 0"));
+        let sets: Vec<String> =
+            columns.iter().filter(|(_, bit)| *bit).map(|(name, _)| format!("`{name}` = CAST(@{name} AS UNSIGNED)")).collect();
+        let set = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
+        ready.columns.insert(table.clone(), format!("({}){set}", list(&|name| format!("@{name}"))));
+        conn.query_drop(format!("SELECT {select} INTO OUTFILE '{}' FROM `{DATABASE}`.`{table}`", whole.display())).await?;
         let text = std::fs::read(&whole)?;
         std::fs::remove_file(&whole)?;
         let mut start = 0;
@@ -121,7 +137,7 @@ pub async fn load(pair: &Pair, ready: &Ready) -> Result<Took, Failure> {
     let mut loading: JoinSet<Result<(), Failure>> = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let mut conn = pair.connect(&pair.target).await?;
-        let (queue, left, complete) = (queue.clone(), left.clone(), complete.clone());
+        let (queue, left, complete, columns) = (queue.clone(), left.clone(), complete.clone(), ready.columns.clone());
         loading.spawn(async move {
             conn.query_drop("SET NAMES binary").await?;
             conn.query_drop("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0, time_zone = 'SYSTEM'")
@@ -131,7 +147,9 @@ pub async fn load(pair: &Pair, ready: &Ready) -> Result<Took, Failure> {
                 let text = Bytes::from(tokio::fs::read(&path).await?);
                 let pieces = (0..text.len()).step_by(64 << 10).map(move |at| Ok(text.slice(at..text.len().min(at + (64 << 10)))));
                 conn.set_infile_handler(async move { Ok(futures_util::stream::iter(pieces).boxed()) });
-                conn.query_drop(format!("LOAD DATA LOCAL INFILE 'x' INTO TABLE `{DATABASE}`.`{table}` CHARACTER SET binary")).await?;
+                let columns = columns.get(&table).map_or("", String::as_str);
+                conn.query_drop(format!("LOAD DATA LOCAL INFILE 'x' INTO TABLE `{DATABASE}`.`{table}` CHARACTER SET binary {columns}"))
+                    .await?;
                 if conn.get_warnings() > 0 {
                     let first: Option<(String, u16, String)> = conn.query_first("SHOW WARNINGS").await?;
                     return Err(format!("loading `{table}` changed values: {first:?}").into());
