@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, shown};
-use crate::engine::context::{Progress, StepContext};
+use super::{Meter, from_rate, rows_progress, shown};
+use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::catalog::ServerFacts;
 use crate::mysql::connect::{Purpose, Session};
@@ -133,18 +133,7 @@ impl Step for Snapshot {
             progress: progress.clone(),
         };
         let meter = Meter::default();
-        let show = || {
-            let done = progress.rows.load(Ordering::Relaxed);
-            Progress {
-                done,
-                total: Some(expected.max(done)),
-                unit: "rows".to_owned(),
-                rate: meter.rate(done),
-                lag: None,
-                note: progress.note(),
-                throttle: described.shared.throttled(),
-            }
-        };
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
         let started = Instant::now();
         let before = progress.rows.load(Ordering::Relaxed);
         shown(context, show, copier.run(since, &context.cancel)).await?;
