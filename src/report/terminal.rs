@@ -8,7 +8,7 @@ use super::model::{Outcome, Report, Serving, Step, StepError, StepState, Verific
 use super::status::{Presence, RunStatus};
 use crate::engine::outcome::ExitCode;
 use crate::telemetry::human;
-use crate::telemetry::printable::{printable, shortened};
+use crate::telemetry::printable::{printable, printable_lines, shortened};
 
 /// How many differences the terminal lists; the report holds more.
 const LISTED: usize = 20;
@@ -83,7 +83,10 @@ pub fn summary(report: &Report) -> String {
 
 fn head(text: &mut Text, report: &Report) {
     let verdict = &report.verdict;
-    text.line(format!("{}: {}", outcome_word(verdict.outcome), printable(&verdict.sentence)));
+    let mut sentence = printable_lines(&verdict.sentence).into_iter();
+    text.line(format!("{}: {}", outcome_word(verdict.outcome), sentence.next().unwrap_or_default()));
+    // What follows is indented, so that no line of it can pass for one of ours.
+    sentence.for_each(|line| text.line(format!("  {line}")));
     if let Some(hint) = &verdict.hint {
         text.line(format!("hint: {}", printable(hint)));
     }
@@ -130,7 +133,7 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
         state_word(step.state),
     ));
     if let Some(error) = &step.error {
-        text.line(format!("    {}", printable(&error.message)));
+        printable_lines(&error.message).iter().for_each(|line| text.line(format!("    {line}")));
         if let Some(hint) = &error.hint {
             text.line(format!("    hint: {}", printable(hint)));
         }
@@ -299,7 +302,7 @@ pub fn verifications(exit_code: ExitCode, verifications: &[Verification], errors
         _ => "FAILED: not everything was compared".to_owned(),
     });
     for error in errors {
-        text.line(format!("  {}", printable(&error.message)));
+        printable_lines(&error.message).iter().for_each(|line| text.line(format!("  {line}")));
         if let Some(hint) = &error.hint {
             text.line(format!("  hint: {}", printable(hint)));
         }

@@ -7,6 +7,7 @@
 mod bars;
 mod lines;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,10 +118,10 @@ fn outcome(step: &str, action: Action, result: &StepResult, seconds: f64) -> Str
             None => format!("{step} done in {took}"),
         },
         (Action::Run, StepResult::Stopped) => format!("{step} stopped after {took}"),
-        (Action::Run, StepResult::Failed { error }) => format!("{step} FAILED after {took}: {}", printable(&error.message)),
+        (Action::Run, StepResult::Failed { error }) => format!("{step} FAILED after {took}: {}", first_line(&error.message)),
         (Action::Undo, StepResult::Done { .. }) => format!("{step} undone in {took}"),
         (Action::Undo, StepResult::Stopped) => format!("the undo of {step} was stopped after {took}"),
-        (Action::Undo, StepResult::Failed { error }) => format!("the undo of {step} FAILED after {took}: {}", printable(&error.message)),
+        (Action::Undo, StepResult::Failed { error }) => format!("the undo of {step} FAILED after {took}: {}", first_line(&error.message)),
     }
 }
 
@@ -136,6 +137,11 @@ fn interval(running: Duration) -> Duration {
         30..600 => Duration::from_secs(10),
         _ => Duration::from_secs(60),
     }
+}
+
+/// A message's first line: a list below it stands in the summary.
+fn first_line(message: &str) -> Cow<'_, str> {
+    printable(message.lines().next().unwrap_or_default())
 }
 
 #[cfg(test)]
