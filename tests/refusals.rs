@@ -9,8 +9,10 @@ mod real;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod world;
 
-use dbmove::local::{LocalServer, ServerKind, ServerOptions};
-use evidence::{PAIR, Untouched, accepts_writes, command, settings, verdict};
+use mysql_async::prelude::Queryable as _;
+
+use dbmove::local::{LocalServer, ServerOptions};
+use evidence::{PAIR, Untouched, accepts_writes, ask, command, connect_as, ended, settings, verdict, wait_for};
 use world::{World, code, said};
 
 /// One thing that is wrong, what is expected of it, and a name for the snapshot.
@@ -100,5 +102,89 @@ async fn before_the_first_row() {
             failed.push(case.name);
         }
     }
+    // What is wrong on the servers themselves.
+    let as_it_is = |name: &'static str| Case { name, code: 4, playbook: good.clone() };
+    command(&world.source, &["SET GLOBAL binlog_format = 'STATEMENT'"]).await;
+    refused(&world, &as_it_is("binlog_format_statement"), &["run", "--no-follow"]).await;
+    command(&world.source, &["SET GLOBAL binlog_format = 'ROW'"]).await;
+    command(
+        &world.target,
+        &["CREATE DATABASE school", "CREATE TABLE school.students (id INT PRIMARY KEY)", "INSERT INTO school.students VALUES (7)"],
+    )
+    .await;
+    refused(&world, &as_it_is("target_table_there"), &["run", "--no-follow"]).await;
+    command(&world.target, &["DROP DATABASE school"]).await;
+    // A cutover needs a certificate; a rehearsal servers of its own, however they are written.
+    refused(&world, &as_it_is("no_certificate"), &["cutover", "--deadline", "1h"]).await;
+    let rehearsal = |source: &str, target: &str| {
+        let endpoint = |url: &str| format!("{{ url: \"{url}\", {password}, tls: off }}");
+        change(
+            "    include:",
+            &format!("    rehearsal:\n      source: {}\n      target: {}\n    include:", endpoint(source), endpoint(target)),
+        )
+    };
+    let elsewhere = "mysql://dbmove@127.0.0.1:9/";
+    let by_name = target_endpoint.replace("127.0.0.1", "localhost");
+    let case = Case { name: "rehearsal_on_the_production_target", code: 4, playbook: rehearsal(elsewhere, &by_name) };
+    refused(&world, &case, &["rehearse"]).await;
+    let by_name = source_endpoint.replace("127.0.0.1", "localhost");
+    let case = Case { name: "rehearsal_on_the_production_source", code: 4, playbook: rehearsal(&by_name, elsewhere) };
+    refused(&world, &case, &["rehearse"]).await;
     assert!(failed.is_empty(), "{failed:?}");
+    assert!(Untouched::now(&world).await.holds_nothing_of_ours());
+    assert!(accepts_writes(&world.source).await);
+}
+
+/// Without a binary log there is nothing to follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn source_without_a_log() {
+    if real::skipped("source_without_a_log", &PAIR) {
+        return;
+    }
+    let mut world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let silent = ServerOptions::default().binlog(false);
+    let silent = LocalServer::start(PAIR[0], &world.path("silent"), &silent).await.unwrap();
+    command(&silent, &["CREATE DATABASE school", "CREATE TABLE school.t (id INT PRIMARY KEY)"]).await;
+    world.source = silent;
+    std::fs::write(world.route(), format!("127.0.0.1:{}\n", world.source.port())).unwrap();
+    let case = Case { name: "log_bin_off", code: 4, playbook: world.playbook_text("30s") };
+    refused(&world, &case, &["run", "--no-follow"]).await;
+}
+
+/// A move under way: who else comes, and what goes wrong on the source meanwhile. The source serves throughout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_at_work() {
+    if real::skipped("others_at_work", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let playbook = world.playbook_argument();
+    let log = world.path("log");
+    let mut run = world.started(&["--yes", "run", &playbook], "log");
+    wait_for(&mut run, &log, "rows done").await;
+
+    // The same run, a second driver.
+    let second = world.finished(&["--yes", "run", &playbook]).await;
+    assert_eq!(code(&second), 7, "{}", said(&second));
+    assert!(said(&second).contains("process") && said(&second).contains("nothing was touched"), "{}", said(&second));
+
+    // Another run, by someone who knows nothing of this one.
+    let case = Case { name: "target_claimed_by_another_run", code: 7, playbook: world.playbook_text("30s") };
+    refused(&world, &case, &["run", "--no-follow"]).await;
+    assert!(run.try_wait().unwrap().is_none(), "the first driver did not survive the others");
+
+    // A session that writes statements: its rows are not in the log.
+    let position = ask(&world.target, "SELECT CONCAT(applied_file, applied_offset) FROM _dbmove.follow").await;
+    let mut conn = connect_as(&world.source, "dbmove").await;
+    conn.query_drop("SET SESSION binlog_format = 'STATEMENT'").await.unwrap();
+    conn.query_drop("UPDATE school.students SET nickname = 'by statement' WHERE id = 1").await.unwrap();
+    let (exit, words) = ended(&mut run, &log).await;
+    eprintln!("--- statement: exit {exit}\n{words}");
+    assert_eq!(exit, 1, "{words}");
+    assert!(words.contains("UPDATE school.students SET nickname = 'by statement'"), "{words}");
+    assert!(words.contains("binlog_format"), "{words}");
+    assert!(!position.is_empty());
+    assert!(accepts_writes(&world.source).await);
+    let row = ask(&world.target, "SELECT nickname FROM school.students WHERE id = 1").await;
+    assert_ne!(row, "by statement");
 }
