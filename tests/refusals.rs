@@ -188,3 +188,149 @@ async fn others_at_work() {
     let row = ask(&world.target, "SELECT nickname FROM school.students WHERE id = 1").await;
     assert_ne!(row, "by statement");
 }
+
+/// Puts the target back to how it was before any run.
+async fn cleaned(world: &World) {
+    command(&world.target, &["DROP DATABASE IF EXISTS school", "DROP DATABASE IF EXISTS _dbmove"]).await;
+}
+
+/// What must not happen on the source while it is followed: named when it does, and the source serves on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_source_changes_under_the_run() {
+    if real::skipped("the_source_changes_under_the_run", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let playbook = world.playbook_argument();
+    let log = world.path("log");
+
+    // Another structure.
+    let mut run = world.started(&["--yes", "--state-dir", &world.path("ddl").display().to_string(), "run", &playbook], "log");
+    wait_for(&mut run, &log, "rows done").await;
+    command(&world.source, &["ALTER TABLE school.students ADD COLUMN shoe_size INT"]).await;
+    let (exit, words) = ended(&mut run, &log).await;
+    assert_eq!(exit, 1, "{words}");
+    assert!(words.contains("ALTER TABLE school.students ADD COLUMN shoe_size INT"), "{words}");
+    assert!(accepts_writes(&world.source).await);
+    // It does not get past it by being started again.
+    let state = world.path("ddl").display().to_string();
+    for arguments in [&["run", &playbook][..], &["cutover", &playbook, "--without-rehearsal", "test", "--deadline", "1h"]] {
+        let mut words = vec!["--yes", "--state-dir", &state];
+        words.extend(arguments);
+        let again = world.finished(&words).await;
+        eprintln!("--- ddl again: exit {}\n{}", code(&again), said(&again));
+        assert_eq!(code(&again), 1, "{}", said(&again));
+        assert!(said(&again).contains("shoe_size"), "{}", said(&again));
+        assert!(accepts_writes(&world.source).await);
+    }
+    cleaned(&world).await;
+
+    // A log that is gone before it was read.
+    let state = world.path("purge").display().to_string();
+    let ran = world.finished(&["--yes", "--state-dir", &state, "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    assert!(accepts_writes(&world.source).await);
+    command(&world.source, &["FLUSH LOGS", "FLUSH LOGS"]).await;
+    let last = ask(&world.source, "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_VARIABLES WHERE VARIABLE_NAME = 'LOG_BIN'").await;
+    assert_eq!(last, "ON");
+    command(&world.source, &["PURGE BINARY LOGS TO 'binlog.000003'"]).await;
+    let before = Untouched::now(&world).await;
+    for arguments in [&["run", &playbook][..], &["cutover", &playbook, "--without-rehearsal", "test", "--deadline", "1h"]] {
+        let mut words = vec!["--yes", "--state-dir", &state];
+        words.extend(arguments);
+        let gone = world.finished(&words).await;
+        eprintln!("--- purged: exit {}\n{}", code(&gone), said(&gone));
+        assert_eq!(code(&gone), 1, "{}", said(&gone));
+        assert!(said(&gone).contains("expire_logs_days") && said(&gone).contains("binlog.000001"), "{}", said(&gone));
+        assert_eq!(Untouched::now(&world).await, before);
+    }
+    assert!(accepts_writes(&world.source).await);
+}
+
+/// A state directory on a full disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_full() {
+    if real::skipped("disk_full", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let state = world.state();
+    std::fs::create_dir(&state).unwrap();
+    let disk = match Disk::mount(&state, "8m") {
+        Ok(disk) => disk,
+        Err(reason) => return real::skip("disk_full", &reason),
+    };
+    let playbook = world.playbook_argument();
+
+    // Full before anything began.
+    disk.fill();
+    let before = Untouched::now(&world).await;
+    let refused = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    eprintln!("--- full at the start: exit {}\n{}", code(&refused), said(&refused));
+    assert_eq!(code(&refused), 1, "{}", said(&refused));
+    assert!(said(&refused).contains(&state.display().to_string()), "{}", said(&refused));
+    assert_eq!(Untouched::now(&world).await, before);
+
+    // Full in the middle of it: it ends, and goes on when there is room again.
+    disk.empty();
+    let log = world.path("log");
+    let mut run = world.started(&["--yes", "run", &playbook], "log");
+    wait_for(&mut run, &log, "snapshot started").await;
+    disk.fill();
+    let (exit, words) = ended(&mut run, &log).await;
+    eprintln!("--- full under way: exit {exit}\n{words}");
+    assert_eq!(exit, 1, "{words}");
+    assert!(words.contains("disk") || words.contains("full"), "{words}");
+    assert!(accepts_writes(&world.source).await);
+    disk.empty();
+    let resumed = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&resumed), 0, "{}", said(&resumed));
+
+    // Full before the cutover: it is undone or never begins, and the source serves.
+    disk.fill();
+    let cut = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "test"]).await;
+    eprintln!("--- full at the cutover: exit {}\n{}", code(&cut), said(&cut));
+    assert_eq!(code(&cut), 1, "{}", said(&cut));
+    assert!(accepts_writes(&world.source).await);
+    assert!(std::fs::read_to_string(world.route()).unwrap().contains(&world.source.port().to_string()));
+    disk.empty();
+    let cut = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "test"]).await;
+    assert_eq!(code(&cut), 0, "{}", said(&cut));
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:?}");
+}
+
+/// A small file system of the test's own.
+struct Disk<'a>(&'a std::path::Path);
+
+impl<'a> Disk<'a> {
+    /// Needs root; the reason why not otherwise.
+    fn mount(path: &'a std::path::Path, size: &str) -> Result<Disk<'a>, String> {
+        let output = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"])
+            .arg(path)
+            .output()
+            .map_err(|error| format!("a small file system can't be mounted: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("a small file system can't be mounted: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        Ok(Disk(path))
+    }
+    /// To the last byte.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        for size in [1 << 16, 1 << 10, 1] {
+            while file.write_all(&vec![0_u8; size]).is_ok() {}
+        }
+    }
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
