@@ -7,6 +7,7 @@
 mod bars;
 mod lines;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
