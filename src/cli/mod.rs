@@ -9,12 +9,14 @@
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`cutover`] | the same; what they share is in [`drive`] |
 //! | [`verify`], [`status`], [`report`], [`audit`] | the same |
+//! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; contexts outside of a run |
 
 pub mod answer;
 pub mod arguments;
 pub mod audit;
 pub mod cutover;
+pub mod demo;
 pub mod drive;
 pub mod go_ahead;
 pub mod plan;
@@ -83,6 +85,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Report(_) => "report",
             Command::Audit => "audit",
+            Command::Demo(_) => "demo",
             Command::Completions { .. } => "completions",
         }
     }
@@ -105,6 +108,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
         Command::Audit => audit::audit(everywhere),
+        Command::Demo(typed) => on_runtime(demo::demo(everywhere, typed)),
         Command::Completions { shell } => Ok(completions(*shell)),
     }
 }
