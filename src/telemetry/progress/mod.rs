@@ -76,7 +76,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::Outcome { step, action, result, seconds, .. } => outcome(step, *action, result, *seconds),
         Event::Ready { step, seconds } => format!("{} ready after {}", printable(step), human::seconds(*seconds)),
         Event::Retry { step, attempt, wait_seconds, error } => {
-            format!("{}: {}; attempt {attempt} in {}", printable(step), printable(error), human::seconds(*wait_seconds))
+            format!("{}: {}; attempt {attempt} in {}", printable(step), first_line(error), human::seconds(*wait_seconds))
         }
         Event::Probed { step, probe } => match probe {
             Probe::NotStarted => format!("{}: no trace of it found", printable(step)),
@@ -94,7 +94,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::WriteGapStarted { limit_seconds, .. } => format!("writes are held, for at most {}", human::seconds(*limit_seconds)),
         Event::WriteGapEnded { seconds, .. } => format!("writes were held for {}", human::seconds(*seconds)),
         Event::PointOfNoReturn { step } => format!("{} was the point of no return, and is passed", printable(step)),
-        Event::UndoStarted { why, .. } => format!("undoing: {}", printable(why)),
+        Event::UndoStarted { why, .. } => format!("undoing: {}", first_line(why)),
         Event::UndoFinished { failed, seconds } if failed.is_empty() => format!("undone in {}", human::seconds(*seconds)),
         Event::UndoFinished { failed, .. } => {
             let steps: Vec<_> = failed.keys().map(|step| format!("`{}`", printable(step))).collect();
@@ -117,11 +117,18 @@ fn outcome(step: &str, action: Action, result: &StepResult, seconds: f64) -> Str
             None => format!("{step} done in {took}"),
         },
         (Action::Run, StepResult::Stopped) => format!("{step} stopped after {took}"),
-        (Action::Run, StepResult::Failed { error }) => format!("{step} FAILED after {took}: {}", printable(&error.message)),
+        (Action::Run, StepResult::Failed { error }) => format!("{step} FAILED after {took}: {}", first_line(&error.message)),
         (Action::Undo, StepResult::Done { .. }) => format!("{step} undone in {took}"),
         (Action::Undo, StepResult::Stopped) => format!("the undo of {step} was stopped after {took}"),
-        (Action::Undo, StepResult::Failed { error }) => format!("the undo of {step} FAILED after {took}: {}", printable(&error.message)),
+        (Action::Undo, StepResult::Failed { error }) => format!("the undo of {step} FAILED after {took}: {}", first_line(&error.message)),
     }
+}
+
+/// The first line of a message, printable; `…` stands for the others, which the summary has.
+fn first_line(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = printable(lines.next().unwrap_or_default()).into_owned();
+    if lines.next().is_some() { format!("{first} …") } else { first }
 }
 
 /// The first twelve digits of a hash: enough to recognise it by.
