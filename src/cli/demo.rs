@@ -23,7 +23,9 @@ const LARGEST: f64 = 1000.0;
 /// If the story could not be told to its end.
 pub async fn demo(everywhere: &Everywhere, typed: &Demo) -> Result<Answer, Refusal> {
     if !(typed.scale > 0.0 && typed.scale <= LARGEST) {
-        return Err(Refusal::usage(format!("`--scale`: {} is not above 0 and up to {LARGEST}", typed.scale)).hint("1 is about 300,000 rows"));
+        return Err(
+            Refusal::usage(format!("`--scale`: {} is not above 0 and up to {LARGEST}", typed.scale)).hint("1 is about 300,000 rows")
+        );
     }
     let options = DemoOptions {
         scale: typed.scale,
@@ -98,7 +100,9 @@ fn answer(told: &Told, narrator: &Narrator) -> Answer {
 fn refusal(error: &DemoError, kept: bool) -> Refusal {
     let refusal = Refusal::new(error.exit_code(), error.to_string());
     match error {
-        DemoError::NotFetched { .. } => refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7`"),
+        DemoError::NotFetched { .. } => {
+            refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7`")
+        }
         _ if kept => refusal.hint("the servers were left up: see above"),
         _ => refusal.hint("the demo's servers and its directory are gone; `--keep` leaves them up to look at"),
     }

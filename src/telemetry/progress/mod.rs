@@ -7,7 +7,6 @@
 mod bars;
 mod lines;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
