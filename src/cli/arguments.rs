@@ -117,6 +117,8 @@ pub enum Command {
     Report(Report),
     /// Check that the journal was not edited; exit code 1 and the place if it was
     Audit,
+    /// Move a live MySQL 5.5 to a new server, here, on private servers, in minutes; leaves only a report
+    Demo(Demo),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -254,4 +256,21 @@ pub struct Report {
     /// Print the JSON Schema of report.json
     #[arg(long)]
     pub schema: bool,
+}
+
+/// `dbmove demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Leave the servers up at the end, and say how to connect and how to stop them
+    #[arg(long)]
+    pub keep: bool,
+    /// How large the school is; 1 is about 300,000 rows
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub scale: f64,
+    /// What rows and users' choices are drawn from
+    #[arg(long, value_name = "NUMBER", default_value_t = 2011)]
+    pub seed: u64,
+    /// Make the private directory below this one [default: the system's temporary directory]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
 }

@@ -9,12 +9,14 @@
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
 //! | [`status`], [`report`], [`audit`] | the same |
+//! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 
 pub mod answer;
 pub mod arguments;
 pub mod audit;
 pub mod cutover;
+pub mod demo;
 pub mod drive;
 pub mod go_ahead;
 pub mod plan;
@@ -84,6 +86,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Report(_) => "report",
             Command::Audit => "audit",
+            Command::Demo(_) => "demo",
             Command::Completions { .. } => "completions",
         }
     }
@@ -106,6 +109,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
         Command::Audit => audit::audit(everywhere),
+        Command::Demo(typed) => on_runtime(demo::demo(everywhere, typed)),
         Command::Completions { shell } => Ok(completions(*shell)),
     }
 }

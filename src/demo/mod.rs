@@ -14,6 +14,7 @@
 //! | [`ledger`] | what was promised to users, and whether a server keeps it |
 //! | [`compare`] | the row-by-row comparison, independent of dbmove's own verification |
 //! | [`dice`] | the random numbers behind all of it |
+//! | [`run`], [`story`] | `dbmove demo`: all of it put on stage, with `dbmove` itself in the lead |
 
 use mysql_async::{Conn, Opts, OptsBuilder};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,8 +24,10 @@ pub mod bank;
 pub mod compare;
 pub mod dice;
 pub mod ledger;
+pub mod run;
 pub mod school;
 pub mod seed;
+pub mod story;
 pub mod writers;
 
 /// The session of the 2011 site: UTF-8 text, no strictness, so that zero dates are values like any other.

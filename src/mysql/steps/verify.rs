@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, shown};
-use crate::engine::context::{Progress, StepContext};
+use super::{Meter, from_rate, rows_progress, shown};
+use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
@@ -23,6 +23,9 @@ use crate::verify::report::Verification;
 pub const FLOOR: &str = "mysql.verify.floor";
 /// Checkpoint key (as a step's name) of the last full comparison, by store.
 pub const FULL: &str = "mysql.verify.full";
+
+/// The kind under which the comparison is recorded in the journal, equal or not.
+const RESULT: &str = "verification";
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,21 +71,11 @@ impl Verify {
         let expected: u64 = described.catalog.tables.values().map(|table| table.row_estimate).sum();
         let progress = Arc::new(VerifyProgress::default());
         let meter = Meter::default();
-        let show = || {
-            let done = progress.rows.load(Ordering::Relaxed);
-            Progress {
-                done,
-                total: Some(expected.max(done)),
-                unit: "rows".to_owned(),
-                rate: meter.rate(done),
-                lag: None,
-                note: progress.note(),
-                throttle: None,
-            }
-        };
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
         let started = Instant::now();
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
         let verification = shown(context, show, verifier.full(workers, &progress, &context.cancel)).await?;
+        context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification)?;
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
@@ -112,6 +105,7 @@ impl Verify {
         let started = Instant::now();
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
         let verification = verifier.last(&full, &context.cancel).await?;
+        context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))
     }

@@ -1,0 +1,463 @@
+//! The demo's story: a school's MySQL 5.5 moves to MySQL 9.7 while its users keep writing, and everything that is
+//! claimed about it is looked up.
+//!
+//! 1. Four private servers: production (old, new) and a rehearsal pair of the same kinds; both old ones seeded alike.
+//! 2. The users begin to write to production, and do not stop before the end.
+//! 3. `dbmove rehearse`, on the rehearsal pair: leaves the certificate without which there is no switch.
+//! 4. `dbmove run`, killed with `kill -9` in the middle of the copy; the same command goes on from there, and follows.
+//! 5. `dbmove cutover` takes over from it and switches. Nobody tells the users; they read the route file as always.
+//! 6. The verdict.
+//!
+//! # What makes it honest
+//!
+//! `dbmove` is run as an operator would run it: child processes of this very program, a playbook, a state directory.
+//! The story believes none of them: that the plug was pulled in the middle of the copy is asked of the journal and
+//! counted on the target, and if the copy was over before that, the demo fails instead of telling it all the same. The
+//! promise to the users is kept in a ledger outside of both servers. After the switch writers go on, so nothing can
+//! be compared as a whole any more; what is said of all rows is dbmove's own last check at the fence, and what is
+//! said independently of it is the ledger and the old server's transfers, which never change once made.
+//!
+//! # What it leaves
+//!
+//! Nothing but the report and the journal. Whatever ends the story (its end, an error, a cancelled token) drops
+//! [`Place`], and with it servers and directory. It must run on the runtime's main thread: see
+//! [`child`](super::story::child).
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::ledger::{Ledger, LedgerError, LedgerReading, Outcome, check};
+use super::school::DATABASE;
+use super::seed::{SchoolSize, SeedError, seed};
+use super::story::child::{Child, Ended};
+use super::story::narrator::Narrator;
+use super::story::place::{Pair, Place, address, write_private};
+use super::story::verdict::{Judged, Witnessed, judge};
+use super::story::{evidence, playbook};
+use super::writers::{WriterOptions, Writers, WritersError};
+use crate::engine::journal::{JournalError, Phase};
+use crate::engine::outcome::ExitCode;
+use crate::local::{Account, LocalError, LocalServer};
+use crate::playbook::model::StageName;
+use crate::report::model::Report;
+use crate::telemetry::human;
+
+/// Transfers a second that users ask for.
+const TRANSFERS_PER_SECOND: f64 = 250.0;
+/// Other changes a second.
+const CHANGES_PER_SECOND: f64 = 100.0;
+/// The plug is pulled once this share of the rows is on the target …
+const EARLIEST_SHARE: f64 = 0.35;
+/// … and it was not the middle any more beyond this one.
+const LATEST_SHARE: f64 = 0.9;
+/// How often rows on the target are counted meanwhile.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// How long `run` follows before the switch.
+const FOLLOWING: Duration = Duration::from_secs(3);
+/// How long users write to the new server.
+const AFTERWARDS: Duration = Duration::from_secs(4);
+/// How long one command may take, for the usual school.
+const COMMAND_LIMIT: Duration = Duration::from_secs(600);
+
+/// What the demo can be told.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// How large the school is; 1 is about 300,000 rows.
+    pub scale: f64,
+    /// What the rows and the users' choices are drawn from.
+    pub seed: u64,
+    /// Where the private directory is made.
+    pub directory: PathBuf,
+    /// Leave the servers up.
+    pub keep: bool,
+}
+
+/// A demo that could not be carried through. Its servers and directory are gone, unless they were to be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The servers are not there.
+    #[error("{why}")]
+    NotFetched {
+        /// Which one, and where it was looked for.
+        why: String,
+    },
+    /// A server could not be started.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The school could not be made.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The users could not write.
+    #[error(transparent)]
+    Writers(#[from] WritersError),
+    /// The bank's book.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// dbmove's journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A file operation failed.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A server could not be asked.
+    #[error("{server} could not be asked: {source}")]
+    Server {
+        /// The server.
+        server: String,
+        /// What the driver or the server said.
+        source: mysql_async::Error,
+    },
+    /// A child process could not be started or followed.
+    #[error("`{command}` could not be run: {source}")]
+    Start {
+        /// What was to run.
+        command: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A child ended badly.
+    #[error("`{command}` ended with {status}: {said}")]
+    Command {
+        /// What ran.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// A child did not end.
+    #[error("`{command}` was not done after {}", human::duration(*after))]
+    TooLong {
+        /// What ran.
+        command: &'static str,
+        /// For how long.
+        after: Duration,
+    },
+    /// There was no middle of the copy to be killed in.
+    #[error("the plug could not be pulled in the middle of the copy: {found}; a larger `--scale` gives it more of a middle")]
+    TooQuick {
+        /// What was found instead.
+        found: String,
+    },
+    /// `run` ended by itself while it should have followed.
+    #[error("`dbmove run` ended before the switch, with {status}: {said}")]
+    StoppedFollowing {
+        /// How.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// No report was written.
+    #[error("no report was written")]
+    NoReport,
+    /// The old server can be written to after the switch.
+    #[error("the old server is not `read_only` after the switch")]
+    NotFrozen,
+    /// A transfer is not on the new server as it was on the old one.
+    #[error("a transfer differs: {old} on the old server, {new} on the new one")]
+    TransfersDiffer {
+        /// On the old server.
+        old: String,
+        /// On the new one.
+        new: String,
+    },
+}
+
+impl DemoError {
+    /// What the process ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            DemoError::TransfersDiffer { .. } => ExitCode::Differences,
+            DemoError::Command { status, .. } if status.code() == Some(i32::from(ExitCode::Differences.code())) => ExitCode::Differences,
+            _ => ExitCode::Error,
+        }
+    }
+}
+
+/// How the story ended.
+#[derive(Debug)]
+pub struct Told {
+    /// The verdict.
+    pub judged: Judged,
+    /// With `keep`: how to connect, and how to be rid of it.
+    pub left: Vec<(String, String)>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Tells the story. Dropping the future ends it and removes everything.
+///
+/// # Errors
+/// [`DemoError`]; rows that differ and promises that were broken are in the verdict.
+pub async fn tell(options: &DemoOptions, narrator: &Narrator) -> Result<Told, DemoError> {
+    let size = SchoolSize::scaled(options.scale);
+    narrator.scene(1, "Four private servers");
+    let place = Place::prepare(&options.directory, options.keep).await?;
+    introduce(&place, narrator);
+    narrator.say(&format!("Filling both old ones with a school's database: {} rows in 14 tables.", human::count(size.total())));
+    tokio::try_join!(fill(&place.production.source, &size, options.seed), fill(&place.rehearsal.source, &size, options.seed))?;
+
+    let told = act(options, size, &place, narrator).await;
+    let left = if options.keep { place.leave() } else { Vec::new() };
+    match told {
+        Ok(judged) => Ok(Told { judged, left, took: narrator.elapsed() }),
+        Err(error) => {
+            // With `keep` what went wrong can be looked at.
+            left.iter().for_each(|(what, value)| narrator.show(what, value));
+            Err(error)
+        }
+    }
+}
+
+/// Everything between the servers' start and their end.
+async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &Narrator) -> Result<Judged, DemoError> {
+    narrator.scene(2, "The users come, and stay");
+    let writers = start_writers(options, &size, place).await?;
+    let began = Instant::now();
+    narrator.say(&format!(
+        "Seven of them write to production from now on: {TRANSFERS_PER_SECOND:.0} bank transfers a second, each booked in a ledger \
+         once the server said yes, and {CHANGES_PER_SECOND:.0} other changes: inserts, deletes, keys that change, cascades. They connect \
+         where the route file says; nobody tells them of the move."
+    ));
+
+    narrator.scene(3, "The rehearsal");
+    write_private(&place.playbook(), &playbook::text(place, if options.scale < 0.5 { 64 } else { 256 }))?;
+    narrator.show("playbook", &place.playbook().display().to_string());
+    let rehearsed = within(options, "dbmove rehearse", command(place, "rehearse", narrator)?.to_end(narrator)).await?.well()?;
+    let rehearsal = evidence::report(rehearsed.report())?;
+    certificate(&rehearsal, &rehearsed, narrator);
+    tell_of(&writers, began, narrator);
+
+    narrator.scene(4, "The move, and a pulled plug");
+    let killed = pull_the_plug(options, &size, place, narrator).await?;
+    narrator.scene(5, "The same command goes on");
+    let mut following = command(place, "run", narrator)?;
+    within(options, "dbmove run", until_verified(&mut following, place, narrator)).await?;
+    let resumed = resumption(place, &killed, &rehearsal, narrator)?;
+    narrator.say("The copy is verified and is being followed. The users have noticed nothing:");
+    follow(&mut following, narrator, FOLLOWING).await?;
+    tell_of(&writers, began, narrator);
+
+    narrator.scene(6, "The switch");
+    let cutover = Child::start(place, &["cutover", "school.yaml", "--deadline", "16h"], narrator)?;
+    let run_pid = following.pid();
+    let (handed_over, switched) =
+        within(options, "dbmove cutover", async { tokio::try_join!(following.to_end(narrator), cutover.to_end(narrator)) }).await?;
+    let (_, switched) = (handed_over.well()?, switched.well()?);
+    narrator.say(&format!("`dbmove run` (process {run_pid}) handed over; the route file now says {}.", address(&place.production.target)));
+    narrator.say(&format!("The users go on for {}, on the new server.", human::duration(AFTERWARDS)));
+    sleep(AFTERWARDS).await;
+    tell_of(&writers, began, narrator);
+
+    narrator.scene(7, "Was every promise kept?");
+    let counts = writers.stop().await?;
+    let report = evidence::report(switched.report())?;
+    let kept = evidence::keep(place, &report, switched.report().ok_or(DemoError::NoReport)?)?;
+    let same = evidence::transfers_as_they_were(place).await?;
+    narrator.say(&format!("The old server is read-only; all its {} transfers are on the new one, value by value.", human::count(same)));
+    let mut conn = evidence::connect(&place.production.target).await?;
+    let ledger = check(&place.ledger(), &mut conn, DATABASE).await?;
+    let acknowledged_after = acknowledged_by(place, &place.production.target)?;
+    narrator.say(&format!(
+        "The new server acknowledged {} transfers since the switch. The longest any user went without success: {} ms.",
+        human::count(acknowledged_after),
+        counts.longest_stall_ms
+    ));
+    let witnessed = Witnessed {
+        source: format!("MySQL {}", place.production.source.version()),
+        target: format!("MySQL {}", place.production.target.version()),
+        ledger,
+        acknowledged_after,
+        killed_and_resumed: resumed,
+        kept: kept.join("report.json"),
+    };
+    Ok(judge(&report, witnessed))
+}
+
+fn introduce(place: &Place, narrator: &Narrator) {
+    narrator.show("private directory", &place.path().display().to_string());
+    let pair = |name: &str, pair: &Pair| {
+        for (side, server, profile) in [("old", &pair.source, ""), ("new", &pair.target, ", RDS-like: nobody has SUPER")] {
+            narrator.show(&format!("{name}, {side}"), &format!("MySQL {} on {}{profile}", server.version(), address(server)));
+        }
+    };
+    pair("production", &place.production);
+    pair("rehearsal", &place.rehearsal);
+}
+
+async fn fill(server: &LocalServer, size: &SchoolSize, number: u64) -> Result<(), DemoError> {
+    let mut conn = evidence::connect(server).await?;
+    seed(&mut conn, DATABASE, size, number).await?;
+    Ok(())
+}
+
+async fn start_writers(options: &DemoOptions, size: &SchoolSize, place: &Place) -> Result<Writers, DemoError> {
+    let source = &place.production.source;
+    let mut conn = evidence::connect(source).await?;
+    let ledger = Arc::new(Ledger::open(&place.ledger(), &mut conn, DATABASE).await?);
+    let mut writers = WriterOptions::new(place.route(), Account::App.user(), source.password(), DATABASE, size.clone());
+    writers.transfers_per_second = TRANSFERS_PER_SECOND;
+    writers.changes_per_second = CHANGES_PER_SECOND;
+    writers.seed = options.seed;
+    Ok(Writers::start(writers, ledger).await?)
+}
+
+fn command(place: &Place, name: &str, narrator: &Narrator) -> Result<Child, DemoError> {
+    Child::start(place, &[name, "school.yaml"], narrator)
+}
+
+/// Nothing may take forever.
+async fn within<T>(options: &DemoOptions, command: &'static str, work: impl Future<Output = Result<T, DemoError>>) -> Result<T, DemoError> {
+    let after = COMMAND_LIMIT.mul_f64(options.scale.max(1.0));
+    tokio::time::timeout(after, work).await.unwrap_or(Err(DemoError::TooLong { command, after }))
+}
+
+fn tell_of(writers: &Writers, since: Instant, narrator: &Narrator) {
+    let counts = writers.counts();
+    let changes: u64 = counts.changes.values().sum();
+    let seconds = since.elapsed().as_secs_f64().max(0.001);
+    #[allow(clippy::cast_precision_loss, reason = "shown without decimals")]
+    let rate = counts.transfers_acknowledged as f64 / seconds;
+    narrator.show(
+        "the users so far",
+        &format!(
+            "{} transfers acknowledged ({rate:.0} a second), {} other changes",
+            human::count(counts.transfers_acknowledged),
+            human::count(changes)
+        ),
+    );
+}
+
+/// What the rehearsal left.
+fn certificate(rehearsal: &Report, rehearsed: &Ended, narrator: &Narrator) {
+    let hash = rehearsed.answer.get("certificate").and_then(serde_json::Value::as_str).unwrap_or("none");
+    narrator.show("certificate", &hash.chars().take(12).collect::<String>());
+    if let Some(expires) = rehearsal.certificate.as_ref().and_then(|certificate| certificate.expires) {
+        narrator.show("good until", &format!("{expires:.0}, for this playbook, schema and versions alone"));
+    }
+    let rows: u64 = rehearsal.verifications.iter().map(|verification| verification.rows).max().unwrap_or(0);
+    let differences: u64 = rehearsal.verifications.iter().map(|verification| verification.difference_count).sum();
+    narrator.show("verified", &format!("{} rows, {differences} differences", human::count(rows)));
+    if let Some(seconds) = rehearsal.write_gap.as_ref().and_then(|gap| gap.seconds) {
+        narrator.show("writes held", &human::seconds(seconds));
+    }
+    let undone: f64 = rehearsal.undos.iter().filter_map(|undo| undo.seconds).sum();
+    narrator.show("and all undone in", &human::seconds(undone));
+}
+
+/// Where the plug was pulled.
+struct Killed {
+    /// The run.
+    run: String,
+    /// Rows on the target when the process was gone.
+    rows: u64,
+}
+
+/// Runs `dbmove run` and kills it in the middle of the copy.
+async fn pull_the_plug(options: &DemoOptions, size: &SchoolSize, place: &Place, narrator: &Narrator) -> Result<Killed, DemoError> {
+    let target = &place.production.target;
+    let mut conn = evidence::connect(target).await?;
+    let mut child = command(place, "run", narrator)?;
+    #[allow(clippy::cast_precision_loss, reason = "a share of rows")]
+    let share = |rows: u64| rows as f64 / size.total().max(1) as f64;
+    let middle = async {
+        let mut ticks = tokio::time::interval(COUNT_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                heard = child.listen(narrator) => if !heard? {
+                    return Ok(false);
+                },
+                _ = ticks.tick() => if share(evidence::rows_on(target, &mut conn).await?) >= EARLIEST_SHARE {
+                    return Ok(true);
+                },
+            }
+        }
+    };
+    if !within(options, "dbmove run", middle).await? {
+        let ended = child.to_end(narrator).await?.well()?;
+        return Err(DemoError::TooQuick { found: format!("`{}` was done before it", ended.command) });
+    }
+    narrator.say(&format!("Pulling the plug: kill -9 {}", child.pid()));
+    let ended = child.pull_the_plug().await?;
+    if !ended.was_killed() {
+        return Err(DemoError::TooQuick { found: format!("the process had ended by itself, with {}", ended.status) });
+    }
+    let rows = evidence::rows_on(target, &mut conn).await?;
+    let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
+    let copying = run.step(playbook::COPY_STEP);
+    if copying.phase != Phase::Running || share(rows) > LATEST_SHARE {
+        return Err(DemoError::TooQuick { found: format!("{:.0} % of the rows were on the target", share(rows) * 100.0) });
+    }
+    narrator.say(&format!(
+        "It is gone, in the middle of `{}`: {} of about {} rows are on the target ({:.0} %).",
+        playbook::COPY_STEP,
+        human::count(rows),
+        human::count(size.total()),
+        share(rows) * 100.0
+    ));
+    Ok(Killed { run: run.run, rows })
+}
+
+/// Listens to `run` until the journal says that everything is verified.
+async fn until_verified(child: &mut Child, place: &Place, narrator: &Narrator) -> Result<(), DemoError> {
+    loop {
+        follow(child, narrator, Duration::from_millis(200)).await?;
+        if evidence::production_run(place)?.is_some_and(|run| run.stage_done(StageName::Verify)) {
+            return Ok(());
+        }
+    }
+}
+
+/// Listens to `run` for a while, in which it must not end.
+async fn follow(child: &mut Child, narrator: &Narrator, duration: Duration) -> Result<(), DemoError> {
+    let heard_all = async {
+        while child.listen(narrator).await? {}
+        Ok(())
+    };
+    match tokio::time::timeout(duration, heard_all).await {
+        Err(_) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => Err(child.ended_early().await),
+    }
+}
+
+/// Whether the second process went on where the first one was killed: the same run, another attempt of the same
+/// step, and less to send than the rehearsal's copy of the same school needed.
+fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Narrator) -> Result<bool, DemoError> {
+    let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
+    let copying = run.step(playbook::COPY_STEP);
+    let sent = |facts: Option<&serde_json::Value>| facts.and_then(serde_json::Value::as_u64);
+    let rest = sent(copying.output.as_ref().and_then(|output| output.facts.get("bytes")));
+    let all = rehearsal.stages.iter().flat_map(|stage| &stage.steps).find(|step| step.id == playbook::COPY_STEP);
+    let all = sent(all.and_then(|step| step.facts.get("bytes")));
+    let (Some(rest), Some(all)) = (rest, all) else {
+        return Ok(false);
+    };
+    narrator.say(&format!(
+        "It went on from the {} rows that were in: it sent {}, where the rehearsal's whole copy was {}.",
+        human::count(killed.rows),
+        human::bytes(rest),
+        human::bytes(all)
+    ));
+    Ok(run.run == killed.run && copying.attempt > 1 && rest < all)
+}
+
+/// Transfers that a server acknowledged.
+fn acknowledged_by(place: &Place, server: &LocalServer) -> Result<u64, DemoError> {
+    let endpoint = address(server);
+    let kept = LedgerReading::read(&place.ledger())?.entries;
+    Ok(kept.values().filter(|entry| entry.outcome == Outcome::Kept && entry.endpoint == endpoint).count() as u64)
+}

@@ -1,0 +1,129 @@
+//! What the story looks up for itself, so that it does not have to believe what a child said: rows on a server, the
+//! journal's state of a step, the old server's transfers on the new one. And what it keeps when everything else is removed.
+
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Row};
+
+use super::super::run::DemoError;
+use super::place::{Place, address};
+use super::playbook;
+use crate::demo::Endpoint;
+use crate::demo::school::DATABASE;
+use crate::engine::context::RunKind;
+use crate::engine::journal::{JournalReader, RunState};
+use crate::local::{Account, LocalServer};
+use crate::mysql::sql;
+use crate::report::model::Report;
+
+/// A connection that may look at everything.
+///
+/// # Errors
+/// What the driver or the server said.
+pub async fn connect(server: &LocalServer) -> Result<Conn, DemoError> {
+    Conn::new(server.connect_options(Account::Root, None)).await.map_err(|source| asked(server, source))
+}
+
+fn asked(server: &LocalServer, source: mysql_async::Error) -> DemoError {
+    DemoError::Server { server: format!("{} on {}", server.kind(), address(server)), source }
+}
+
+/// All rows of the school's tables that are on a server, counted one table after the other.
+///
+/// # Errors
+/// What the driver or the server said.
+pub async fn rows_on(server: &LocalServer, conn: &mut Conn) -> Result<u64, DemoError> {
+    let count = async {
+        let tables: Vec<String> = conn
+            .exec("SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_type = 'BASE TABLE'", (DATABASE,))
+            .await?;
+        let mut rows = 0;
+        for table in &tables {
+            let counted =
+                conn.query_first(format!("SELECT COUNT(*) FROM {}.{}", sql::identifier(DATABASE), sql::identifier(table))).await?;
+            rows += counted.unwrap_or(0_u64);
+        }
+        Ok(rows)
+    };
+    count.await.map_err(|source| asked(server, source))
+}
+
+/// The production run as the journal has it; none before it began.
+///
+/// # Errors
+/// If the journal can't be read.
+pub fn production_run(place: &Place) -> Result<Option<RunState>, DemoError> {
+    let reader = JournalReader::open(&place.state())?;
+    let latest = reader.latest_run(playbook::NAME, RunKind::Production)?;
+    Ok(latest.map(|run| reader.state(&run.run)).transpose()?)
+}
+
+/// The report a child wrote.
+///
+/// # Errors
+/// If it wrote none, or it can't be read.
+pub fn report(path: Option<&Path>) -> Result<Report, DemoError> {
+    let path = path.ok_or(DemoError::NoReport)?;
+    let failed = |source| DemoError::File { action: "read the report", path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    serde_json::from_str(&text).map_err(|error| failed(error.into()))
+}
+
+/// Compares the transfers of the old server, which nobody can write to any more, with the same ones on the new
+/// server, by plain SELECTs, value by value. Users only ever add transfers, so every difference is a mistake of the
+/// move. Returns how many are the same.
+///
+/// # Errors
+/// [`DemoError::TransfersDiffer`] at the first difference, [`DemoError::NotFrozen`] if the old server can be written
+/// to; or what a server said.
+pub async fn transfers_as_they_were(place: &Place) -> Result<u64, DemoError> {
+    let (source, target) = (&place.production.source, &place.production.target);
+    let read = async |server: &LocalServer| {
+        let endpoint = Endpoint::new(server.host(), server.port(), Account::Root.user(), "");
+        endpoint.connect_as_reader().await.map_err(|error| asked(server, error))
+    };
+    let (mut old, mut new) = (read(source).await?, read(target).await?);
+    let frozen: Option<bool> = old.query_first("SELECT @@global.read_only").await.map_err(|error| asked(source, error))?;
+    if frozen != Some(true) {
+        return Err(DemoError::NotFrozen);
+    }
+    let last: Option<u64> =
+        old.query_first(format!("SELECT MAX(id) FROM {DATABASE}.transfers")).await.map_err(|error| asked(source, error))?;
+    let all = format!("SELECT * FROM {DATABASE}.transfers WHERE id <= {} ORDER BY id", last.unwrap_or(0));
+    let mut left = old.query_iter(&all).await.map_err(|error| asked(source, error))?;
+    let mut right = new.query_iter(&all).await.map_err(|error| asked(target, error))?;
+    let mut same = 0;
+    loop {
+        let one = left.next().await.map_err(|error| asked(source, error))?.map(Row::unwrap);
+        let other = right.next().await.map_err(|error| asked(target, error))?.map(Row::unwrap);
+        match (one, other) {
+            (None, None) => return Ok(same),
+            (one, other) if one == other => same += 1,
+            (one, other) => return Err(DemoError::TransfersDiffer { old: format!("{one:?}"), new: format!("{other:?}") }),
+        }
+    }
+}
+
+/// Copies report and journal out of what will be removed, to `dbmove-demo/RUN` in the working directory. Returns that
+/// directory: it can be given to `dbmove report --state-dir`.
+///
+/// # Errors
+/// If they can't be written.
+pub fn keep(place: &Place, report: &Report, report_file: &Path) -> Result<PathBuf, DemoError> {
+    let directory = Path::new("dbmove-demo").join(&report.run.id);
+    let failed = |path: &Path, source| DemoError::File { action: "keep", path: path.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| failed(&directory, error))?;
+    let kept = directory.join("report.json");
+    std::fs::copy(report_file, &kept).map_err(|error| failed(&kept, error))?;
+    let journal = directory.join("journal.sqlite");
+    let kept_journal = || -> rusqlite::Result<()> {
+        let all = rusqlite::Connection::open(place.state().join("journal.sqlite"))?;
+        all.execute("VACUUM INTO ?1", [journal.to_string_lossy()])?;
+        Ok(())
+    };
+    kept_journal().map_err(|error| failed(&journal, std::io::Error::other(error)))?;
+    std::fs::set_permissions(&journal, std::fs::Permissions::from_mode(0o600)).map_err(|error| failed(&journal, error))?;
+    directory.canonicalize().map_err(|error| failed(&directory, error))
+}

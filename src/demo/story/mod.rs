@@ -1,0 +1,17 @@
+//! What the demo's story ([`run`](super::run)) is made of.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`narrator`] | the story's voice: scenes, sentences, what a child says |
+//! | [`place`] | the private directory and the four servers in it; gone when dropped |
+//! | [`playbook`] | the playbook of the move |
+//! | [`child`] | `dbmove` itself as a process: started, listened to, killed |
+//! | [`evidence`] | what is looked up on the servers and in the report, independent of what a child said |
+//! | [`verdict`] | how it ended, for people and for programs |
+
+pub mod child;
+pub mod evidence;
+pub mod narrator;
+pub mod place;
+pub mod playbook;
+pub mod verdict;
