@@ -71,7 +71,9 @@ stages:
         let mut conn = real::connect(&self.source, Account::Root).await;
         conn.query_drop("SET sql_log_bin = 0").await.unwrap();
         conn.query_drop("CREATE DATABASE large").await.unwrap();
-        conn.query_drop("CREATE TABLE large.blobs (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, content LONGBLOB) ENGINE=InnoDB").await.unwrap();
+        conn.query_drop("CREATE TABLE large.blobs (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, content LONGBLOB) ENGINE=InnoDB")
+            .await
+            .unwrap();
         conn.query_drop(
             "CREATE TABLE large.small (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, number BIGINT NOT NULL, text VARCHAR(60) NOT NULL, KEY (number)) ENGINE=InnoDB",
         )
@@ -88,7 +90,9 @@ stages:
         conn.query_drop("INSERT INTO large.small (number, text) VALUES (1, 'the first')").await.unwrap();
         let mut rows: u64 = 1;
         while rows < bytes / 2 / 100 {
-            conn.query_drop(format!("INSERT INTO large.small (number, text) SELECT number + {rows}, {row} FROM large.small")).await.unwrap();
+            conn.query_drop(format!("INSERT INTO large.small (number, text) SELECT number + {rows}, {row} FROM large.small"))
+                .await
+                .unwrap();
             rows *= 2;
         }
     }

@@ -128,7 +128,12 @@ fn table(rounds: &[Round], source: &LocalServer, target: &LocalServer) -> String
             round.tool.peak_memory >> 20
         ));
     }
-    text.push_str(&format!("| median | | | {:.1} | {:.0} | {:.0} | | |\n", median(&all(|round| round.seconds)), median(&all(Round::rate)), median(&all(Round::steady_rate))));
+    text.push_str(&format!(
+        "| median | | | {:.1} | {:.0} | {:.0} | | |\n",
+        median(&all(|round| round.seconds)),
+        median(&all(Round::rate)),
+        median(&all(Round::steady_rate))
+    ));
     text
 }
 
@@ -238,7 +243,12 @@ async fn interrupt(run: &mut Child) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn wait_for(what: &str, run: &mut Child, directory: &Path, mut there: impl AsyncFnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+async fn wait_for(
+    what: &str,
+    run: &mut Child,
+    directory: &Path,
+    mut there: impl AsyncFnMut() -> Result<bool, Failure>,
+) -> Result<(), Failure> {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
         if there().await? {

@@ -42,7 +42,8 @@ pub async fn prepare(pair: &Pair) -> Result<Ready, Failure> {
     std::fs::create_dir_all(&directory)?;
     let mut conn = pair.connect(&pair.source).await?;
     conn.query_drop("SET NAMES binary").await?;
-    let mut ready = Ready { pieces: Vec::new(), columns: BTreeMap::new(), create: Vec::new(), indexes: BTreeMap::new(), foreign_keys: Vec::new() };
+    let mut ready =
+        Ready { pieces: Vec::new(), columns: BTreeMap::new(), create: Vec::new(), indexes: BTreeMap::new(), foreign_keys: Vec::new() };
     for (table, _) in &pair.rows {
         let whole = directory.join(format!("{table}.tsv"));
         // BIT goes as a number: its bytes would be written without escapes.
@@ -104,7 +105,8 @@ impl Ready {
         if let Some(at) = kept.iter().rposition(|line| line.starts_with(')')) {
             kept[at - 1] = kept[at - 1].trim_end_matches(',');
         }
-        self.create.push(kept.join("\n").replacen(&format!("`{table}`"), &name, 1));
+        // As dbmove makes it: a managed target has InnoDB only.
+        self.create.push(kept.join("\n").replacen(&format!("`{table}`"), &name, 1).replacen("ENGINE=MyISAM", "ENGINE=InnoDB", 1));
         if !indexes.is_empty() {
             self.indexes.insert(table.to_owned(), format!("ALTER TABLE {name} {}", indexes.join(", ")));
         }
@@ -140,8 +142,10 @@ pub async fn load(pair: &Pair, ready: &Ready) -> Result<Took, Failure> {
         let (queue, left, complete, columns) = (queue.clone(), left.clone(), complete.clone(), ready.columns.clone());
         loading.spawn(async move {
             conn.query_drop("SET NAMES binary").await?;
-            conn.query_drop("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0, time_zone = 'SYSTEM'")
-                .await?;
+            conn.query_drop(
+                "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0, time_zone = 'SYSTEM'",
+            )
+            .await?;
             loop {
                 let Some((table, path)) = queue.lock().ok().and_then(|mut queue| queue.pop()) else { return Ok(()) };
                 let text = Bytes::from(tokio::fs::read(&path).await?);

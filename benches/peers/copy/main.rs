@@ -15,9 +15,9 @@
 //! `DBMOVE_BENCH_WAYS` (`dump,files,dbmove`), `DBMOVE_BENCH_BINLOG` (`off`: the target's binary log),
 //! `DBMOVE_BENCH_SNAPSHOT` (arguments of `mysql.snapshot`, for trying others than the defaults).
 
+mod files;
 #[path = "../../measure/mod.rs"]
 mod measure;
-mod files;
 mod ways;
 
 use dbmove::demo::seed::{SchoolSize, seed};
@@ -116,7 +116,8 @@ impl Pair {
     async fn start(mib: f64, binlog: bool) -> Result<Pair, Failure> {
         let directory = tempfile::tempdir()?;
         let options = ServerOptions::default().durable(true);
-        let source = LocalServer::start(ServerKind::Mysql55, &directory.path().join("source"), &options.clone().buffer_pool(512 << 20)).await?;
+        let source =
+            LocalServer::start(ServerKind::Mysql55, &directory.path().join("source"), &options.clone().buffer_pool(512 << 20)).await?;
         let options = options
             .rds_like(true)
             .binlog(binlog)

@@ -414,6 +414,7 @@ impl Copier {
     async fn builder(&self) -> Result<Session> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
         session.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
+        indexes::more_room_to_sort(&mut session).await?;
         if self.settings.skip_binlog {
             session.run("SET SESSION sql_log_bin = 0", "leaving the copy out of the target's binary log").await?;
         }
