@@ -35,7 +35,7 @@ impl Moving {
         let directory = tempfile::tempdir().unwrap();
         // A row event has to fit a packet, on both sides.
         let options = ServerOptions::default().argument("--max-allowed-packet=256M");
-        let source = options.clone().argument("--innodb-log-file-size=256M").buffer_pool(256 << 20);
+        let source = options.clone().buffer_pool(256 << 20);
         let source = LocalServer::start(ServerKind::Mysql55, &directory.path().join("source"), &source).await.unwrap();
         let target = options.rds_like(true).buffer_pool(256 << 20).argument("--innodb-redo-log-capacity=1G");
         let target = LocalServer::start(ServerKind::Mysql97, &directory.path().join("target"), &target).await.unwrap();
@@ -194,6 +194,9 @@ async fn memory_stays_bounded_while_copying_and_following_soak() {
 
     run.kill().await.unwrap();
     let mut run = moving.run(&[]);
+    let follows = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
+    moving.until("following", &mut run, async || Moving::number(&moving.source, follows).await > 0).await;
+    eprintln!("following nothing: peak {} MiB", peak(&run) >> 20);
     conn.exec_drop("INSERT INTO large.blobs (content) VALUES (?)", (Dice::new(12, 0).bytes(LARGE),)).await.unwrap();
     let count = "SELECT COUNT(*) FROM large.blobs";
     let expected = Moving::number(&moving.source, count).await;
