@@ -13,6 +13,7 @@
 //!
 //! Settings, from the environment: `DBMOVE_BENCH_MIB` (size of the data, 1024), `DBMOVE_BENCH_ROUNDS` (3),
 //! `DBMOVE_BENCH_WAYS` (`dump,files,dbmove`), `DBMOVE_BENCH_BINLOG` (`off`: the target's binary log),
+//! `DBMOVE_BENCH_BUFFER_MIB` (the target's buffer pool, 1024; databases in use are larger than theirs),
 //! `DBMOVE_BENCH_SNAPSHOT` (arguments of `mysql.snapshot`, for trying others than the defaults).
 
 mod files;
@@ -121,7 +122,7 @@ impl Pair {
         let options = options
             .rds_like(true)
             .binlog(binlog)
-            .buffer_pool(1 << 30)
+            .buffer_pool(setting::<u64>("DBMOVE_BENCH_BUFFER_MIB", 1024)? << 20)
             .argument("--innodb-redo-log-capacity=1G")
             .argument("--max-binlog-size=256M");
         let target = LocalServer::start(ServerKind::Mysql97, &directory.path().join("target"), &options).await?;
@@ -192,11 +193,12 @@ impl Pair {
         let middle = |took: &[Took], what: fn(&Took) -> f64| median(&took.iter().map(what).collect::<Vec<_>>());
         let dump = took.iter().find(|(way, _)| *way == Way::Dump).map(|(_, took)| middle(took, |took| took.seconds));
         let mut text = format!(
-            "MySQL {} → {}, {rows} rows, {} MiB with indexes in {} tables, target's binary log {}, medians of {rounds} round(s).\n{}.\n\n",
+            "MySQL {} → {}, {rows} rows, {} MiB with indexes in {} tables, target's buffer pool {} MiB, its binary log {}, medians of {rounds} round(s).\n{}.\n\n",
             self.source.version(),
             self.target.version(),
             bytes >> 20,
             self.rows.len(),
+            setting::<u64>("DBMOVE_BENCH_BUFFER_MIB", 1024).unwrap_or_default(),
             if self.binlog { "on" } else { "off" },
             machine(),
         );

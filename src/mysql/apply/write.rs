@@ -209,7 +209,9 @@ pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row
 /// Writes one row as a stream, in place of what its key has.
 async fn stream_row(session: &mut Session, table: &MovedTable, row: &Row) -> Result<()> {
     delete_keys(session, table, table.key_of(row).iter()).await?;
-    let mut line = Vec::with_capacity(row.iter().map(Cell::weight).sum::<usize>());
+    // Some room for escapes, so that the line is rarely moved to a larger place while it is made.
+    let weight = row.iter().map(Cell::weight).sum::<usize>();
+    let mut line = Vec::with_capacity(weight + weight / 16);
     for (place, &column) in table.written.iter().enumerate() {
         if place > 0 {
             line.push(b'\t');
