@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use mysql_async::prelude::Queryable;
 use tokio::task::JoinSet;
 
-use crate::measure::{Failure, Used, Watch};
+use crate::measure::{Failure, Used, Watch, load_average};
 use crate::{DATABASE, Pair, Took};
 
 /// Connections that load, as many as dbmove has by default.
@@ -191,5 +191,5 @@ pub async fn load(pair: &Pair, ready: &Ready) -> Result<Took, Failure> {
     tokio::try_join!(build, wait)?;
     let seconds = started.elapsed().as_secs_f64();
     let tool = Used { peak_memory: 0, ..watch.of(pids[2]) };
-    Ok(Took { seconds, source: watch.of(pids[0]), target: watch.of(pids[1]), tool })
+    Ok(Took { seconds, load: load_average(), source: watch.of(pids[0]), target: watch.of(pids[1]), tool })
 }

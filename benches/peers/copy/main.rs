@@ -45,6 +45,8 @@ pub struct Pair {
 #[derive(Clone, Copy, Debug)]
 pub struct Took {
     seconds: f64,
+    /// Load average of the machine at the end: others at work make it more than this bench needs.
+    load: f64,
     source: Used,
     target: Used,
     tool: Used,
@@ -105,7 +107,7 @@ async fn main() -> Result<(), Failure> {
                 this.target.processor,
                 this.tool.processor,
                 this.tool.peak_memory >> 20,
-                measure::load_average()
+                this.load
             );
             took.push(this);
         }
@@ -192,8 +194,10 @@ impl Pair {
     fn table(&self, took: &[(Way, Vec<Took>)], bytes: u64, rows: u64, rounds: usize) -> String {
         let middle = |took: &[Took], what: fn(&Took) -> f64| median(&took.iter().map(what).collect::<Vec<_>>());
         let dump = took.iter().find(|(way, _)| *way == Way::Dump).map(|(_, took)| middle(took, |took| took.seconds));
+        let loads = took.iter().flat_map(|(_, took)| took.iter().map(|took| took.load));
+        let (least, most) = loads.fold((f64::MAX, 0.0_f64), |(least, most), load| (least.min(load), most.max(load)));
         let mut text = format!(
-            "MySQL {} → {}, {rows} rows, {} MiB with indexes in {} tables, target's buffer pool {} MiB, its binary log {}, medians of {rounds} round(s).\n{}.\n\n",
+            "MySQL {} → {}, {rows} rows, {} MiB with indexes in {} tables, target's buffer pool {} MiB, its binary log {}, medians of {rounds} round(s).\n{}. Load average at the end of each copy: {least:.1} to {most:.1}.\n\n",
             self.source.version(),
             self.target.version(),
             bytes >> 20,

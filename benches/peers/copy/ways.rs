@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::process::Command;
 
-use crate::measure::{Failure, Used, Watch, setting};
+use crate::measure::{Failure, Used, Watch, load_average, setting};
 use crate::{DATABASE, Pair, Took};
 
 /// `mysqldump | mysql`, with the settings such a move is made with.
@@ -30,7 +30,7 @@ pub async fn dump(pair: &Pair) -> Result<Took, Failure> {
     }
     let (dump, load) = (watch.of(pids[2]), watch.of(pids[3]));
     let tool = Used { processor: dump.processor + load.processor, peak_memory: dump.peak_memory + load.peak_memory };
-    Ok(Took { seconds, source: watch.of(pids[0]), target: watch.of(pids[1]), tool })
+    Ok(Took { seconds, load: load_average(), source: watch.of(pids[0]), target: watch.of(pids[1]), tool })
 }
 
 /// `dbmove run`, preparing and copying while it follows.
@@ -93,5 +93,5 @@ stages:
     if std::env::var_os("DBMOVE_BENCH_SHOW").is_some() {
         eprintln!("{}", std::fs::read_to_string(directory.join("dbmove.log"))?);
     }
-    Ok(Took { seconds, source: watch.of(pids[0]), target: watch.of(pids[1]), tool: watch.of(pids[2]) })
+    Ok(Took { seconds, load: load_average(), source: watch.of(pids[0]), target: watch.of(pids[1]), tool: watch.of(pids[2]) })
 }
