@@ -285,14 +285,15 @@ async fn compare(source: &LocalServer, target: &LocalServer) -> Result<(), Failu
         "SELECT COUNT(*), SUM(CRC32(remark)), SUM(id) FROM school.grades",
         "SELECT COUNT(*), SUM(progress), SUM(student_id) FROM school.enrolments",
     ] {
-        let mut sums: Vec<Option<(String, Option<String>, Option<String>)>> = Vec::new();
+        let mut sums: Vec<Option<mysql_async::Row>> = Vec::new();
         for server in [source, target] {
             let mut conn = Conn::new(server.connect_options(Account::Root, None)).await?;
             sums.push(conn.query_first(query).await?);
             conn.disconnect().await?;
         }
-        if sums[0] != sums[1] {
-            return Err(format!("the target differs: {query}: {sums:?}").into());
+        let [here, there] = [0, 1].map(|side| sums[side].clone().map(mysql_async::Row::unwrap));
+        if here != there {
+            return Err(format!("the target differs: {query}: {here:?} and {there:?}").into());
         }
     }
     Ok(())

@@ -44,8 +44,7 @@ impl Reader {
         let mut finished = false;
         while !finished {
             let started = Instant::now();
-            // Made once in its usual size: growing to it step by step leaves the allocator with holes of every size.
-            let mut lines = Vec::with_capacity(self.chunk_bytes + self.chunk_bytes / 4);
+            let mut lines = Vec::new();
             let mut rows = Vec::new();
             while lines.len() < self.chunk_bytes {
                 let Some(key) = stream.next(&mut lines).await? else {
