@@ -289,7 +289,7 @@ async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &
 fn introduce(place: &Place, narrator: &Narrator) {
     narrator.show("private directory", &place.path().display().to_string());
     let pair = |name: &str, pair: &Pair| {
-        for (side, server, profile) in [("old", &pair.source, ""), ("new", &pair.target, ", RDS-like: nobody has SUPER")] {
+        for (side, server, profile) in [("old", &pair.source, ""), ("new", &pair.target, ", RDS-like")] {
             narrator.show(&format!("{name}, {side}"), &format!("MySQL {} on {}{profile}", server.version(), address(server)));
         }
     };
@@ -434,8 +434,8 @@ async fn follow(child: &mut Child, narrator: &Narrator, duration: Duration) -> R
     }
 }
 
-/// Whether the second process went on where the first one was killed: the same run, another attempt of the same
-/// step, and less to send than the rehearsal's copy of the same school needed.
+/// Whether the second process went on where the first one was killed: the same run, the copy found partly done, and
+/// less to send than the rehearsal's copy of the same school needed.
 fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Narrator) -> Result<bool, DemoError> {
     let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
     let copying = run.step(playbook::COPY_STEP);
@@ -452,7 +452,7 @@ fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Nar
         human::bytes(rest),
         human::bytes(all)
     ));
-    Ok(run.run == killed.run && copying.attempt > 1 && rest < all)
+    Ok(run.run == killed.run && evidence::copy_went_on(place, &run.run)? && rest < all)
 }
 
 /// Transfers that a server acknowledged.
