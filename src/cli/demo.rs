@@ -23,7 +23,9 @@ const LARGEST: f64 = 1000.0;
 /// If the story could not be told to its end.
 pub async fn demo(everywhere: &Everywhere, typed: &Demo) -> Result<Answer, Refusal> {
     if !(typed.scale > 0.0 && typed.scale <= LARGEST) {
-        return Err(Refusal::usage(format!("`--scale`: {} is not above 0 and up to {LARGEST}", typed.scale)).hint("1 is about 300,000 rows"));
+        return Err(
+            Refusal::usage(format!("`--scale`: {} is not above 0 and up to {LARGEST}", typed.scale)).hint("1 is about 300,000 rows")
+        );
     }
     let options = DemoOptions {
         scale: typed.scale,
@@ -61,8 +63,7 @@ struct Interruptions([Signal; 3]);
 impl Interruptions {
     fn listen() -> Result<Interruptions, Refusal> {
         let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Refusal::new(ExitCode::Error, format!("signals can't be received: {error}; nothing was started")))
+            signal(kind).map_err(|error| Refusal::new(ExitCode::Error, format!("signals can't be received: {error}; nothing was started")))
         };
         Ok(Interruptions([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
     }
@@ -106,7 +107,9 @@ fn answer(told: &Told, narrator: &Narrator) -> Answer {
 fn refusal(error: &DemoError, kept: bool) -> Refusal {
     let refusal = Refusal::new(error.exit_code(), error.to_string());
     match error {
-        DemoError::NotFetched { .. } => refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7`"),
+        DemoError::NotFetched { .. } => {
+            refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7`")
+        }
         _ if kept => refusal.hint("the servers were left up: see above"),
         _ => refusal.hint("the demo's servers and its directory are gone; `--keep` leaves them up to look at"),
     }

@@ -247,7 +247,9 @@ mod tests {
 
     #[test]
     fn ends_are_told_and_beginnings_are_not() {
-        for told in ["rehearsal of `school` started", "copy done in 3.2s: 1,200 rows", "stage sync", "undone in 468ms", "fence FAILED after 1s: no"] {
+        for told in
+            ["rehearsal of `school` started", "copy done in 3.2s: 1,200 rows", "stage sync", "undone in 468ms", "fence FAILED after 1s: no"]
+        {
             assert!(!is_noise(told), "{told}");
         }
         for noise in ["copy started", "stage sync done", "fence is being undone", "fence undone in 1ms"] {

@@ -42,7 +42,8 @@ pub async fn rows_on(server: &LocalServer, conn: &mut Conn) -> Result<u64, DemoE
             .await?;
         let mut rows = 0;
         for table in &tables {
-            let counted = conn.query_first(format!("SELECT COUNT(*) FROM {}.{}", sql::identifier(DATABASE), sql::identifier(table))).await?;
+            let counted =
+                conn.query_first(format!("SELECT COUNT(*) FROM {}.{}", sql::identifier(DATABASE), sql::identifier(table))).await?;
             rows += counted.unwrap_or(0_u64);
         }
         Ok(rows)
@@ -99,7 +100,8 @@ pub async fn transfers_as_they_were(place: &Place) -> Result<u64, DemoError> {
     if frozen != Some(true) {
         return Err(DemoError::NotFrozen);
     }
-    let last: Option<u64> = old.query_first(format!("SELECT MAX(id) FROM {DATABASE}.transfers")).await.map_err(|error| asked(source, error))?;
+    let last: Option<u64> =
+        old.query_first(format!("SELECT MAX(id) FROM {DATABASE}.transfers")).await.map_err(|error| asked(source, error))?;
     let all = format!("SELECT * FROM {DATABASE}.transfers WHERE id <= {} ORDER BY id", last.unwrap_or(0));
     let mut left = old.query_iter(&all).await.map_err(|error| asked(source, error))?;
     let mut right = new.query_iter(&all).await.map_err(|error| asked(target, error))?;

@@ -165,7 +165,10 @@ impl Place {
             let port = server.port();
             pids.push(server.leave_running().to_string());
             if name == "production, new" {
-                lines.push(("connect".to_owned(), format!("mysql --host=127.0.0.1 --port={port} --user=app -p\"$(cat {})\" school", password.display())));
+                lines.push((
+                    "connect".to_owned(),
+                    format!("mysql --host=127.0.0.1 --port={port} --user=app -p\"$(cat {})\" school", password.display()),
+                ));
             }
         }
         lines.push(("stop".to_owned(), format!("kill {}; sleep 5; rm -r {}", pids.join(" "), path.display())));
@@ -186,6 +189,9 @@ pub fn address(server: &LocalServer) -> String {
 pub fn write_private(path: &Path, text: &str) -> Result<(), DemoError> {
     use std::io::Write as _;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|source| DemoError::File { action: "write", path: path.to_owned(), source })
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| DemoError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -173,7 +173,12 @@ impl Judged {
             ),
             (
                 "in doubt",
-                format!("{} (answer lost: {} are there, {} are not)", ledger.in_doubt_present + ledger.in_doubt_absent, ledger.in_doubt_present, ledger.in_doubt_absent),
+                format!(
+                    "{} (answer lost: {} are there, {} are not)",
+                    ledger.in_doubt_present + ledger.in_doubt_absent,
+                    ledger.in_doubt_present,
+                    ledger.in_doubt_absent
+                ),
             ),
             ("sum of all accounts", format!("{} before, {} after", money(sum_before), money(sum_after))),
             ("killed and resumed", if self.verdict.killed_and_resumed { "yes" } else { "NO" }.to_owned()),
