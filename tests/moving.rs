@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
 mod world;
 

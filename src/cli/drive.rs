@@ -18,7 +18,7 @@ use super::signals::Signals;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::journal::Journal;
-use crate::engine::outcome::RunOutcome;
+use crate::engine::outcome::{RunOutcome, Verdict};
 use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
 use crate::playbook::reference::Resolver;
@@ -153,7 +153,16 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
 fn answer(everywhere: &Everywhere, request: &Request<'_>, journal: &Journal, outcome: &RunOutcome, path: &Path) -> Result<Answer, Refusal> {
     let exit_code = outcome.exit_code();
     let reader = journal.reader()?;
-    let report = gather::report(&reader, &outcome.run, Some(path), Timestamp::now())?;
+    let mut report = gather::report(&reader, &outcome.run, Some(path), Timestamp::now())?;
+    if matches!(outcome.verdict, Verdict::LeaseLost { .. }) {
+        // A driver that lost its lease may not write this into the journal, so only this process can say it.
+        report.verdict.outcome = model::Outcome::LeaseLost;
+        report.verdict.sentence = outcome.verdict.to_string();
+        report.verdict.hint =
+            Some("look with `dbmove status` at the other run; if it is given up, undo it, or drop what it made on the target".to_owned());
+        report.verdict.exit_code = Some(exit_code.code());
+        report.next = vec!["dbmove status".to_owned(), format!("dbmove report {}", outcome.run)];
+    }
     let file: PathBuf = everywhere.state_directory.join(format!("report-{}.json", outcome.run));
     let written = super::report::write(&report, &file);
     if let Err(error) = &written {

@@ -225,7 +225,12 @@ impl Driver {
         self.request.keep_services
             || self.request.again.is_some()
             || self.journal.with_state(|state| {
-                self.graph.steps.iter().any(|built| built.stage <= self.request.until && !state.stage_done(built.stage))
+                self.graph.steps.iter().enumerate().any(|(index, built)| {
+                    let due = built.stage <= self.request.until;
+                    // A service that failed since its stage was done has to show that it can go on.
+                    let failed = || self.is_service(index) && matches!(state.step(self.graph.id(index)).phase, Phase::Failed { .. });
+                    due && (!state.stage_done(built.stage) || failed())
+                })
             })
     }
 

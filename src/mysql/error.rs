@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, MysqlError>;
 #[derive(Debug, thiserror::Error)]
 pub enum MysqlError {
     /// No connection could be opened.
-    #[error("cannot connect to the {server}: {source}")]
+    #[error("cannot connect to the {server}: {}", plain(.source))]
     Connect {
         /// Role and address.
         server: String,
@@ -23,7 +23,7 @@ pub enum MysqlError {
         source: Box<mysql_async::Error>,
     },
     /// A statement failed.
-    #[error("{server}: {what}: {source}")]
+    #[error("{server}: {what}: {}", plain(.source))]
     Statement {
         /// Role and address.
         server: String,
@@ -99,6 +99,14 @@ const TRANSIENT_CODES: &[u16] = &[
     3169,
 ];
 
+/// The driver's error as people read it: it prefixes what the system said with "Input/output error", twice.
+fn plain(error: &mysql_async::Error) -> String {
+    match error {
+        mysql_async::Error::Io(mysql_async::IoError::Io(error)) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
 impl MysqlError {
     /// Whether trying again can help.
     #[must_use]
@@ -142,6 +150,9 @@ impl MysqlError {
             MysqlError::LeaseLost(_) => "another `dbmove` drives this run; look at it with `dbmove status`",
             MysqlError::Drift { .. } => {
                 "something else wrote to the target, or its schema was changed; `dbmove verify` names every differing row"
+            }
+            MysqlError::Connect { source, .. } if matches!(source.as_ref(), mysql_async::Error::Io(_)) => {
+                "check host and port, that the server runs, and that it can be reached from here"
             }
             _ => match self.code() {
                 Some(1044 | 1142 | 1143 | 1227 | 1370) => "the account lacks a privilege; the statement above says which",

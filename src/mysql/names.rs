@@ -74,6 +74,13 @@ impl Selection {
             && !self.exclude.iter().any(|pattern| pattern.matches(database, table))
     }
 
+    /// The patterns of `include` that name none of these tables: most likely mistyped.
+    #[must_use]
+    pub fn unmatched<'a>(&self, tables: impl Iterator<Item = &'a TableName> + Clone) -> Vec<String> {
+        let matches = |pattern: &Pattern| tables.clone().any(|name| pattern.matches(&name.database, &name.table));
+        self.include.iter().filter(|pattern| !matches(pattern)).map(|pattern| format!("{}.{}", pattern.database, pattern.table)).collect()
+    }
+
     /// Whether any table of the database could move.
     #[must_use]
     pub fn touches_database(&self, database: &str) -> bool {
@@ -144,6 +151,12 @@ mod tests {
         assert!(chosen.contains("school", "students"));
         assert!(!chosen.contains("school", "tmp_1"));
         assert!(!chosen.contains("other", "students"));
+    }
+
+    #[test]
+    fn a_pattern_that_names_nothing_is_found() {
+        let tables = [TableName::new("school", "students")];
+        assert_eq!(selection(&["school.*", "scool.*", "school.grade?"], &[]).unmatched(tables.iter()), ["scool.*", "school.grade?"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! The text protocol is used wherever it is exact. It is not for FLOAT and DOUBLE (every version
 //! prints FLOAT with six digits, 5.1 prints DOUBLE with fifteen), so a read that includes such a column
 //! goes through a prepared statement and the binary protocol, and the values of all other columns
-//! are asked for in a form that has the same bytes either way ([`expression`]).
+//! are asked for in a form that has the same bytes either way ([`sql::select_expression`]).
 //!
 //! A stream may be dropped before its end; the rest of the result is skipped when the session is used next.
 
@@ -24,7 +24,7 @@ use super::connect::Session;
 use super::error::{MysqlError, Result};
 use super::range::{self, KeyRange};
 use super::sql;
-use super::table::{Column, ColumnType, Table};
+use super::table::Table;
 
 /// How many keys are looked up by one query.
 pub const KEYS_PER_QUERY: usize = 500;
@@ -76,18 +76,6 @@ pub fn stored_columns(table: &Table) -> Vec<usize> {
     (0..table.columns.len()).filter(|&index| !table.columns[index].generated).collect()
 }
 
-/// The SELECT expression that gives a column in [`Cell`]'s canonical form. As
-/// [`sql::select_expression`], and a YEAR(2) comes with its four digits.
-#[must_use]
-pub fn expression(column: &Column, binary_protocol: bool) -> String {
-    if column.kind == ColumnType::Year2 {
-        // `+ 0` first: comparing the column itself would compare four digits on some versions and two on others.
-        let name = sql::identifier(&column.name);
-        return format!("CAST({name} + 0 + IF({name} + 0 < 70, 2000, IF({name} + 0 < 100, 1900, 0)) AS UNSIGNED)");
-    }
-    sql::select_expression(column, binary_protocol)
-}
-
 /// Starts reading `columns` (indexes into [`Table::columns`]) of the rows in `scope`. The rows' cells
 /// are in the order of `columns`. The session must be one for reading or writing rows, not for the catalog.
 ///
@@ -106,7 +94,7 @@ pub(super) async fn stream_limited<'s>(
     limit: Option<(u64, u64)>,
 ) -> Result<Rows<'s>> {
     let binary = columns.iter().any(|&column| table.columns[column].kind.is_float());
-    let select: Vec<String> = columns.iter().map(|&column| expression(&table.columns[column], binary)).collect();
+    let select: Vec<String> = columns.iter().map(|&column| sql::select_expression(&table.columns[column], binary)).collect();
     let answers = Answers::open(session, table, &select, binary, scope, order, limit).await?;
     Ok(Rows::of(answers))
 }

@@ -10,7 +10,7 @@ use mysql_async::prelude::Queryable;
 use crate::real::skipped;
 use crate::servers::{copy, describe, root, rows, session, shared};
 
-const TYPES: &str = include_str!("types.sql");
+const TYPES: &str = include_str!("../../fixtures/mysql/types.sql");
 const TABLES: [&str; 12] = ["ints", "reals", "times", "texts", "blobs", "sets", "geo", "keys2", "nokey", "wide", "parent", "child"];
 
 async fn every_type(test: &str, from: ServerKind, to: ServerKind, server_methods: &[Function]) {

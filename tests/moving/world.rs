@@ -1,5 +1,3 @@
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
-
 //! A source with a school's database under live writers, an empty target, and the built `dbmove` between them.
 
 use std::path::{Path, PathBuf};

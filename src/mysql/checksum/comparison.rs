@@ -189,7 +189,7 @@ impl Comparison {
         let column = self.column(side, pair);
         let name = sql::identifier(&column.name);
         match pair.form {
-            Form::Cell => read::expression(column, binary),
+            Form::Cell => sql::select_expression(column, binary),
             Form::Unicode => format!("CONVERT({name} USING {})", unicode(column)),
             Form::Fraction(digits) => {
                 let own = fraction(column.kind).unwrap_or(0);
@@ -216,7 +216,7 @@ impl Comparison {
         let binary = self.has_floats();
         let table = self.table(side);
         let key = if with_key && self.has_key() { self.key_columns(side)? } else { Vec::new() };
-        let mut select: Vec<String> = key.iter().map(|&column| read::expression(&table.columns[column], binary)).collect();
+        let mut select: Vec<String> = key.iter().map(|&column| sql::select_expression(&table.columns[column], binary)).collect();
         select.extend(self.pairs.iter().map(|pair| self.expression(side, pair, binary)));
         Ok((select, key.len(), binary))
     }

@@ -3,6 +3,7 @@
 //! Every finding has an id, a level, the object, what was found and what to do. An error refuses the
 //! run before anything is changed (exit code 4); warnings are shown and kept in the report.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepErro
 use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ServerFacts};
 use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::names::DBMOVE_SCHEMA;
+use crate::mysql::sql;
 use crate::mysql::store::{Described, MysqlStore};
 
 /// Arguments of `mysql.assess`.
@@ -62,6 +65,7 @@ impl Assess {
         source_privileges(&facts, &mut findings);
         // Settings first: without them what follows may not even be readable.
         let described = self.store.described().await?;
+        included(&self.store, &described, &mut findings);
         tables(&described, &mut findings);
         self.target(&described, run, &mut findings).await?;
         Ok(findings)
@@ -92,6 +96,7 @@ impl Assess {
                 });
             }
         }
+        target_privileges(described, findings);
         if described.target.read_only {
             findings.push(Finding {
                 id: "target-read-only",
@@ -168,6 +173,41 @@ fn source_privileges(facts: &ServerFacts, findings: &mut Vec<Finding>) {
                 object: privilege.to_owned(),
                 found: format!("the source's account lacks `{privilege}`, needed for {what}"),
                 fix: format!("`GRANT {privilege} ON *.* TO` the account that dbmove uses"),
+            });
+        }
+    }
+}
+
+/// A pattern that names nothing would leave data behind without a word.
+fn included(store: &MysqlStore, described: &Described, findings: &mut Vec<Finding>) {
+    for pattern in store.selection.unmatched(described.catalog.tables.keys()) {
+        findings.push(Finding {
+            id: "include-names-nothing",
+            level: Level::Error,
+            object: pattern,
+            found: "this pattern of `include` names no table of the source".to_owned(),
+            fix: "correct it or leave it out; also check that the account may see the tables (SELECT)".to_owned(),
+        });
+    }
+}
+
+/// What dbmove does on the target, and the privilege for it.
+const ON_THE_TARGET: [&str; 9] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "REFERENCES"];
+
+/// Found here, because found later it would leave a target that is half prepared.
+fn target_privileges(described: &Described, findings: &mut Vec<Finding>) {
+    let held = &described.target.privileges;
+    let databases: BTreeSet<&str> = described.catalog.tables.keys().map(|name| name.database.as_str()).chain([DBMOVE_SCHEMA]).collect();
+    for database in databases {
+        let missing: Vec<&str> = ON_THE_TARGET.into_iter().filter(|privilege| !held.has_on(privilege, database)).collect();
+        if !missing.is_empty() {
+            let (missing, name) = (missing.join(", "), sql::identifier(database));
+            findings.push(Finding {
+                id: "target-privileges",
+                level: Level::Error,
+                object: database.to_owned(),
+                found: format!("the target's account lacks {missing} on it"),
+                fix: format!("`GRANT {missing} ON {name}.* TO` the account that dbmove uses on the target"),
             });
         }
     }

@@ -42,6 +42,12 @@ fn from_rate(context: &StepContext, unit: &str, amount: u64) -> Estimate {
     }
 }
 
+/// Progress in rows: `done` of what was expected, or of what there turned out to be.
+fn rows_progress(done: u64, expected: u64, meter: &Meter, note: String, throttle: Option<String>) -> Progress {
+    let total = Some(expected.max(done));
+    Progress { done, total, unit: "rows".to_owned(), rate: meter.rate(done), lag: None, note, throttle }
+}
+
 /// Runs `work` while `show` is asked for the progress five times a second.
 async fn shown<T>(context: &StepContext, show: impl Fn() -> Progress, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);

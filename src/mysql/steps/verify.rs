@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, shown};
-use crate::engine::context::{Progress, StepContext};
+use super::{Meter, from_rate, rows_progress, shown};
+use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
@@ -71,18 +71,7 @@ impl Verify {
         let expected: u64 = described.catalog.tables.values().map(|table| table.row_estimate).sum();
         let progress = Arc::new(VerifyProgress::default());
         let meter = Meter::default();
-        let show = || {
-            let done = progress.rows.load(Ordering::Relaxed);
-            Progress {
-                done,
-                total: Some(expected.max(done)),
-                unit: "rows".to_owned(),
-                rate: meter.rate(done),
-                lag: None,
-                note: progress.note(),
-                throttle: None,
-            }
-        };
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
         let started = Instant::now();
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
         let verification = shown(context, show, verifier.full(workers, &progress, &context.cancel)).await?;

@@ -289,7 +289,7 @@ impl Reading<'_> {
             }
             Statement::Definition(kind) => Err(self.stop(
                 &format!("`{kind}` on what is moved: {}", shown(query)),
-                "nothing of it was applied. Undo it on the source, or start again from a new copy",
+                "nothing of it was applied. Start again from a new copy, and let nobody change the structure until the switch is done",
             )),
             Statement::DataByStatement => Err(self.stop(
                 &format!("data of an included table changed by statement, its rows are not in the log: {}", shown(query)),
