@@ -86,17 +86,18 @@ fn answer(told: &Told, narrator: &Narrator) -> Answer {
         narrator.show(what, &value);
     }
     if let Some(directory) = judged.verdict.report.parent() {
-        narrator.show("look again", &format!("dbmove report --state-dir {}", directory.display()));
+        narrator.to_copy("look again", &format!("dbmove report --state-dir {}", directory.display()));
     }
     for reason in &judged.wrong {
         narrator.show("WRONG", reason);
     }
-    if told.left.is_empty() {
-        narrator.show("left behind", "nothing but that report and its journal");
-    } else {
-        narrator.say("");
-        narrator.say("The servers are still up, the users are gone:");
-        told.left.iter().for_each(|(what, value)| narrator.show(what, value));
+    match &told.left {
+        None => narrator.show("left behind", "nothing but that report and its journal"),
+        Some(left) => {
+            narrator.say("");
+            narrator.say("The servers are still up, the users are gone:");
+            left.tell(narrator);
+        }
     }
     narrator.show("took", &human::duration(told.took));
     let json = serde_json::to_string_pretty(&judged.verdict).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()));

@@ -35,7 +35,7 @@ use super::school::DATABASE;
 use super::seed::{SchoolSize, SeedError, seed};
 use super::story::child::{Child, Ended};
 use super::story::narrator::Narrator;
-use super::story::place::{Pair, Place, address, write_private};
+use super::story::place::{Left, Pair, Place, address, write_private};
 use super::story::verdict::{Judged, Witnessed, judge};
 use super::story::{evidence, playbook};
 use super::writers::{WriterOptions, Writers, WritersError};
@@ -191,8 +191,8 @@ impl DemoError {
 pub struct Told {
     /// The verdict.
     pub judged: Judged,
-    /// With `keep`: how to connect, and how to be rid of it.
-    pub left: Vec<(String, String)>,
+    /// With `keep`: what is still there.
+    pub left: Option<Left>,
     /// How long it took.
     pub took: Duration,
 }
@@ -210,12 +210,12 @@ pub async fn tell(options: &DemoOptions, narrator: &Narrator) -> Result<Told, De
     tokio::try_join!(fill(&place.production.source, &size, options.seed), fill(&place.rehearsal.source, &size, options.seed))?;
 
     let told = act(options, size, &place, narrator).await;
-    let left = if options.keep { place.leave() } else { Vec::new() };
+    let left = options.keep.then(|| place.leave());
     match told {
         Ok(judged) => Ok(Told { judged, left, took: narrator.elapsed() }),
         Err(error) => {
             // With `keep` what went wrong can be looked at.
-            left.iter().for_each(|(what, value)| narrator.show(what, value));
+            left.iter().for_each(|left| left.tell(narrator));
             Err(error)
         }
     }
