@@ -1,5 +1,7 @@
 //! The command line from outside: the built binary, its stdout, its stderr and its exit code together.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/driving.rs"]

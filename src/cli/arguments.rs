@@ -107,7 +107,7 @@ pub enum Command {
     Rehearse(Rehearse),
     /// Prepare, copy and verify on production, and keep following until the cutover
     Run(Run),
-    /// Compare every row now; exit code 3 if any differ
+    /// Compare every row once more, now; exit code 3 if any differ
     Verify(Verify),
     /// Everything that remains, inside the deadline, or back to where it was
     Cutover(Cutover),
@@ -204,9 +204,12 @@ pub struct Run {
 pub struct Verify {
     /// The playbook
     pub playbook: PathBuf,
-    /// Compare the rehearsal pair
+    /// Go on though the playbook changed, if only steps changed that have not begun
     #[arg(long)]
-    pub rehearsal: bool,
+    pub accept_changes: bool,
+    /// How long to wait for a running `dbmove run` to hand over
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
+    pub take_over: String,
 }
 
 /// `dbmove cutover`.

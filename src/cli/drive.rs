@@ -1,4 +1,4 @@
-//! What `rehearse`, `run` and `cutover` share: load, build, plan, ask, drive, tell.
+//! What `rehearse`, `run`, `verify` and `cutover` share: load, build, plan, ask, drive, tell.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::report::{gather, model, next, terminal};
 use crate::steps;
 use crate::telemetry::progress;
 
-/// What one of the three commands asks for.
+/// What one of the four commands asks for.
 pub struct Request<'a> {
     /// Its name.
     pub command: &'static str,
@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub kind: RunKind,
     /// The last stage.
     pub until: StageName,
+    /// A stage whose tasks run again though it is done.
+    pub again: Option<StageName>,
     /// Whether services go on after it.
     pub keep_services: bool,
     /// By when everything must be done or undone: typed, to be resolved against the playbook. `None`: no deadline, whatever the playbook says.
@@ -88,20 +90,19 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let path = &request.driving.playbook;
     let playbook = load(everywhere, path)?;
     let run_request = resolve(everywhere, &request, &playbook)?;
-    let signals = Signals::listen()?;
-    let cancel = CancellationToken::new();
-
-    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind, request.driving.new_run)?;
-    let built = steps::build_all(&playbook, request.kind, &Resolver::new(reading.outputs())).await?;
+    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind)?;
+    let built = steps::build_all(&playbook, request.kind, &Resolver::new(reading.outputs.clone())).await?;
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
-        let planned = planning::plan(&run_request, &built, reading.rates()).await?;
+        let planned = planning::plan(&run_request, &built, reading.rates.clone()).await?;
         let again = format!("dbmove {} {}", request.command, next::playbook_word("", Some(path)));
         go_ahead::ask(everywhere, &planned, &format!("{action} of `{}`", playbook.playbook), &again)?;
     }
     drop(reading);
 
+    // From here on, not before: at the question Ctrl-C simply ends the process.
+    let (signals, cancel) = (Signals::listen()?, CancellationToken::new());
     let journal = Journal::open(&everywhere.state_directory)?;
     let observer = progress::observer(everywhere.progress, &everywhere.screen);
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
@@ -141,6 +142,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         certificate_lifetime: settings::certificate_lifetime(playbook)?,
         accept_drift: request.driving.accept_changes,
         new_run: request.driving.new_run,
+        again: request.again,
         take_over: request.take_over,
         rehearsed,
         limits: Limits::default(),

@@ -8,6 +8,7 @@ use super::answer::Refusal;
 use super::planning::{self, Planned};
 use super::settings::{Everywhere, GoAhead};
 use crate::engine::outcome::ExitCode;
+use crate::telemetry::human::wrapped;
 use crate::telemetry::printable::printable;
 
 /// Asks for the go-ahead, or finds it missing. `action` says what would happen, as in "run `school` on production".
@@ -27,10 +28,10 @@ pub fn ask(everywhere: &Everywhere, planned: &Planned, action: &str, again: &str
         refusal.details.insert("plan".to_owned(), serde_json::to_value(planned).unwrap_or_default());
         return Err(refusal);
     }
-    everywhere.screen.say(&shown);
+    everywhere.screen.say(&wrapped(&shown, everywhere.columns));
     let mut stderr = std::io::stderr().lock();
     let mut typed = String::new();
-    let asked = write!(stderr, "This would {action}. Type the playbook's name, `{}`, to go ahead: ", printable(&planned.playbook))
+    let asked = write!(stderr, "This would {action}.\nType the playbook's name, `{}`, to go ahead: ", printable(&planned.playbook))
         .and_then(|()| stderr.flush())
         .and_then(|()| std::io::stdin().lock().read_line(&mut typed));
     match asked {

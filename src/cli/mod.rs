@@ -7,9 +7,9 @@
 //! | --- | --- |
 //! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
-//! | [`rehearse`], [`run`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`verify`], [`status`], [`report`], [`audit`] | the same |
-//! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; contexts outside of a run |
+//! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
+//! | [`status`], [`report`], [`audit`] | the same |
+//! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 
 pub mod answer;
 pub mod arguments;
@@ -29,7 +29,7 @@ pub mod signals;
 pub mod status;
 pub mod verify;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use clap::{CommandFactory, Parser};
 
@@ -39,6 +39,7 @@ use settings::Everywhere;
 
 use crate::engine::outcome::ExitCode;
 use crate::steps;
+use crate::telemetry::human::wrapped;
 use crate::telemetry::logs;
 use crate::telemetry::printable::printable_lines;
 
@@ -144,14 +145,28 @@ fn print_data(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// Text as it fits a terminal on stdout; elsewhere as it is.
+fn for_stdout(everywhere: &Everywhere, text: &str) -> String {
+    if std::io::stdout().is_terminal() { wrapped(text, everywhere.columns) } else { text.to_owned() }
+}
+
+/// Says words, broken to a terminal's width.
+fn say(everywhere: &Everywhere, text: &str) {
+    if std::io::stderr().is_terminal() {
+        everywhere.screen.say(&wrapped(text, everywhere.columns));
+    } else {
+        everywhere.screen.say(text);
+    }
+}
+
 fn print_answer(everywhere: &Everywhere, answer: &Answer) -> ExitCode {
     if everywhere.json {
         print_data(&format!("{}\n", answer.json.trim_end()));
     } else {
-        print_data(&answer.text);
+        print_data(&for_stdout(everywhere, &answer.text));
     }
     if !answer.words.is_empty() {
-        everywhere.screen.say(answer.words.trim_end());
+        say(everywhere, answer.words.trim_end());
     }
     answer.exit_code
 }
@@ -161,13 +176,13 @@ fn print_refusal(everywhere: &Everywhere, command: &str, refusal: &Refusal) -> E
         print_data(&format!("{}\n", refusal.json(command)));
     }
     if let Some(shown) = &refusal.shown {
-        everywhere.screen.say(shown.trim_end());
+        say(everywhere, shown.trim_end());
         everywhere.screen.say("");
     }
     let (error, hint) = if everywhere.colour { ("\u{1b}[1;31merror\u{1b}[0m", "\u{1b}[1;36mhint\u{1b}[0m") } else { ("error", "hint") };
-    everywhere.screen.say(&format!("{error}: {}", printable_lines(&refusal.message).join("\n")));
+    say(everywhere, &format!("{error}: {}", printable_lines(&refusal.message).join("\n")));
     if let Some(text) = &refusal.hint {
-        everywhere.screen.say(&format!("{hint}: {}", printable_lines(text).join("\n")));
+        say(everywhere, &format!("{hint}: {}", printable_lines(text).join("\n")));
     }
     refusal.exit_code
 }

@@ -22,8 +22,8 @@ use crate::steps;
 pub async fn plan(everywhere: &Everywhere, typed: &Plan) -> Result<Answer, Refusal> {
     let kind = if typed.rehearsal { RunKind::Rehearsal } else { RunKind::Production };
     let playbook = super::drive::load(everywhere, &typed.playbook)?;
-    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, kind, false)?;
-    let built = steps::build_all(&playbook, kind, &Resolver::new(reading.outputs())).await?;
+    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, kind)?;
+    let built = steps::build_all(&playbook, kind, &Resolver::new(reading.outputs.clone())).await?;
     let certificate = match super::reading::journal(&everywhere.state_directory)? {
         Some(reader) => reader.certificate(&playbook.playbook)?,
         None => None,
@@ -34,7 +34,7 @@ pub async fn plan(everywhere: &Everywhere, typed: &Plan) -> Result<Answer, Refus
     if kind == RunKind::Production {
         request.deadline = settings::deadline(None, &request.playbook)?;
     }
-    let planned = planning::plan(&request, &built, reading.rates()).await?;
+    let planned = planning::plan(&request, &built, reading.rates.clone()).await?;
     let word = next::playbook_word("", Some(&typed.playbook));
     let command = if typed.rehearsal || has_pair { "rehearse" } else { "run" };
     let exit_code = if planned.failed { ExitCode::Error } else { ExitCode::Done };

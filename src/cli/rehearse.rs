@@ -17,6 +17,7 @@ pub async fn rehearse(everywhere: &Everywhere, typed: &Rehearse) -> Result<Answe
         driving: &typed.driving,
         kind: RunKind::Rehearsal,
         until: StageName::Settle,
+        again: None,
         keep_services: false,
         deadline: None,
         margin: None,

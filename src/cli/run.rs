@@ -17,6 +17,7 @@ pub async fn run(everywhere: &Everywhere, typed: &Run) -> Result<Answer, Refusal
         driving: &typed.driving,
         kind: RunKind::Production,
         until: StageName::Verify,
+        again: None,
         keep_services: !typed.no_follow,
         deadline: None,
         margin: None,

@@ -3,12 +3,37 @@
 //! Both are safe: a run that is killed is settled by `probe` when the same command is given again. The first is only
 //! nicer: services stop cleanly, the lease is let go, the journal says so.
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Refusal;
 use crate::engine::outcome::ExitCode;
 use crate::telemetry::screen::Screen;
+
+/// Keeps the terminal from echoing `^C`, which would push the bars one line down; put back when dropped.
+struct NoEcho(Option<Termios>);
+
+impl NoEcho {
+    fn begin() -> NoEcho {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin).ok();
+        if let Some(mut quiet) = before.clone() {
+            quiet.local_modes.remove(LocalModes::ECHOCTL);
+            // Cosmetic: a terminal that refuses is left as it is.
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &quiet);
+        }
+        NoEcho(before)
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        if let Some(before) = self.0.take() {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+        }
+    }
+}
 
 /// The signals that end a run.
 pub struct Signals {
@@ -42,6 +67,7 @@ impl Signals {
 
     /// Awaits `work`; the first signal cancels it, the second ends this process.
     pub async fn guard<T>(mut self, work: impl Future<Output = T>, cancel: &CancellationToken, screen: &Screen) -> T {
+        let no_echo = screen.bars().map(|_| NoEcho::begin());
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -49,6 +75,7 @@ impl Signals {
                 done = &mut work => return done,
                 () = self.next() => {
                     if cancel.is_cancelled() {
+                        drop(no_echo);
                         screen.say("stopped at once; the same command goes on from the last checkpoint");
                         std::process::exit(i32::from(ExitCode::Interrupted.code()));
                     }

@@ -204,7 +204,7 @@ impl Driver {
             if stage > self.request.until || self.graph.stage(stage).is_empty() {
                 continue;
             }
-            let done = self.journal.with_state(|state| state.stage_done(stage));
+            let done = self.request.again != Some(stage) && self.journal.with_state(|state| state.stage_done(stage));
             if !done || self.more_to_do() {
                 self.run_stage(stage, done).await?;
             }
@@ -223,8 +223,14 @@ impl Driver {
 
     pub(super) fn more_to_do(&self) -> bool {
         self.request.keep_services
+            || self.request.again.is_some()
             || self.journal.with_state(|state| {
-                self.graph.steps.iter().any(|built| built.stage <= self.request.until && !state.stage_done(built.stage))
+                self.graph.steps.iter().enumerate().any(|(index, built)| {
+                    let due = built.stage <= self.request.until;
+                    // A service that failed since its stage was done has to show that it can go on.
+                    let failed = || self.is_service(index) && matches!(state.step(self.graph.id(index)).phase, Phase::Failed { .. });
+                    due && (!state.stage_done(built.stage) || failed())
+                })
             })
     }
 

@@ -107,6 +107,8 @@ pub struct RunRequest {
     pub accept_drift: bool,
     /// Start a new run though one is under way or finished.
     pub new_run: bool,
+    /// Run the tasks of this stage though it is done: rows that were compared in the afternoon are compared again at night.
+    pub again: Option<StageName>,
     /// Ask a running driver to hand over, and wait so long for it. `None`: don't ask.
     pub take_over: Option<Duration>,
     /// What stands behind a cutover.
@@ -131,6 +133,7 @@ impl RunRequest {
             certificate_lifetime: duration(&playbook.certificate_lifetime).unwrap_or(DEFAULT_LIFETIME),
             accept_drift: false,
             new_run: false,
+            again: None,
             take_over: None,
             rehearsed: Rehearsed::Certificate(None),
             limits: Limits::default(),

@@ -33,7 +33,8 @@ impl Driver {
         if self.is_service(index) {
             return done || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
         }
-        let lives_on = !self.graph.steps[index].step.volatile() || self.graph.point_of_no_return == Some(index);
+        let built = &self.graph.steps[index];
+        let lives_on = (!built.step.volatile() && self.request.again != Some(built.stage)) || self.graph.point_of_no_return == Some(index);
         done && (lives_on || self.done_here.contains(&index))
     }
 

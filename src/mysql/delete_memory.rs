@@ -11,12 +11,13 @@
 //!
 //! # Bounded
 //!
-//! Entries are kept for [`RETENTION`], at most `capacity` per table. When more are needed the oldest
-//! go early, and the time of the newest one that went is kept: a chunk that was read before that
-//! time (and a margin for the commit gap) can't be judged and is read again. See [`DeleteMemory::covers`].
+//! Entries are kept for [`RETENTION`], at most `capacity` of them over all tables. When more are needed
+//! the oldest go early, and the time of the newest one that went is kept for its table: a chunk that was
+//! read before that time (and a margin for the commit gap) can't be judged and is read again. See
+//! [`DeleteMemory::covers`].
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::cell::Key;
@@ -27,43 +28,52 @@ pub const RETENTION: Duration = Duration::from_secs(600);
 /// How much later than its event a commit may become visible to a SELECT (semi-sync's default timeout is 10 s).
 pub const COMMIT_GAP: Duration = Duration::from_secs(30);
 
-/// Deleted keys, per table.
+/// Deleted keys.
 pub struct DeleteMemory {
     capacity: usize,
-    tables: Mutex<HashMap<usize, Deleted>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    tables: HashMap<usize, Deleted>,
+    /// All entries, the oldest first. The key's bytes are shared with the table's map.
+    order: VecDeque<(Instant, usize, Arc<Key>)>,
 }
 
 #[derive(Default)]
 struct Deleted {
-    since: HashMap<Key, Instant>,
-    order: VecDeque<(Instant, Key)>,
+    since: HashMap<Arc<Key>, Instant>,
     /// Newest deletion that was forgotten before its time.
     forgotten: Option<Instant>,
 }
 
 impl DeleteMemory {
-    /// A memory of at most `capacity` keys per table.
+    /// A memory of at most `capacity` keys.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        DeleteMemory { capacity: capacity.max(1), tables: Mutex::new(HashMap::new()) }
+        DeleteMemory { capacity: capacity.max(1), state: Mutex::default() }
     }
 
     /// Remembers deleted keys of a table.
     pub fn remember(&self, table: usize, keys: impl IntoIterator<Item = Key>) {
         let now = Instant::now();
-        let mut tables = self.lock();
+        let mut state = self.lock();
+        let State { tables, order } = &mut *state;
         let deleted = tables.entry(table).or_default();
         for key in keys {
-            deleted.order.push_back((now, key.clone()));
+            let key = Arc::new(key);
+            order.push_back((now, table, Arc::clone(&key)));
             deleted.since.insert(key, now);
         }
-        while let Some((at, _)) = deleted.order.front() {
+        while let Some((at, _, _)) = order.front() {
             let at = *at;
             let expired = now.duration_since(at) > RETENTION;
-            if !expired && deleted.order.len() <= self.capacity {
+            if !expired && order.len() <= self.capacity {
                 break;
             }
-            let Some((_, key)) = deleted.order.pop_front() else { break };
+            let Some((_, table, key)) = order.pop_front() else { break };
+            let Some(deleted) = tables.get_mut(&table) else { continue };
             // The key may have been deleted again later: then the later entry keeps it.
             if deleted.since.get(&key) == Some(&at) {
                 deleted.since.remove(&key);
@@ -78,24 +88,24 @@ impl DeleteMemory {
     /// chunk has to be read again.
     #[must_use]
     pub fn covers(&self, table: usize, read_started: Instant) -> bool {
-        self.lock().get(&table).and_then(|deleted| deleted.forgotten).is_none_or(|forgotten| forgotten + COMMIT_GAP < read_started)
+        self.lock().tables.get(&table).and_then(|deleted| deleted.forgotten).is_none_or(|forgotten| forgotten + COMMIT_GAP < read_started)
     }
 
     /// Whether the key was deleted lately.
     #[must_use]
     pub fn contains(&self, table: usize, key: &Key) -> bool {
-        self.lock().get(&table).is_some_and(|deleted| deleted.since.contains_key(key))
+        self.lock().tables.get(&table).is_some_and(|deleted| deleted.since.contains_key(key))
     }
 
     /// Whether nothing of the table was deleted lately: then no row needs looking at.
     #[must_use]
     pub fn is_empty(&self, table: usize) -> bool {
-        self.lock().get(&table).is_none_or(|deleted| deleted.since.is_empty())
+        self.lock().tables.get(&table).is_none_or(|deleted| deleted.since.is_empty())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Deleted>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A panic elsewhere can't leave the maps half changed in a way that loses a key.
-        self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Shared {
 const NOTES: usize = 1000;
 
 impl Shared {
-    /// With room for `remembered` keys per table in each memory.
+    /// With room for `remembered` keys in each memory.
     #[must_use]
     pub fn new(store: &str, selection: Arc<Selection>, tables: Arc<Tables>, remembered: usize) -> Self {
         Shared {

@@ -30,7 +30,7 @@ use crate::engine::step::{Epoch, StepError, TargetLease};
 /// What a store's memory may take and how it works; the steps' arguments override single values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Keys per table that each memory (deleted, touched) holds.
+    /// Keys that each memory (deleted, touched) holds at most, about 120 bytes each and the key.
     pub remembered_keys: usize,
     /// Bytes of row changes on their way from the source to the target.
     pub follow_memory: u64,
@@ -40,7 +40,7 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        StoreSettings { remembered_keys: 200_000, follow_memory: 24 << 20, apply: ApplySettings::default() }
+        StoreSettings { remembered_keys: 300_000, follow_memory: 24 << 20, apply: ApplySettings::default() }
     }
 }
 

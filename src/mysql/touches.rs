@@ -9,9 +9,9 @@
 //!
 //! # Bounded
 //!
-//! At most `capacity` keys per table are held. A table that has more is *saturated*: its keys are
-//! dropped and the whole table has to be compared again. Keyless tables have no keys: only the
-//! number of their last event is kept.
+//! At most `capacity` keys are held over all tables. When there are more, the table that has the most
+//! is *saturated*: its keys are dropped and the whole table has to be compared again. Keyless tables
+//! have no keys: only the number of their last event is kept.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,8 @@ pub struct Touches {
 struct State {
     next: Mark,
     tracking: bool,
+    /// Keys of all tables.
+    held: usize,
     tables: HashMap<TableId, Touched>,
 }
 
@@ -55,7 +57,7 @@ pub struct TouchedKey {
 }
 
 impl Touches {
-    /// Holds at most `capacity` keys per table.
+    /// Holds at most `capacity` keys.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Touches { capacity: capacity.max(1), state: Mutex::new(State { next: 1, ..State::default() }) }
@@ -77,12 +79,16 @@ impl Touches {
         if !tracking || touched.saturated {
             return;
         }
-        for key in keys {
-            touched.keys.insert(key, mark);
-        }
-        if touched.keys.len() > self.capacity {
-            touched.keys = HashMap::new();
-            touched.saturated = true;
+        let before = touched.keys.len();
+        touched.keys.extend(keys.into_iter().map(|key| (key, mark)));
+        let added = touched.keys.len() - before;
+        state.held += added;
+        if state.held > self.capacity
+            && let Some(largest) = state.tables.values_mut().max_by_key(|touched| touched.keys.len())
+        {
+            let dropped = std::mem::take(&mut largest.keys).len();
+            largest.saturated = true;
+            state.held -= dropped;
         }
     }
 
@@ -117,15 +123,18 @@ impl Touches {
         state.next += 1;
         let touched = state.tables.entry(table).or_default();
         touched.last = mark;
-        touched.keys = HashMap::new();
+        let dropped = std::mem::take(&mut touched.keys).len();
         touched.saturated = true;
+        state.held -= dropped;
     }
 
     /// Starts the table over: nothing of it counts as touched. Call it before comparing the whole table.
     pub fn start_over(&self, table: TableId) {
-        if let Some(touched) = self.lock().tables.get_mut(&table) {
-            touched.keys = HashMap::new();
+        let mut state = self.lock();
+        if let Some(touched) = state.tables.get_mut(&table) {
+            let dropped = std::mem::take(&mut touched.keys).len();
             touched.saturated = false;
+            state.held -= dropped;
         }
     }
 
@@ -148,7 +157,7 @@ impl Touches {
     /// How many keys are marked.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.lock().tables.values().map(|touched| touched.keys.len()).sum()
+        self.lock().held
     }
 
     /// Tables that are saturated.
@@ -164,7 +173,8 @@ impl Touches {
         match table.keys.get(&touched.key) {
             Some(&mark) if mark > touched.mark => false,
             _ => {
-                table.keys.remove(&touched.key);
+                let removed = usize::from(table.keys.remove(&touched.key).is_some());
+                state.held -= removed;
                 true
             }
         }

@@ -4,9 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Outcome, Report, Serving, Step, StepError, StepState, Verification};
+use super::model::{Outcome, Report, Serving, Step, StepState, Verification};
 use super::status::{Presence, RunStatus};
-use crate::engine::outcome::ExitCode;
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, printable_lines, shortened};
 
@@ -54,12 +53,23 @@ fn state_word(state: StepState) -> &'static str {
     }
 }
 
+/// The first line of a message: the rest stands elsewhere in the report.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
 /// Text being put together; writing into a `String` does not fail.
 struct Text(String);
 
 impl Text {
     fn line(&mut self, text: impl AsRef<str>) {
         let _ = writeln!(self.0, "{}", text.as_ref().trim_end());
+    }
+    /// A message that may have several lines; all but the first are indented, so that none can pass for a line of ours.
+    fn block(&mut self, indent: &str, message: &str) {
+        for (index, line) in printable_lines(message).iter().enumerate() {
+            self.line(format!("{indent}{}{line}", if index == 0 { "" } else { "    " }));
+        }
     }
     fn heading(&mut self, text: &str) {
         self.line("");
@@ -83,10 +93,7 @@ pub fn summary(report: &Report) -> String {
 
 fn head(text: &mut Text, report: &Report) {
     let verdict = &report.verdict;
-    let mut sentence = printable_lines(&verdict.sentence).into_iter();
-    text.line(format!("{}: {}", outcome_word(verdict.outcome), sentence.next().unwrap_or_default()));
-    // What follows is indented, so that no line of it can pass for one of ours.
-    sentence.for_each(|line| text.line(format!("  {line}")));
+    text.block("", &format!("{}: {}", outcome_word(verdict.outcome), verdict.sentence));
     if let Some(hint) = &verdict.hint {
         text.line(format!("hint: {}", printable(hint)));
     }
@@ -124,7 +131,7 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
     let forecast = step.forecast_seconds.map_or_else(|| "-".to_owned(), human::seconds);
     let took = step.seconds.map_or_else(|| "-".to_owned(), human::seconds);
     let id = printable(&step.id);
-    let mark = if step.point_of_no_return { "  <- point of no return" } else { "" };
+    let mark = if step.point_of_no_return { "  <- no return" } else { "" };
     let work = step.work.as_ref().map(|work| format!("  {}", human::amount(work.amount, &printable(&work.unit)))).unwrap_or_default();
     text.line(format!(
         "  {:width$}  {:16}  {:11}  {forecast:>8}  {took:>8}{work}{mark}",
@@ -133,7 +140,7 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
         state_word(step.state),
     ));
     if let Some(error) = &step.error {
-        printable_lines(&error.message).iter().for_each(|line| text.line(format!("    {line}")));
+        text.block("    ", &error.message);
         if let Some(hint) = &error.hint {
             text.line(format!("    hint: {}", printable(hint)));
         }
@@ -182,7 +189,7 @@ fn verified(text: &mut Text, verification: &Verification) {
 fn evidence(text: &mut Text, report: &Report) {
     for undo in &report.undos {
         let took = undo.seconds.map_or_else(|| "not finished".to_owned(), human::seconds);
-        text.heading(&format!("undo of {} ({took}): {}", undo.scope, printable(&undo.why)));
+        text.heading(&format!("undo of {} ({took}): {}", undo.scope, printable(first_line(&undo.why))));
         for (step, why) in &undo.failed {
             text.line(format!("  `{}` FAILED: {}", printable(step), printable(why)));
         }
@@ -190,10 +197,17 @@ fn evidence(text: &mut Text, report: &Report) {
     if !report.findings.is_empty() {
         text.heading(&format!("findings: {}", report.findings.len()));
         for finding in &report.findings {
-            let said = finding.finding.get("message").or_else(|| finding.finding.get("text")).and_then(serde_json::Value::as_str);
-            let level = finding.finding.get("level").and_then(serde_json::Value::as_str).unwrap_or("note");
-            let said = said.map_or_else(|| finding.finding.to_string(), str::to_owned);
-            text.line(format!("  {} {}: {}", printable(level), printable(&finding.id), shortened(&printable(&said), 160)));
+            let field = |name: &str| finding.finding.get(name).and_then(serde_json::Value::as_str).map(printable);
+            match (field("object"), field("found")) {
+                (Some(object), Some(found)) => {
+                    text.line(format!("  {} `{object}`: {found}", field("level").unwrap_or("note".into())));
+                    if let Some(fix) = field("fix") {
+                        text.line(format!("    fix: {fix}"));
+                    }
+                }
+                // A store that models its findings in another way.
+                _ => text.line(format!("  {}: {}", printable(&finding.id), printable(&finding.finding.to_string()))),
+            }
         }
     }
     if !report.retries.is_empty() {
@@ -219,7 +233,8 @@ fn evidence(text: &mut Text, report: &Report) {
         let until = certificate.expires.map(|expires| format!(", good until {expires:.0}")).unwrap_or_default();
         text.line(format!("certificate  {hash} {word}{until}"));
     }
-    text.line(format!("audit        {} events, head {}", report.audit.events, printable(&report.audit.head)));
+    text.line(format!("audit        {} events, the last one's hash is", report.audit.events));
+    text.line(format!("             {}", printable(&report.audit.head)));
 }
 
 /// The commands at the end.
@@ -236,7 +251,7 @@ fn next(text: &mut Text, commands: &[String]) {
 #[must_use]
 pub fn status(status: &RunStatus) -> String {
     let mut text = Text(String::new());
-    text.line(format!("{}: {}", outcome_word(status.outcome), printable(&status.sentence)));
+    text.block("", &format!("{}: {}", outcome_word(status.outcome), status.sentence));
     text.line(format!("  run       {} ({} of `{}`)", printable(&status.run), status.kind, printable(&status.playbook)));
     text.line(format!("  traffic   {}", serving_words(status.serving)));
     if let Some(driver) = &status.driver {
@@ -272,7 +287,7 @@ pub fn status(status: &RunStatus) -> String {
         }
         text.line(line);
         if let Some(error) = &step.error {
-            text.line(format!("            {}", printable(error)));
+            text.block("            ", error);
         }
     }
     text.0
@@ -282,34 +297,6 @@ pub fn status(status: &RunStatus) -> String {
 #[must_use]
 pub fn next_lines(commands: &[String]) -> String {
     let mut text = Text(String::new());
-    next(&mut text, commands);
-    text.0
-}
-
-/// What a verification outside of a run found: the verdict first.
-#[must_use]
-pub fn verifications(exit_code: ExitCode, verifications: &[Verification], errors: &[StepError], commands: &[String]) -> String {
-    let mut text = Text(String::new());
-    let rows: u64 = verifications.iter().map(|found| found.rows).sum();
-    let differences: u64 = verifications.iter().map(|found| found.difference_count).sum();
-    let incomplete = verifications.iter().any(|found| found.verdict == "incomplete");
-    text.line(match exit_code {
-        ExitCode::Differences => format!("ROWS DIFFER: {} of {} rows compared", human::count(differences), human::count(rows)),
-        ExitCode::Interrupted => "INTERRUPTED: not everything was compared".to_owned(),
-        ExitCode::Done if verifications.is_empty() => "DONE: every step of `verify` passed, and none left figures to show".to_owned(),
-        ExitCode::Done if incomplete => format!("NO DIFFERENCE FOUND, but not everything was compared: {} rows", human::count(rows)),
-        ExitCode::Done => format!("EQUAL: {} rows", human::count(rows)),
-        _ => "FAILED: not everything was compared".to_owned(),
-    });
-    for error in errors {
-        printable_lines(&error.message).iter().for_each(|line| text.line(format!("  {line}")));
-        if let Some(hint) = &error.hint {
-            text.line(format!("  hint: {}", printable(hint)));
-        }
-    }
-    for verification in verifications {
-        verified(&mut text, verification);
-    }
     next(&mut text, commands);
     text.0
 }

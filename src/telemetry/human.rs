@@ -89,6 +89,40 @@ pub fn rate(per_second: f64, unit: &str) -> String {
     }
 }
 
+/// Breaks lines that are longer than so many columns at their blanks, and indents what follows like the line and two more. A
+/// word that is too long stays whole, so that it can be copied.
+#[must_use]
+pub fn wrapped(text: &str, columns: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len() + text.len() / 40);
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        if line.chars().count() <= columns {
+            wrapped.push_str(line);
+            wrapped.push_str(end);
+            continue;
+        }
+        let indent: String = line.chars().take_while(|c| *c == ' ').chain("  ".chars()).collect();
+        let mut used = 0;
+        let mut begun = false;
+        // The first piece keeps the line's own indentation and inner blanks.
+        for word in line.split_inclusive(' ') {
+            let width = word.trim_end().chars().count();
+            if begun && used + width > columns {
+                let kept = wrapped.trim_end_matches(' ').len();
+                wrapped.truncate(kept);
+                wrapped.push('\n');
+                wrapped.push_str(&indent);
+                used = indent.chars().count();
+            }
+            wrapped.push_str(word);
+            used += word.chars().count();
+            begun |= width > 0;
+        }
+        wrapped.push_str(end);
+    }
+    wrapped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +145,14 @@ mod tests {
         }
         assert_eq!(seconds(-1.0), "?");
         assert_eq!(seconds(f64::NAN), "?");
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks() {
+        assert_eq!(wrapped("short\n", 10), "short\n");
+        assert_eq!(wrapped("  one two three four\nx\n", 12), "  one two\n    three\n    four\nx\n");
+        assert_eq!(wrapped("a 0123456789abcdef\n", 10), "a\n  0123456789abcdef\n");
+        assert!(wrapped(&"word ".repeat(100), 40).lines().all(|line| line.chars().count() <= 40));
     }
 
     #[test]

@@ -250,14 +250,36 @@ fn a_rehearsal_needs_its_pair() {
 }
 
 #[test]
-fn verify_runs_the_verify_steps_and_no_other() {
+fn verify_compares_once_more_and_does_nothing_else() {
     let place = place();
+    let early = place.line("verify move.yaml");
+    assert_eq!(early.code, 2, "{}", early.shown());
+    assert!(!place.path(".dbmove").exists());
     assert_eq!(place.line("rehearse move.yaml").code, 0);
     assert_eq!(place.line("run move.yaml --yes --no-follow").code, 0);
-    let events = |place: &Place| place.line("audit --json").json()["events"].as_u64().unwrap();
-    let before = events(&place);
     let verified = place.line("verify move.yaml");
     assert_eq!(verified.code, 0, "{}", verified.shown());
-    assert!(verified.stderr.contains("check done") && !verified.stderr.contains("copy"), "{}", verified.shown());
-    assert_eq!(events(&place), before, "verify wrote to the journal");
+    assert!(verified.stderr.contains("check done"), "{}", verified.shown());
+    assert!(!verified.stderr.contains("copy") && !verified.stderr.contains("hold"), "{}", verified.shown());
+    assert_eq!(place.line("verify move.yaml --json").json()["verdict"]["outcome"], "done");
+}
+
+#[test]
+fn what_a_verification_found_keeps_the_cutover_away() {
+    let place = place();
+    place.write("equal", "");
+    let text = std::fs::read_to_string(place.path("move.yaml")).unwrap();
+    place.write("move.yaml", &text.replace(r#"'test "$HOST" = db1'"#, r#"'test -e equal || { echo two rows differ >&2; exit 1; }'"#));
+    assert_eq!(place.line("rehearse move.yaml").code, 0);
+    assert_eq!(place.line("run move.yaml --yes --no-follow").code, 0);
+    std::fs::remove_file(place.path("equal")).unwrap();
+    let found = place.line("verify move.yaml");
+    assert_eq!(found.code, 1, "{}", found.shown());
+    let kept = place.line("cutover move.yaml --yes");
+    assert_eq!(kept.code, 1, "{}", kept.shown());
+    assert!(kept.stdout.contains("two rows differ"), "{}", kept.shown());
+    assert_eq!(route(&place), "old\n");
+    place.write("equal", "");
+    assert_eq!(place.line("cutover move.yaml --yes").code, 0);
+    assert_eq!(route(&place), "new\n");
 }

@@ -1,3 +1,5 @@
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 //! A source with a school's database under live writers, an empty target, and the built `dbmove` between them.
 
 use std::path::{Path, PathBuf};
@@ -48,6 +50,60 @@ impl World {
         std::fs::write(world.route(), format!("127.0.0.1:{}\n", world.source.port())).unwrap();
         std::fs::write(world.playbook(), world.playbook_text("30s")).unwrap();
         world
+    }
+
+    /// Makes the cutover wait, right before the switch, until [`World::let_go`]: the source is fenced and the target
+    /// complete then, so both can be compared row by row while writers wait.
+    pub fn stop_at_the_fence(&self) {
+        let at = self.path("at-the-fence").display().to_string();
+        let go = self.path("go").display().to_string();
+        let script = format!("touch '{at}'; while [ ! -e '{go}' ]; do sleep 0.05; done");
+        let hook = format!(
+            "    - {{ id: look, run: hook.exec, with: {{ command: [sh, -c, \"{script}\"], undo: none, timeout: 120s }} }}\n    - {{ id: switch"
+        );
+        let text = self.playbook_text("2m").replace("    - { id: switch", &hook);
+        std::fs::write(self.playbook(), text).unwrap();
+    }
+
+    /// Waits until the cutover stands at the fence.
+    pub async fn at_the_fence(&self, cutover: &mut Child, log: &str) {
+        for _ in 0..1200 {
+            if self.path("at-the-fence").exists() {
+                return;
+            }
+            if let Some(status) = cutover.try_wait().unwrap() {
+                panic!("the cutover ended ({status}) before the fence:\n{}", std::fs::read_to_string(self.path(log)).unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the cutover did not come to the fence:\n{}", std::fs::read_to_string(self.path(log)).unwrap());
+    }
+
+    /// Lets the switch go on.
+    pub fn let_go(&self) {
+        std::fs::write(self.path("go"), "").unwrap();
+    }
+
+    /// The cutover with a look at the fence: every row of both sides compared independently, then the switch, a while
+    /// of writing on the target, and every acknowledged transfer looked for there.
+    pub async fn cut_over_and_judge(&self, writers: Writers) -> LedgerVerdict {
+        let playbook = self.playbook_argument();
+        let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the switch alone"];
+        let mut cutover = self.started(&arguments, "cutover.log");
+        self.at_the_fence(&mut cutover, "cutover.log").await;
+        let comparison = self.compare().await;
+        assert!(comparison.is_equal(), "{comparison:#?}");
+        assert!(comparison.rows_compared > 1000, "{comparison:?}");
+        self.let_go();
+        let status = tokio::time::timeout(Duration::from_secs(120), cutover.wait()).await.unwrap().unwrap();
+        let log = std::fs::read_to_string(self.path("cutover.log")).unwrap();
+        assert!(status.success(), "{status}\n{log}");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let counts = stopped(writers).await;
+        let verdict = self.ledger_on(&self.target).await;
+        assert!(verdict.is_clean(), "{verdict:#?}\n{counts:?}");
+        assert_eq!(verdict.sum_before, verdict.sum_after);
+        verdict
     }
 
     /// Adds a rehearsal pair of the same kinds, its source filled alike.

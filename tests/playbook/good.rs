@@ -23,7 +23,8 @@ fn every_ready_playbook_is_embedded_and_loads() {
     let embedded: Vec<&str> = READY.iter().map(|ready| ready.name).collect();
     assert_eq!(on_disk, embedded);
     for ready in READY {
-        let playbook = load_text(ready.name, ready.text, VOCABULARY).unwrap_or_else(|error| panic!("{}", error.render(80, false)));
+        let playbook =
+            load_text(ready.name, ready.text, &dbmove::steps::vocabulary()).unwrap_or_else(|error| panic!("{}", error.render(80, false)));
         assert_eq!(playbook.playbook, ready.name);
         assert_eq!(playbook.about.as_deref(), Some(ready.about()));
         assert!(!ready.about().is_empty());
@@ -32,15 +33,15 @@ fn every_ready_playbook_is_embedded_and_loads() {
 
 #[test]
 fn the_model_holds_what_was_written() {
-    let playbook = load_text("p", READY[0].text, VOCABULARY).unwrap();
+    let playbook = load_text("p", READY[0].text, &dbmove::steps::vocabulary()).unwrap();
     assert_eq!(playbook.deadline.unwrap().parse().unwrap(), "16h".parse::<HumanDuration>().unwrap().0);
     let store = &playbook.stores["main"];
     assert_eq!((store.include.as_slice(), store.exclude.as_slice()), (&["school.*".to_owned()][..], &["school.tmp_*".to_owned()][..]));
     assert!(store.rehearsal.is_some());
     let ids = |stage: StageName| playbook.stages.get(stage).iter().map(|step| step.id.as_str()).collect::<Vec<_>>();
     assert_eq!(ids(StageName::Sync), ["follow", "snapshot"]);
-    assert_eq!(ids(StageName::Cutover), ["canary", "fence", "drain", "last_check", "promote", "switch"]);
-    let switch = playbook.stages.get(StageName::Cutover).last().unwrap();
+    assert_eq!(ids(StageName::Cutover), ["canary", "fence", "drain", "last_check", "promote", "switch", "disconnect", "smoke"]);
+    let switch = playbook.stages.get(StageName::Cutover).iter().find(|step| step.id == "switch").unwrap();
     assert!(switch.point_of_no_return);
     assert_eq!(switch.with["content"], "${env:TARGET_HOST}:${env:TARGET_PORT}\n");
 }

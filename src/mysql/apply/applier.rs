@@ -411,12 +411,8 @@ impl Work<'_> {
         if let Some(row) = row {
             write::upsert_rows(session, parent, &[row]).await?;
         }
-        for cascaded in cascade::carry_out(session, &shared.tables, table, change).await? {
-            shared.touches.mark(cascaded.table, [cascaded.key.clone()]);
-            if cascaded.deleted {
-                shared.deletes.remember(cascaded.table, [cascaded.key]);
-            }
-        }
+        let cascaded = cascade::carry_out(session, &shared.tables, table, change).await?;
+        cascade::remember(&shared, cascaded);
         let statement = bookkeeping::save_positions(&shared.store, &self.end, &intent);
         session.write(statement.as_bytes(), "saving the applied position").await?;
         session.run("COMMIT", "committing a cascade").await?;

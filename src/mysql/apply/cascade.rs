@@ -23,6 +23,7 @@ use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
 use crate::mysql::range;
 use crate::mysql::read::{self, Order, Scope};
+use crate::mysql::shared::Shared;
 use crate::mysql::sql;
 use crate::mysql::table::ReferentialAction;
 use crate::mysql::tables::{Child, MovedTable, TableId, Tables};
@@ -39,7 +40,7 @@ pub enum ParentChange {
 }
 
 /// A child row that a cascade changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cascaded {
     /// The child table.
     pub table: TableId,
@@ -47,6 +48,21 @@ pub struct Cascaded {
     pub key: Key,
     /// Whether the row is gone (else some of its values changed).
     pub deleted: bool,
+    /// What became of it, if it is a parent itself: chunks of *its* children have to know too.
+    pub as_parent: Option<ParentChange>,
+}
+
+/// Marks what a cascade changed, and remembers it for chunks that were read before. Call it before the commit.
+pub fn remember(shared: &Shared, cascaded: Vec<Cascaded>) {
+    for row in cascaded {
+        shared.touches.mark(row.table, [row.key.clone()]);
+        if row.deleted {
+            shared.deletes.remember(row.table, [row.key]);
+        }
+        if let Some(change) = row.as_parent {
+            shared.parents.remember(row.table, change);
+        }
+    }
 }
 
 /// Carries out what the parent's change does to its children, all levels down.
@@ -113,12 +129,18 @@ pub async fn child_rows(
 ) -> Result<()> {
     let table = tables.get(child.table);
     let deletes = matches!(change, ParentChange::Deleted(_)) && action == ReferentialAction::Cascade;
-    let keys: Vec<Key> = rows.iter().filter_map(|row| table.key_of(row)).collect();
-    cascaded.extend(keys.iter().map(|key| Cascaded { table: child.table, key: key.clone(), deleted: deletes }));
+    let is_parent = !table.children.is_empty();
+    let note = |row: &Row, deleted: bool, change: &ParentChange| {
+        let key = table.key_of(row)?;
+        Some(Cascaded { table: child.table, key, deleted, as_parent: Some(change.clone()).filter(|_| is_parent) })
+    };
     if deletes {
+        let keys: Vec<Key> = rows.iter().filter_map(|row| table.key_of(row)).collect();
         delete_keys(session, table, keys.iter()).await?;
         for row in rows {
-            level(session, tables, child.table, &ParentChange::Deleted(row), cascaded).await?;
+            let gone = ParentChange::Deleted(row.clone());
+            cascaded.extend(note(&row, true, &gone));
+            level(session, tables, child.table, &gone, cascaded).await?;
         }
         return Ok(());
     }
@@ -134,10 +156,12 @@ pub async fn child_rows(
             after[column] = value.clone();
         }
         set_columns(session, table, child, &before, &new_values).await?;
-        if let Some(key) = table.key_of(&after) {
-            cascaded.push(Cascaded { table: child.table, key, deleted: false });
-        }
-        level(session, tables, child.table, &ParentChange::Rekeyed(before, after), cascaded).await?;
+        let rekeyed = ParentChange::Rekeyed(before.clone(), after.clone());
+        // The referring columns may be part of the key: then the old key is gone.
+        let moved = table.key_of(&before) != table.key_of(&after);
+        cascaded.extend(note(&before, moved, &rekeyed));
+        cascaded.extend(note(&after, false, &rekeyed).map(|row| Cascaded { as_parent: None, ..row }));
+        level(session, tables, child.table, &rekeyed, cascaded).await?;
     }
     Ok(())
 }

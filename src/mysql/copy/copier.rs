@@ -84,6 +84,16 @@ struct Open {
     changed: Notify,
 }
 
+/// What the planner of a wave of tables hands its work to.
+struct Wave {
+    planned: mpsc::Sender<Chunk>,
+    paces: Arc<HashMap<TableId, Pace>>,
+    open: Arc<Open>,
+    index_jobs: mpsc::Sender<TableId>,
+    /// Cancelled when everything planned is in.
+    finished: CancellationToken,
+}
+
 impl Open {
     fn add(&self, table: TableId, chunks: i64) {
         let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,21 +217,14 @@ impl Copier {
             tasks.spawn(self.clone().write_chunks(parts.clone(), again.clone(), open.clone(), path, cancel.clone()));
         }
         drop((loaded, again));
-        tasks.spawn(self.clone().plan_chunks(tables, planned, paces, open, index_jobs.clone(), finished, cancel.clone()));
+        let wave = Wave { planned, paces, open, index_jobs: index_jobs.clone(), finished };
+        tasks.spawn(self.clone().plan_chunks(tables, wave, cancel.clone()));
         join(tasks).await
     }
 
     /// Plans chunk after chunk, and waits for the last ones; a table that is complete goes to the index builder.
-    async fn plan_chunks(
-        self,
-        tables: Vec<(TableId, TableState)>,
-        planned: mpsc::Sender<Chunk>,
-        paces: Arc<HashMap<TableId, Pace>>,
-        open: Arc<Open>,
-        index_jobs: mpsc::Sender<TableId>,
-        finished: CancellationToken,
-        cancel: CancellationToken,
-    ) -> Result<()> {
+    async fn plan_chunks(self, tables: Vec<(TableId, TableState)>, wave: Wave, cancel: CancellationToken) -> Result<()> {
+        let Wave { planned, paces, open, index_jobs, finished } = wave;
         let _finished = finished.drop_guard();
         let mut source = Session::open(&self.source, Purpose::Read).await?;
         let mut target = self.writer().await?;
@@ -237,7 +240,8 @@ impl Copier {
             }
             loop {
                 let rows = paces.get(&id).map_or(1000, Pace::rows);
-                let next = plan::next(&mut source, &mut target, &self.shared.store, id, &table.table, &mut state, rows).await?;
+                let next =
+                    plan::next(&mut source, &mut target, (&self.shared.store, self.epoch), id, &table.table, &mut state, rows).await?;
                 let Some(chunk) = next else { break };
                 open.add(id, 1);
                 self.hand(&planned, chunk, &cancel).await?;

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{Chunk, CopySettings};
+use crate::engine::step::Epoch;
 use crate::mysql::bookkeeping::{self, own_table};
 use crate::mysql::cell::Key;
 use crate::mysql::connect::Session;
@@ -136,19 +137,21 @@ pub async fn load(session: &mut Session, store: &str, table: &TableName) -> Resu
     Ok(state)
 }
 
-/// Plans the next chunk of a table and saves it. `None` when everything is planned.
+/// Plans the next chunk of a table and saves it, as the `driver` (store and epoch) that holds the lease. `None` when
+/// everything is planned.
 ///
 /// # Errors
 /// If the source can't be asked or the target can't be written.
 pub async fn next(
     source: &mut Session,
     target: &mut Session,
-    store: &str,
+    driver: (&str, Epoch),
     id: TableId,
     table: &Table,
     state: &mut TableState,
     rows: u64,
 ) -> Result<Option<Chunk>> {
+    let (store, epoch) = driver;
     if state.planned {
         return Ok(None);
     }
@@ -157,6 +160,7 @@ pub async fn next(
         Chunk { table: id, number: state.next_number, range: KeyRange { after: state.planned_through.clone(), through: upper.clone() } };
     let name = &table.name;
     target.run("BEGIN", "planning a chunk").await?;
+    bookkeeping::hold_lease(target, store, epoch).await?;
     let statement = format!(
         "INSERT INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES ({}, {}, {}, {}, {}, {}, 0, 0, 0)",
         own_table("chunk"),

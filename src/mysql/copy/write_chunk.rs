@@ -110,12 +110,7 @@ impl Writer {
             }
             let mut cascaded = Vec::new();
             cascade::child_rows(&mut self.session, &shared.tables, child, action, change, brought, &mut cascaded).await?;
-            for cascaded in cascaded {
-                shared.touches.mark(cascaded.table, [cascaded.key.clone()]);
-                if cascaded.deleted {
-                    shared.deletes.remember(cascaded.table, [cascaded.key]);
-                }
-            }
+            cascade::remember(&shared, cascaded);
         }
         let last = part.range.through.as_ref();
         let statement = plan::save_chunk(&shared.store, table.name(), part.chunk.number, last, part.more, rows, size);

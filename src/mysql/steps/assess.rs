@@ -266,6 +266,9 @@ impl Step for Assess {
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let findings = self.findings(&context.run).await?;
+        for finding in &findings {
+            context.find(finding.id, &serde_json::json!(finding))?;
+        }
         let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
         if let Some(first) = errors.first() {
             let lines: Vec<String> =
@@ -275,9 +278,6 @@ impl Step for Assess {
                 format!("store `{}` can't be moved as it is. Nothing was changed.\n  {}", self.store.name, lines.join("\n  ")),
             )
             .hint(first.fix.clone()));
-        }
-        for finding in &findings {
-            tracing::warn!(id = finding.id, object = %finding.object, fix = %finding.fix, "{}", finding.found);
         }
         let described = self.store.described().await?;
         Ok(Output::default()

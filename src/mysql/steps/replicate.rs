@@ -22,6 +22,7 @@ use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::{Engine, Pair, Verifier};
+use crate::verify::Difference;
 
 /// Arguments of `mysql.replicate`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -95,6 +96,8 @@ impl Replicate {
         }
         let verifier = Verifier::new(&self.store, Engine::Client, true).await?;
         let mut pair = Pair::open(&self.store).await?;
+        let described = self.store.described().await?;
+        let touches = &described.shared.touches;
         loop {
             tokio::time::sleep(ROUND_EVERY).await;
             let begun_at = self.store.applied.borrow().position.clone();
@@ -110,11 +113,26 @@ impl Replicate {
                 Err(error) => return Err(error.into()),
             };
             if let Some(difference) = round.differences.first() {
-                return Err(StepError::new(
-                    Failure::Differences,
-                    format!("{} rows differ that events touched; the first: {}", round.differences.len(), difference.line()),
-                )
-                .hint("look at who else writes to the target; `dbmove verify` lists every differing row"));
+                return Err(differ(round.differences.len() as u64, Some(difference)));
+            }
+            let saturated = touches.saturated_tables();
+            if !saturated.is_empty() {
+                // More keys were touched than are held: these tables are compared as a whole once more.
+                let tables = verifier.tables.iter().filter(|table| saturated.contains(&table.table)).cloned().collect();
+                let again = Arc::new(Verifier { store: self.store.clone(), described: verifier.described.clone(), tables, moving: true });
+                match again.full(1, &Arc::default(), cancel).await {
+                    Ok(found) if found.difference_count > 0 => return Err(differ(found.difference_count, found.differences.first())),
+                    Ok(_) => {}
+                    Err(MysqlError::Cancelled) => return Ok(()),
+                    Err(error) => {
+                        // Not compared to the end: they still have to be.
+                        saturated.iter().for_each(|&table| touches.saturate(table));
+                        if !error.transient() {
+                            return Err(error.into());
+                        }
+                    }
+                }
+                continue;
             }
             if round.complete {
                 self.store.verified_floor.send_replace(Some(begun_at.clone()));
@@ -122,6 +140,12 @@ impl Replicate {
             }
         }
     }
+}
+
+fn differ(count: u64, first: Option<&Difference>) -> StepError {
+    let first = first.map(|difference| format!("; the first: {}", difference.line())).unwrap_or_default();
+    StepError::new(Failure::Differences, format!("{count} rows differ that events touched{first}"))
+        .hint("look at who else writes to the target; `dbmove verify` lists every differing row")
 }
 
 #[async_trait]

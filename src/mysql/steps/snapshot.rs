@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Meter, from_rate, shown};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::mysql::catalog::ServerFacts;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::copier::{Copier, CopyProgress};
 use crate::mysql::copy::{CopySettings, LoadPath, plan};
@@ -63,6 +64,19 @@ pub struct Snapshot {
     pub arguments: SnapshotArguments,
 }
 
+/// How long after the start position the first row is read: longer than a commit takes to become visible
+/// after it is in the log. With semi-synchronous replication that is up to its timeout.
+fn settle(source: &ServerFacts) -> Duration {
+    let on = |name: &str| source.variables.get(name).is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1");
+    let timeout = |name: &str| source.variables.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(10_000);
+    let semi_sync = [
+        ("rpl_semi_sync_master_enabled", "rpl_semi_sync_master_timeout"),
+        ("rpl_semi_sync_source_enabled", "rpl_semi_sync_source_timeout"),
+    ];
+    let waits = semi_sync.iter().filter(|(enabled, _)| on(enabled)).map(|(_, name)| Duration::from_millis(timeout(name))).max();
+    CopySettings::default().settle + waits.unwrap_or_default()
+}
+
 /// How long the step waits for `mysql.replicate` to be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -113,7 +127,7 @@ impl Step for Snapshot {
             source: self.store.source.clone(),
             target: self.store.target.clone(),
             epoch: context.epoch,
-            settings: self.arguments.settings(),
+            settings: CopySettings { settle: settle(&described.source), ..self.arguments.settings() },
             after_rows: Arc::new(MysqlStore::after_rows(&described)),
             applied: self.store.applied.subscribe(),
             progress: progress.clone(),

@@ -24,6 +24,9 @@ pub const FLOOR: &str = "mysql.verify.floor";
 /// Checkpoint key (as a step's name) of the last full comparison, by store.
 pub const FULL: &str = "mysql.verify.full";
 
+/// The kind under which the comparison is recorded in the journal, equal or not.
+const RESULT: &str = "verification";
+
 /// What is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +86,7 @@ impl Verify {
         let started = Instant::now();
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
         let verification = shown(context, show, verifier.full(workers, &progress, &context.cancel)).await?;
+        context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification)?;
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
@@ -112,6 +116,7 @@ impl Verify {
         let started = Instant::now();
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
         let verification = verifier.last(&full, &context.cancel).await?;
+        context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   snapshot       ━━━━━━╸───────── 41% 1,230,000/3,000,000 rows 52k/s ETA 34s
 //!                  held back: target lag 3 s · school.submissions
-//!   follow         lag 400ms 201/s
+//!   follow           3m lag 400ms 201/s
 //!   time left 11h02m · forecast 3h10m · back-out 6m
 //!   writes held 800ms of 30s
 //! ```
@@ -55,9 +55,12 @@ pub(super) struct Bars {
     rows: Mutex<Rows>,
     with_total: ProgressStyle,
     without_total: ProgressStyle,
+    circumstances: ProgressStyle,
     words: ProgressStyle,
 }
 
+/// How often the time a step has been running is redrawn.
+const CLOCK: Duration = Duration::from_millis(500);
 /// How many steps a bar is drawn in.
 const RESOLUTION: u64 = 1000;
 
@@ -74,7 +77,8 @@ impl Bars {
             bars,
             rows: Mutex::new(Rows::default()),
             with_total: style(&format!("  {{prefix:14!}} {bar} {{wide_msg}}")),
-            without_total: style("  {prefix:14!} {wide_msg}"),
+            without_total: style("  {prefix:14!} {elapsed:>4} {wide_msg}"),
+            circumstances: style("                 {wide_msg}"),
             words: style("  {wide_msg}"),
         }
     }
@@ -92,7 +96,8 @@ impl Bars {
         figures.set_style(self.without_total.clone());
         figures.set_prefix(printable(step).into_owned());
         figures.set_message(words.to_owned());
-        figures.tick();
+        // A step that tells nothing still shows that time goes by.
+        figures.enable_steady_tick(CLOCK);
         rows.steps.insert(step.to_owned(), Row { figures, circumstances: None, has_total: false });
     }
 
@@ -165,7 +170,7 @@ impl Observer for Bars {
             }
             (None, false) => {
                 let bar = self.bars.insert_after(&row.figures, ProgressBar::new(RESOLUTION));
-                bar.set_style(self.without_total.clone());
+                bar.set_style(self.circumstances.clone());
                 bar.set_message(words);
                 row.circumstances = Some(bar);
             }

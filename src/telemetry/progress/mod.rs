@@ -7,7 +7,6 @@
 mod bars;
 mod lines;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +76,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::Outcome { step, action, result, seconds, .. } => outcome(step, *action, result, *seconds),
         Event::Ready { step, seconds } => format!("{} ready after {}", printable(step), human::seconds(*seconds)),
         Event::Retry { step, attempt, wait_seconds, error } => {
-            format!("{}: {}; attempt {attempt} in {}", printable(step), printable(error), human::seconds(*wait_seconds))
+            format!("{}: {}; attempt {attempt} in {}", printable(step), first_line(error), human::seconds(*wait_seconds))
         }
         Event::Probed { step, probe } => match probe {
             Probe::NotStarted => format!("{}: no trace of it found", printable(step)),
@@ -95,7 +94,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::WriteGapStarted { limit_seconds, .. } => format!("writes are held, for at most {}", human::seconds(*limit_seconds)),
         Event::WriteGapEnded { seconds, .. } => format!("writes were held for {}", human::seconds(*seconds)),
         Event::PointOfNoReturn { step } => format!("{} was the point of no return, and is passed", printable(step)),
-        Event::UndoStarted { why, .. } => format!("undoing: {}", printable(why)),
+        Event::UndoStarted { why, .. } => format!("undoing: {}", first_line(why)),
         Event::UndoFinished { failed, seconds } if failed.is_empty() => format!("undone in {}", human::seconds(*seconds)),
         Event::UndoFinished { failed, .. } => {
             let steps: Vec<_> = failed.keys().map(|step| format!("`{}`", printable(step))).collect();
@@ -125,6 +124,13 @@ fn outcome(step: &str, action: Action, result: &StepResult, seconds: f64) -> Str
     }
 }
 
+/// The first line of a message, printable; `…` stands for the others, which the summary has.
+fn first_line(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = printable(lines.next().unwrap_or_default()).into_owned();
+    if lines.next().is_some() { format!("{first} …") } else { first }
+}
+
 /// The first twelve digits of a hash: enough to recognise it by.
 fn short_hash(hash: &str) -> String {
     printable(hash).chars().take(12).collect()
@@ -137,11 +143,6 @@ fn interval(running: Duration) -> Duration {
         30..600 => Duration::from_secs(10),
         _ => Duration::from_secs(60),
     }
-}
-
-/// A message's first line: a list below it stands in the summary.
-fn first_line(message: &str) -> Cow<'_, str> {
-    printable(message.lines().next().unwrap_or_default())
 }
 
 #[cfg(test)]

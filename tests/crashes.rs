@@ -1,0 +1,197 @@
+//! Whatever dies, nothing is lost and nothing is there twice.
+//!
+//! `kill -9` at every named point of the MySQL steps and at random moments under load, connections cut on either side,
+//! servers restarted: then the run is driven again, and at the fence both sides are equal row by row.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod real;
+#[path = "moving/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use dbmove::demo::writers::Writers;
+use dbmove::engine::crash;
+use dbmove::local::{Account, LocalServer, ServerKind};
+use mysql_async::prelude::Queryable;
+use tokio::process::Child;
+use world::{World, code, connect, said};
+
+const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
+
+/// Random numbers that a failing run can be repeated with: the seed is printed.
+struct Dice(u64);
+
+impl Dice {
+    fn thrown() -> Dice {
+        let seed = match std::env::var("DBMOVE_TEST_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64,
+        };
+        eprintln!("seed: DBMOVE_TEST_SEED={seed}");
+        Dice(seed)
+    }
+    fn below(&mut self, bound: u64) -> u64 {
+        // A linear congruential generator (Knuth's MMIX constants); its high bits are good enough to pick moments.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A world whose copy takes long enough to be hit in the middle.
+async fn slow_world(factor: f64) -> (World, Writers) {
+    let mut world = World::start(KINDS[0], KINDS[1], factor).await;
+    world.stop_at_the_fence();
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let text = text.replace("chunk_bytes: 256KiB", "chunk_bytes: 64KiB, readers: 1, writers: 1");
+    std::fs::write(world.playbook(), text).unwrap();
+    let writers = world.write(200.0, 120.0).await;
+    (world, writers)
+}
+
+/// Drives the run to its end, so often as needed.
+async fn driven_to_the_end(world: &World) {
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+}
+
+async fn killed(child: &mut Child) -> bool {
+    let ended_before = child.try_wait().unwrap().is_some();
+    if !ended_before {
+        child.kill().await.unwrap();
+    }
+    !ended_before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_at_every_named_point_of_the_copy_and_resume() {
+    if real::skipped("kill_at_every_named_point_of_the_copy_and_resume", &KINDS) {
+        return;
+    }
+    let (world, writers) = slow_world(0.04).await;
+    let playbook = world.playbook_argument();
+    // One run, killed at one point after the other, in the order in which it comes to them.
+    let order = [
+        "prepare.table.noted#3",
+        "copy.keyless.before_commit",
+        "copy.keyless.committed",
+        "copy.chunk.before_commit#2",
+        "copy.chunk.committed#3",
+        "apply.batch.before#2",
+        "apply.intent.saved",
+        "apply.lanes.committed",
+        "apply.batch.after#5",
+    ];
+    let mut listed: Vec<&str> =
+        crash::POINTS.iter().copied().filter(|point| ["prepare.", "copy.", "apply."].iter().any(|part| point.starts_with(part))).collect();
+    let mut here: Vec<&str> = order.iter().map(|point| point.split('#').next().unwrap()).collect();
+    listed.sort_unstable();
+    here.sort_unstable();
+    assert_eq!(listed, here, "a point is not tried here");
+    for armed in order {
+        // While it was dead, changes have piled up: enough for a batch of several lanes.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let run = world.dbmove(&["--yes", "run", &playbook]).env("DBMOVE_CRASH_AT", armed).output();
+        let output = tokio::time::timeout(Duration::from_secs(60), run).await.expect(armed).unwrap();
+        assert_eq!(code(&output), -9, "{armed}: {}", said(&output));
+    }
+    driven_to_the_end(&world).await;
+    world.cut_over_and_judge(writers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_in_the_cutover_and_try_again() {
+    if real::skipped("kill_in_the_cutover_and_try_again", &KINDS) {
+        return;
+    }
+    let mut world = World::start(KINDS[0], KINDS[1], 0.02).await;
+    let writers = world.write(200.0, 120.0).await;
+    driven_to_the_end(&world).await;
+    let playbook = world.playbook_argument();
+    let cutover = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "crash test"];
+    for point in ["fence.noted", "fence.raised", "point_of_no_return.effect_done"] {
+        let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
+        assert_eq!(code(&output), -9, "{point}: {}", said(&output));
+    }
+    let output = world.finished(&cutover).await;
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.target.port()));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let counts = writers.stop().await.unwrap();
+    let verdict = world.ledger_on(&world.target).await;
+    assert!(verdict.is_clean(), "{verdict:#?}\n{counts:?}");
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_at_random_moments_under_load_and_resume() {
+    if real::skipped("kill_at_random_moments_under_load_and_resume", &KINDS) {
+        return;
+    }
+    let wanted = if std::env::var_os("DBMOVE_SOAK").is_some() { 200 } else { 20 };
+    let mut dice = Dice::thrown();
+    let mut kills = 0;
+    while kills < wanted {
+        let (world, writers) = slow_world(0.15).await;
+        let playbook = world.playbook_argument();
+        let mut here = 0;
+        // Some kills in the copy and the comparison, the rest while it follows.
+        while here < 10 && kills < wanted {
+            let mut run = world.started(&["--yes", "run", &playbook], "run.log");
+            tokio::time::sleep(Duration::from_millis(150 + dice.below(1800))).await;
+            let log = || std::fs::read_to_string(world.path("run.log")).unwrap();
+            assert!(killed(&mut run).await, "the run ended by itself:\n{}", log());
+            here += 1;
+            kills += 1;
+        }
+        driven_to_the_end(&world).await;
+        world.cut_over_and_judge(writers).await;
+        eprintln!("{kills} kills survived");
+    }
+}
+
+/// Ends every connection that dbmove has on a server.
+async fn cut(server: &LocalServer, user: &str) -> u64 {
+    let mut conn = connect(server, Account::Root).await;
+    let query = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = '{user}'");
+    let connections: Vec<u64> = conn.query(query).await.unwrap();
+    for id in &connections {
+        // One that has ended by itself can't be killed.
+        let _ = conn.query_drop(format!("KILL {id}")).await;
+    }
+    connections.len() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_connections_and_a_restarted_target_are_survived() {
+    if real::skipped("lost_connections_and_a_restarted_target_are_survived", &KINDS) {
+        return;
+    }
+    let (mut world, writers) = slow_world(0.2).await;
+    let playbook = world.playbook_argument();
+    let mut run = world.started(&["--yes", "run", &playbook], "run.log");
+    let mut dice = Dice::thrown();
+    let mut cuts = 0;
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(400 + dice.below(900))).await;
+        cuts += if round % 2 == 0 { cut(&world.source, "dbmove").await } else { cut(&world.target, "admin").await };
+    }
+    world.target.kill().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.target.restart().await.unwrap();
+    assert!(cuts > 10, "only {cuts} connections were there to be cut");
+    // It is still there, or gave up cleanly and can be resumed.
+    let log = world.path("run.log");
+    for _ in 0..900 {
+        if world::says(&log, "stage verify done") || run.try_wait().unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(run.try_wait().unwrap().is_none(), "the run gave up:\n{text}");
+    killed(&mut run).await;
+    driven_to_the_end(&world).await;
+    world.cut_over_and_judge(writers).await;
+}
