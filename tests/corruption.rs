@@ -36,81 +36,85 @@ const EXHIBITS: [&str; 8] = [
 
 /// What is done to the target, and the words the verifier must name it with: table, key, column and both values.
 const CORRUPTIONS: [(&str, &str, &[&str]); 17] = [
-    ("a row is gone", "DELETE FROM school.exhibits WHERE id = 1", &["`school.exhibits` `id` = 1: is missing on the target"]),
+    ("a row is gone", "DELETE FROM school.exhibits WHERE id = 1", &["`school.exhibits` id = 1: is missing on the target"]),
     (
         "a row was added",
         "INSERT INTO school.exhibits (id, word) VALUES (1000, 'forged')",
-        &["`school.exhibits` `id` = 1000: is on the target only"],
+        &["`school.exhibits` id = 1000: is on the target only"],
     ),
     (
         "a value",
         "UPDATE school.exhibits SET price = price + 0.0001 WHERE id = 2",
-        &["`id` = 2: `price` is 2.5000 on the source, 2.5001 on the target"],
+        &["id = 2: `price` is 2.5000 on the source, 2.5001 on the target"],
     ),
-    ("NULL became ''", "UPDATE school.exhibits SET word = '' WHERE id = 3", &["`id` = 3: `word` is NULL on the source, '' on the target"]),
+    ("NULL became ''", "UPDATE school.exhibits SET word = '' WHERE id = 3", &["id = 3: `word` is NULL on the source, '' on the target"]),
     (
         "'' became NULL",
         "UPDATE school.exhibits SET other = NULL WHERE id = 4",
-        &["`id` = 4: `other` is '' on the source, NULL on the target"],
+        &["id = 4: `other` is '' on the source, NULL on the target"],
     ),
     (
         "NULL became 'NULL'",
         "UPDATE school.exhibits SET word = 'NULL' WHERE id = 5",
-        &["`id` = 5: `word` is NULL on the source, 'NULL' on the target"],
+        &["id = 5: `word` is NULL on the source, 'NULL' on the target"],
     ),
     (
         "the case",
         "UPDATE school.exhibits SET word = 'WORD 6' WHERE id = 6",
-        &["`id` = 6: `word` is 'word 6' on the source, 'WORD 6' on the target"],
+        &["id = 6: `word` is 'word 6' on the source, 'WORD 6' on the target"],
     ),
     (
         "a trailing space",
         "UPDATE school.exhibits SET word = 'word 7 ' WHERE id = 7",
-        &["`id` = 7: `word` is 'word 7' on the source, 'word 7 ' on the target"],
+        &["id = 7: `word` is 'word 7' on the source, 'word 7 ' on the target"],
     ),
     (
         "one bit of a blob",
         "UPDATE school.exhibits SET picture = CONCAT(LEFT(picture, 4999), CHAR(ASCII(SUBSTRING(picture, 5000, 1)) ^ 4), SUBSTRING(picture, 5001)) WHERE id = 8",
-        &["`id` = 8: `picture` is 0x", "of 20000"],
+        &["id = 8: `picture` is 0x", "of 20000"],
     ),
     (
         "one unit in the last place of a double",
         "UPDATE school.exhibits SET exact = 0.30000000000000004 WHERE id = 9",
-        &["`id` = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target"],
+        &["id = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target"],
     ),
     (
         "one unit in the last place of a float",
         "UPDATE school.exhibits SET ratio = 16777214 WHERE id = 10",
-        &["`id` = 10: `ratio` is 16777215 on the source, 16777214 on the target"],
+        &["id = 10: `ratio` is 16777215 on the source, 16777214 on the target"],
     ),
     (
         "two values swapped between rows",
         "UPDATE school.exhibits SET other = IF(id = 11, 'other 12', 'other 11') WHERE id IN (11, 12)",
         &[
-            "`id` = 11: `other` is 'other 11' on the source, 'other 12' on the target",
-            "`id` = 12: `other` is 'other 12' on the source, 'other 11' on the target",
+            "id = 11: `other` is 'other 11' on the source, 'other 12' on the target",
+            "id = 12: `other` is 'other 12' on the source, 'other 11' on the target",
         ],
     ),
     (
         "dates shifted",
         "UPDATE school.exhibits SET made = made + INTERVAL 1 DAY, seen = seen + INTERVAL 1 HOUR WHERE id IN (13, 14)",
         &[
-            "`id` = 13: `made` is '2013-01-13' on the source, '2013-01-14' on the target",
-            "`id` = 14: `made`",
+            "id = 13: `made` is '2013-01-13' on the source, '2013-01-14' on the target",
+            "id = 14: `made`",
             "`seen` is '2013-01-14 10:00:00'",
         ],
     ),
-    ("the charset", "UPDATE school.exhibits SET word = CONVERT(0xc3a9 USING latin1) WHERE id = 15", &["`id` = 15: `word` is "]),
+    (
+        "the charset",
+        "UPDATE school.exhibits SET word = CONVERT(0xc3a9 USING latin1) WHERE id = 15",
+        &["id = 15: `word` is 'é' on the source, 'Ã©' on the target"],
+    ),
     (
         "a double in a keyless table",
         "INSERT INTO school.doubles VALUES (2, 'twice')",
         &["`school.doubles`", "is there 2 times on the source, 3 times on the target"],
     ),
-    ("the child of a cascade", "DELETE FROM school.pictures WHERE id = 2", &["`school.pictures` `id` = 2: is missing on the target"]),
+    ("the child of a cascade", "DELETE FROM school.pictures WHERE id = 2", &["`school.pictures` id = 2: is missing on the target"]),
     (
         "an accent in a text key",
         "UPDATE school.words SET word = 'cafe' WHERE word = 'café'",
-        &["`school.words`", "is missing on the target", "is on the target only"],
+        &["`school.words` word = 'café': `word` is 'café' on the source, 'cafe' on the target"],
     ),
 ];
 
@@ -167,9 +171,9 @@ async fn found_and_named() {
             assert!(named.iter().any(|line| line.contains(expected)), "{kind}: not found: {expected}\n{named:#?}");
         }
     }
-    // 17 statements on 20 rows, and nothing else.
-    assert_eq!(named.len(), 20, "{named:#?}");
-    assert!(words.contains("20 rows differ"), "{words}");
+    // 17 statements on 19 rows, and nothing else.
+    assert_eq!(named.len(), 19, "{named:#?}");
+    assert!(words.contains("19 rows differ"), "{words}");
     // A found difference is found again: nothing was repaired or forgotten.
     let again = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&again), 3, "{}", said(&again));
@@ -239,18 +243,18 @@ async fn the_last_check_undoes_the_cutover() {
     assert_eq!(code(&cut), 3, "{words}");
     for expected in [
         "step `last_check` found differences",
-        "`school.exhibits` `id` = 1: is missing on the target",
-        "`id` = 2: `price` is 2.5000 on the source, 9.0000 on the target",
-        "`id` = 3: `word` is NULL on the source, '' on the target",
-        "`id` = 6: `word` is 'word 6' on the source, 'WORD 6' on the target",
-        "`id` = 7: `word` is 'word 7' on the source, 'word 7 ' on the target",
-        "`id` = 8: `picture`",
-        "`id` = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target",
-        "`id` = 11: `other`",
-        "`id` = 12: `other`",
-        "`id` = 60: is on the target only",
+        "`school.exhibits` id = 1: is missing on the target",
+        "id = 2: `price` is 2.5000 on the source, 9.0000 on the target",
+        "id = 3: `word` is NULL on the source, '' on the target",
+        "id = 6: `word` is 'word 6' on the source, 'WORD 6' on the target",
+        "id = 7: `word` is 'word 7' on the source, 'word 7 ' on the target",
+        "id = 8: `picture`",
+        "id = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target",
+        "id = 11: `other`",
+        "id = 12: `other`",
+        "id = 60: is on the target only",
         "`school.doubles`",
-        "`school.pictures` `id` = 2: is missing on the target",
+        "`school.pictures` id = 2: is missing on the target",
         "`school.words`",
         "the source serves",
     ] {
