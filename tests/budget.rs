@@ -3,11 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 #[path = "moving/evidence.rs"]
-#[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod evidence;
 mod real;
 #[path = "moving/world.rs"]
-#[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod world;
 
 use std::path::{Path, PathBuf};

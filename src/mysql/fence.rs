@@ -16,6 +16,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
 use super::position::Position;
@@ -38,6 +40,9 @@ const REFUSED: [u16; 3] = [1290, 1205, 1223];
 /// What a statement that waits for the global read lock says of itself: MySQL, MariaDB.
 const WAITING: [&str; 2] = ["global read lock", "backup lock"];
 
+/// Holds up every commit, of all accounts, as long as its session lives.
+const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
+
 /// How long the probe may take to show one or the other.
 const PROBE_TIME: Duration = Duration::from_secs(3);
 
@@ -46,21 +51,30 @@ impl Fence {
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
-    pub async fn raise(source: &Arc<Server>, grace: Duration) -> Result<Fence> {
+    pub async fn raise(source: &Arc<Server>, grace: Duration, cancel: &CancellationToken) -> Result<Fence> {
         let mut lock = Session::open(source, Purpose::Read).await?;
         let mut other = Session::open(source, Purpose::Read).await?;
         let since = Instant::now();
-        set_read_only(&mut lock, true).await?;
-        let raised = Self::hold(&mut lock, &mut other, grace).await;
+        let raised = tokio::select! {
+            () = cancel.cancelled() => Err(MysqlError::Cancelled),
+            raised = async {
+                set_read_only(&mut lock, true).await?;
+                Self::hold(&mut lock, &mut other, grace).await
+            } => raised,
+        };
         match raised {
             Ok((position, killed)) => {
                 other.close().await;
                 Ok(Fence { lock, position, since, killed })
             }
             Err(error) => {
-                // The caller lowers it from its note; the lock goes with the session.
-                lock.close().await;
-                other.close().await;
+                // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
+                // hold every write up, until what it waits for ends: the server doesn't see that its client left.
+                // (Neither session may be used for it: both may be in the middle of a statement.)
+                let ended = async { kill(&mut Session::open(source, Purpose::Read).await?, lock.id(), "letting the fence go").await };
+                if let Err(left) = ended.await {
+                    tracing::warn!(%left, "the session that waited for the global read lock was not ended; undo looks for it again");
+                }
                 Err(error)
             }
         }
@@ -72,7 +86,7 @@ impl Fence {
         let deadline = Instant::now() + grace;
         // Idle inside a transaction: a read lock would let them wait until they commit; they hold no lock against it.
         let locked = {
-            let taking = lock.run("FLUSH TABLES WITH READ LOCK", "taking the global read lock");
+            let taking = lock.run(TAKE_LOCK, "taking the global read lock");
             tokio::pin!(taking);
             loop {
                 tokio::select! {
@@ -208,6 +222,32 @@ async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
         }
     }
     Ok(killed)
+}
+
+/// Ends a connection; that it has ended by itself is as good.
+async fn kill(session: &mut Session, id: u32, what: &str) -> Result<()> {
+    match session.run(&format!("KILL {id}"), what).await {
+        Err(error) if error.code() != Some(1094) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Ends sessions of our account that still wait for the global read lock, of a driver that was killed. (One that held it let it go when its
+/// connection broke: an idle session ends with its client, a waiting one does not.)
+///
+/// # Errors
+/// If the process list can't be read.
+pub async fn end_left_behind(session: &mut Session) -> Result<u64> {
+    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for a fence left behind").await?;
+    let mut ended = 0;
+    for row in rows {
+        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+        if cell(1) == session.server().user && cell(7) == TAKE_LOCK {
+            kill(session, cell(0).parse().unwrap_or(0), "ending a fence left behind").await?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
 }
 
 /// Closes all client connections but our own and replication threads: uncommitted work is rolled

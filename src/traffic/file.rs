@@ -233,7 +233,8 @@ impl Step for TrafficFile {
             kept.written.push(ours);
         }
         Self::keep(context, Some(&kept))?;
-        let output = Output::default().fact("path", file.path().display().to_string()).fact("content", self.arguments.content(context.kind));
+        let output =
+            Output::default().fact("path", file.path().display().to_string()).fact("content", self.arguments.content(context.kind));
         context.save_output(&output)?;
         if now.is_none_or(|now| now.bytes != content) {
             blocking(move || file.write(&content)).await?;

@@ -15,7 +15,8 @@ const SOURCE: &str = "127.0.0.1:3306\n";
 const TARGET: &str = "127.0.0.2:3306\n";
 
 fn step(path: &Path) -> TrafficFile {
-    TrafficFile::new(FileArguments { path: path.to_owned(), content: TARGET.to_owned(), rehearsal_path: None, rehearsal_content: None }).unwrap()
+    TrafficFile::new(FileArguments { path: path.to_owned(), content: TARGET.to_owned(), rehearsal_path: None, rehearsal_content: None })
+        .unwrap()
 }
 
 fn production() -> StepContext {
@@ -115,8 +116,13 @@ async fn another_content_on_a_later_attempt_still_goes_back_to_the_first() {
     std::fs::write(&route, SOURCE).unwrap();
     let context = production();
     step(&route).run(&context).await.unwrap();
-    let moved =
-        TrafficFile::new(FileArguments { path: route.clone(), content: "127.0.0.3:3306\n".to_owned(), rehearsal_path: None, rehearsal_content: None }).unwrap();
+    let moved = TrafficFile::new(FileArguments {
+        path: route.clone(),
+        content: "127.0.0.3:3306\n".to_owned(),
+        rehearsal_path: None,
+        rehearsal_content: None,
+    })
+    .unwrap();
     assert_eq!(moved.probe(&context).await.unwrap(), Probe::NotStarted);
     moved.run(&context).await.unwrap();
     assert_eq!(read(&route), "127.0.0.3:3306\n");
@@ -135,8 +141,14 @@ async fn a_rehearsal_never_writes_the_production_path() {
     step(&route).undo(&rehearsal).await.unwrap();
     assert_eq!(names(directory.path()), ["route"]);
 
-    let named =
-        |path: PathBuf| TrafficFile::new(FileArguments { path: route.clone(), content: TARGET.to_owned(), rehearsal_path: Some(path), rehearsal_content: None });
+    let named = |path: PathBuf| {
+        TrafficFile::new(FileArguments {
+            path: route.clone(),
+            content: TARGET.to_owned(),
+            rehearsal_path: Some(path),
+            rehearsal_content: None,
+        })
+    };
     named(directory.path().join("elsewhere")).unwrap().run(&rehearsal_again()).await.unwrap();
     assert_eq!(names(directory.path()), ["elsewhere", "route"]);
 
