@@ -2,9 +2,10 @@
 //!
 //! In this order, each bounded in time:
 //!
-//! 1. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
+//! 1. Statements that run get `grace` to end, then their connections are killed. This comes first, because old servers
+//!    flush tables in both steps that follow, and can't take that back (see [`let_statements_end`]).
+//! 2. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
 //!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
-//! 2. Long transactions get `grace` to end, then their connections are killed.
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
 //!    It waits for running statements; those in its way are killed when `grace` is over.
 //! 4. The proof: the position stands still over two reads, and a write probe is refused.
@@ -13,6 +14,7 @@
 //! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and
 //! `read_only` stays until undo or a resumed run decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,10 +59,7 @@ impl Fence {
         let since = Instant::now();
         let raised = tokio::select! {
             () = cancel.cancelled() => Err(MysqlError::Cancelled),
-            raised = async {
-                set_read_only(&mut lock, true).await?;
-                Self::hold(&mut lock, &mut other, grace).await
-            } => raised,
+            raised = Self::hold(&mut lock, &mut other, grace) => raised,
         };
         match raised {
             Ok((position, killed)) => {
@@ -81,19 +80,21 @@ impl Fence {
     }
 
     async fn hold(lock: &mut Session, other: &mut Session, grace: Duration) -> Result<(Position, u64)> {
-        let mut killed = 0;
         let own = [lock.id(), other.id()];
         let deadline = Instant::now() + grace;
+        let mut killed = let_statements_end(other, &own, deadline).await?;
+        set_read_only(lock, true).await?;
         // Idle inside a transaction: a read lock would let them wait until they commit; they hold no lock against it.
         let locked = {
             let taking = lock.run(TAKE_LOCK, "taking the global read lock");
             tokio::pin!(taking);
+            let mut looked = false;
             loop {
                 tokio::select! {
                     taken = &mut taking => break taken,
-                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if killed == 0 => {
+                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if !looked => {
                         killed += kill_in_the_way(other, &own).await?;
-                        killed = killed.max(1);
+                        looked = true;
                     }
                     () = tokio::time::sleep(grace + Duration::from_secs(10)) => {
                         return Err(MysqlError::Object {
@@ -195,6 +196,44 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
                 hint: "the global read lock has no effect there; fence the source by other means; nothing was switched".to_owned(),
             })
         }
+    }
+}
+
+/// Waits until the statements that run now have ended, and kills those that have not by `deadline`. Only then may the lock
+/// be asked for, or `read_only` be set: both flush tables, and on an old server whoever needs a flushed table waits for the last
+/// statement that uses it, even if the lock was given up meanwhile.
+async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instant) -> Result<u64> {
+    let began = Instant::now();
+    let mut left: Option<BTreeSet<(u32, String)>> = None;
+    loop {
+        let mut running = BTreeSet::new();
+        for row in session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await? {
+            let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+            let id: u32 = cell(0).parse().unwrap_or(0);
+            let server_thread = ["system user", "event_scheduler"].contains(&cell(1).as_str());
+            // One that has run for less than we have waited is another one with the same words.
+            let seconds: u64 = cell(5).split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let another = seconds + 1 < began.elapsed().as_secs();
+            if !own.contains(&id) && !server_thread && !another && ["Query", "Execute"].contains(&cell(4).as_str()) {
+                running.insert((id, cell(7)));
+            }
+        }
+        let still: BTreeSet<(u32, String)> = match &left {
+            None => running,
+            Some(left) => left.intersection(&running).cloned().collect(),
+        };
+        if still.is_empty() {
+            return Ok(0);
+        }
+        if Instant::now() >= deadline {
+            for (id, _) in &still {
+                kill(session, *id, "killing a statement in the fence's way").await?;
+                tracing::warn!(connection = id, "killed a statement that kept the fence from closing");
+            }
+            return Ok(still.len() as u64);
+        }
+        left = Some(still);
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
