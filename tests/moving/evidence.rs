@@ -1,4 +1,5 @@
 //! What a world holds, before and after: the proof that a refusal changed nothing, and the words it was given in.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::fmt::Write as _;
 use std::path::Path;
