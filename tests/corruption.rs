@@ -4,6 +4,7 @@
 #[path = "moving/evidence.rs"]
 mod evidence;
 mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
 mod world;
 
