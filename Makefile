@@ -48,9 +48,9 @@ lint: ## Formatting, clippy with warnings as errors, licences and advisories of 
 		echo 'make lint: WARNING: the advisory database could not be fetched: advisories were NOT checked' >&2; \
 	fi
 
-bench: ## Measure, against other tools in the same run
+bench: ## Measure, against other tools in the same run; writes docs/benchmarks.md
 	@fixtures/servers/fetch --quiet
-	cargo bench --locked $(ARGS)
+	DBMOVE_BENCH_RECORD=1 cargo bench --locked $(ARGS)
 
 soak: ## The tests that take long
 	@fixtures/servers/fetch --quiet

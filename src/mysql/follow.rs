@@ -32,8 +32,10 @@ use crate::engine::step::Epoch;
 /// How often a lost source is looked for again before the step fails (and may be retried as a whole).
 const RECONNECTS: u32 = 60;
 
-/// Events between tail and applier; their memory is limited by [`MemoryLimit`].
-const CHANNEL: usize = 1024;
+/// Events between tail and applier; the memory of their rows is limited by [`MemoryLimit`]. Enough for
+/// the next batch of single-row transactions to be read while the one before it is written, so that batches
+/// are full when the applier is behind.
+const CHANNEL: usize = 16 << 10;
 
 /// Follows until cancelled or told to finish. See the module's comment.
 ///

@@ -13,6 +13,12 @@
 //! the row in the way is the trace of a later event of the same stretch, which will be written
 //! again. Then (and only then, [`Mode::Replay`]) rows in the way are deleted first.
 //!
+//! # Large rows
+//!
+//! A statement exists several times on its way: as text, and twice more in the driver. A row of more than
+//! [`LARGE_ROW`] is therefore streamed by `LOAD DATA LOCAL` where the target allows it and the key is the
+//! table's only unique index: deleted by key first, then loaded, in the same transaction.
+//!
 //! # Keyless tables
 //!
 //! A row is found by all its values with `LIMIT 1`, exactly one must be affected, and the position
@@ -25,6 +31,7 @@ use crate::engine::step::Epoch;
 use crate::mysql::bookkeeping;
 use crate::mysql::cell::{Cell, Key, Row};
 use crate::mysql::connect::{Session, Version};
+use crate::mysql::copy::{LoadPath, load};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::position::Position;
 use crate::mysql::range;
@@ -38,6 +45,9 @@ use super::batch::{KeylessChange, Lane};
 const ROWS_PER_STATEMENT: usize = 250;
 /// Bytes of one statement at most, unless one row alone is larger.
 const BYTES_PER_STATEMENT: usize = 1 << 20;
+
+/// Rows that weigh more are streamed rather than put into a statement, in bytes.
+const LARGE_ROW: usize = 4 << 20;
 
 /// Whether the target may be ahead of the events that are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +185,18 @@ async fn make_room_for(session: &mut Session, table: &MovedTable, upserts: &[(Ke
 /// As the server gives them.
 pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
     let version = session.version.clone();
-    let mut rest = rows;
+    let (large, rows): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| table.uniques.is_empty() && row.iter().map(Cell::weight).sum::<usize>() > LARGE_ROW);
+    let streamed = !large.is_empty() && load::choose(session, LoadPath::Auto).await? == LoadPath::LoadData;
+    for row in &large {
+        if streamed {
+            stream_row(session, table, row).await?;
+        } else {
+            let (statement, taken, excused) = insert_statement(table, &[row], true, &version);
+            execute(session, &statement, &format!("writing {taken} rows of `{}`", table.name()), excused).await?;
+        }
+    }
+    let mut rest = rows.as_slice();
     while !rest.is_empty() {
         let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
         let what = format!("writing {taken} rows of `{}`", table.name());
@@ -183,6 +204,29 @@ pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row
         rest = &rest[taken..];
     }
     Ok(())
+}
+
+/// Writes one row as a stream, in place of what its key has.
+async fn stream_row(session: &mut Session, table: &MovedTable, row: &Row) -> Result<()> {
+    delete_keys(session, table, table.key_of(row).iter()).await?;
+    // Some room for escapes, so that the line is rarely moved to a larger place while it is made.
+    let weight = row.iter().map(Cell::weight).sum::<usize>();
+    let mut line = Vec::with_capacity(weight + weight / 16);
+    for (place, &column) in table.written.iter().enumerate() {
+        if place > 0 {
+            line.push(b'\t');
+        }
+        sql::push_field(&mut line, &row[column]);
+    }
+    line.push(b'\n');
+    let loaded = load::load(session, table, LoadPath::LoadData, line.into(), 1).await?;
+    if loaded.inserted == 1 {
+        return Ok(());
+    }
+    Err(MysqlError::Drift {
+        table: table.name().clone(),
+        message: "a row whose key had just been deleted was refused as a duplicate. Nothing of this batch was kept in this lane".to_owned(),
+    })
 }
 
 /// Runs an INSERT; warnings are errors but for `excused` ones that dbmove causes on purpose.

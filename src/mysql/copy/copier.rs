@@ -23,6 +23,7 @@ use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::TableId;
+use crate::mysql::tail::MemoryLimit;
 
 /// How far copying is.
 #[derive(Debug, Default)]
@@ -213,8 +214,16 @@ impl Copier {
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
         // Readers end when nothing is planned any more and nothing can come back.
         let finished = CancellationToken::new();
+        let under_way = MemoryLimit::new(self.settings.bytes_under_way() as u64);
         for _ in 0..self.settings.readers.max(1) {
-            tasks.spawn(self.clone().read_chunks(chunks.clone(), read_again.clone(), loaded.clone(), paces.clone(), finished.clone()));
+            let reader = Reader {
+                rows: Session::open(&self.source, Purpose::Read).await?,
+                position: Session::open(&self.source, Purpose::Read).await?,
+                tables: self.shared.tables.clone(),
+                chunk_bytes: self.settings.chunk_bytes,
+                under_way: under_way.clone(),
+            };
+            tasks.spawn(read_chunks(reader, chunks.clone(), read_again.clone(), loaded.clone(), paces.clone(), finished.clone()));
         }
         for _ in 0..self.settings.writers.max(1) {
             tasks.spawn(self.clone().write_chunks(parts.clone(), again.clone(), open.clone(), path, cancel.clone()));
@@ -271,33 +280,6 @@ impl Copier {
         target.close().await;
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
         self.send(&index_jobs, id).await
-    }
-
-    async fn read_chunks(
-        self,
-        chunks: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
-        read_again: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
-        loaded: mpsc::Sender<LoadedChunk>,
-        paces: Arc<HashMap<TableId, Pace>>,
-        finished: CancellationToken,
-    ) -> Result<()> {
-        let mut reader = Reader {
-            rows: Session::open(&self.source, Purpose::Read).await?,
-            position: Session::open(&self.source, Purpose::Read).await?,
-            tables: self.shared.tables.clone(),
-            chunk_bytes: self.settings.chunk_bytes,
-        };
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                Some(chunk) = next(&read_again) => chunk,
-                Some(chunk) = next(&chunks) => chunk,
-                // Everything planned is in: nothing comes back any more.
-                () = finished.cancelled() => return Ok(()),
-            };
-            let Some(pace) = paces.get(&chunk.table) else { continue };
-            reader.read(&chunk, pace, &loaded).await?;
-        }
     }
 
     async fn write_chunks(
@@ -417,10 +399,33 @@ impl Copier {
     async fn builder(&self) -> Result<Session> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
         session.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
+        indexes::more_room_to_sort(&mut session).await?;
         if self.settings.skip_binlog {
             session.run("SET SESSION sql_log_bin = 0", "leaving the copy out of the target's binary log").await?;
         }
         Ok(session)
+    }
+}
+
+/// Reads chunk after chunk, those that come back first.
+async fn read_chunks(
+    mut reader: Reader,
+    chunks: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+    read_again: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+    loaded: mpsc::Sender<LoadedChunk>,
+    paces: Arc<HashMap<TableId, Pace>>,
+    finished: CancellationToken,
+) -> Result<()> {
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            Some(chunk) = next(&read_again) => chunk,
+            Some(chunk) = next(&chunks) => chunk,
+            // Everything planned is in: nothing comes back any more.
+            () = finished.cancelled() => return Ok(()),
+        };
+        let Some(pace) = paces.get(&chunk.table) else { continue };
+        reader.read(&chunk, pace, &loaded).await?;
     }
 }
 

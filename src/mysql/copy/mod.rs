@@ -25,8 +25,9 @@
 //!   before it must be visible.
 //! * That a chunk is done is saved in the transaction of its rows. Whatever dies, a resume copies
 //!   what is missing and nothing is lost or doubled.
-//! * Memory: readers + writers + one waiting chunk, each at most about `chunk_bytes` (one row alone
-//!   may be larger).
+//! * Memory: what is read and not in yet is at most [`CopySettings::bytes_under_way`]; beyond that each
+//!   reader holds the part it is reading, at most about `chunk_bytes` and one row. A part that is larger
+//!   than all of it (one row may be) goes alone.
 
 pub mod copier;
 pub mod indexes;
@@ -39,7 +40,7 @@ pub mod write_chunk;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::cell::Key;
 use super::position::Position;
@@ -63,6 +64,14 @@ pub struct CopySettings {
     pub skip_binlog: bool,
     /// How long after reading the start position the first SELECT starts.
     pub settle: Duration,
+}
+
+impl CopySettings {
+    /// Bytes that may be read and not in yet: what waits, and what the writers are writing.
+    #[must_use]
+    pub fn bytes_under_way(&self) -> usize {
+        self.chunk_bytes.saturating_mul(self.writers + 1)
+    }
 }
 
 impl Default for CopySettings {
@@ -121,4 +130,6 @@ pub struct LoadedChunk {
     pub read_at: Position,
     /// Told when the part is in, so that the next part may follow.
     pub written: Option<oneshot::Sender<()>>,
+    /// What holds its bytes against the limit of those under way.
+    pub held: Option<OwnedSemaphorePermit>,
 }

@@ -13,6 +13,7 @@ use crate::mysql::range::KeyRange;
 use crate::mysql::read::{self, Order, Scope};
 use crate::mysql::status;
 use crate::mysql::tables::Tables;
+use crate::mysql::tail::MemoryLimit;
 
 /// Two sessions on the source: one streams rows, the other reads the position meanwhile.
 pub struct Reader {
@@ -24,6 +25,8 @@ pub struct Reader {
     pub tables: Arc<Tables>,
     /// Bytes of a chunk, about.
     pub chunk_bytes: usize,
+    /// Limits the bytes under way.
+    pub under_way: MemoryLimit,
 }
 
 impl Reader {
@@ -41,7 +44,8 @@ impl Reader {
         let mut finished = false;
         while !finished {
             let started = Instant::now();
-            let mut lines = Vec::new();
+            // Made once in its usual size: growing to it step by step leaves the allocator with holes of every size.
+            let mut lines = Vec::with_capacity(self.chunk_bytes + self.chunk_bytes / 4);
             let mut rows = Vec::new();
             while lines.len() < self.chunk_bytes {
                 let Some(key) = stream.next(&mut lines).await? else {
@@ -55,6 +59,7 @@ impl Reader {
             let last = rows.last().map(|(_, key)| key.clone());
             let through = if finished { chunk.range.through.clone() } else { last };
             let range = KeyRange { after: after.take(), through: through.clone() };
+            let held = self.under_way.hold(lines.len()).await;
             let (written, told) = oneshot::channel();
             let part = LoadedChunk {
                 chunk: chunk.clone(),
@@ -65,6 +70,7 @@ impl Reader {
                 read_started,
                 read_at,
                 written: Some(written),
+                held,
             };
             out.send(part).await.map_err(|_| MysqlError::Cancelled)?;
             // Not told: the part was given up, and what is left of the chunk will be read again.
