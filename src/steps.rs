@@ -114,7 +114,10 @@ pub const REGISTRY: &[Entry] = &[
                 TrafficFile::new(file).map(drop).map_err(of_step)
             },
         },
-        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(TrafficFile::new(read(resolved)?)?)), texts: &["content"] },
+        constructor: Constructor::Arguments {
+            make: |resolved, _| Ok(Arc::new(TrafficFile::new(read(resolved)?)?)),
+            texts: &["content", "rehearsal_content"],
+        },
     },
     Entry {
         word: StepWord {

@@ -2,11 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 #[path = "moving/evidence.rs"]
-#[allow(dead_code, reason = "each test binary uses its own part of this")]
 mod evidence;
 mod real;
-#[path = "moving/world.rs"]
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "moving/world.rs"]
 mod world;
 
 use mysql_async::prelude::Queryable as _;

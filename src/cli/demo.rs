@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Refusal};
@@ -33,6 +33,8 @@ pub async fn demo(everywhere: &Everywhere, typed: &Demo) -> Result<Answer, Refus
         directory: typed.directory.clone().unwrap_or_else(std::env::temp_dir),
         keep: typed.keep,
     };
+    // Before the first word, so that no moment of the story is without them.
+    let interruptions = Interruptions::listen()?;
     let nobody_listens = CancellationToken::new();
     let (stage, bold) = match everywhere.json {
         true => (Stage::Stderr, everywhere.colour),
@@ -42,8 +44,7 @@ pub async fn demo(everywhere: &Everywhere, typed: &Demo) -> Result<Answer, Refus
     // Whichever ends first: the other is dropped here, and the servers and the directory with it.
     let told = tokio::select! {
         told = tell(&options, &narrator) => told,
-        signalled = interrupted() => {
-            signalled?;
+        () = interruptions.first() => {
             return Err(Refusal::new(ExitCode::Interrupted, "the demo was stopped; its servers and its directory are gone"));
         }
         () = nobody_listens.cancelled() => {
@@ -56,19 +57,25 @@ pub async fn demo(everywhere: &Everywhere, typed: &Demo) -> Result<Answer, Refus
     }
 }
 
-/// Awaits Ctrl-C, SIGTERM or SIGHUP.
-async fn interrupted() -> Result<(), Refusal> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| Refusal::new(ExitCode::Error, format!("signals can't be received: {error}; the demo was stopped")))
-    };
-    let (mut interrupt, mut terminate, mut hangup) =
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
+/// Ctrl-C, SIGTERM and SIGHUP, received from when this is made.
+struct Interruptions([Signal; 3]);
+
+impl Interruptions {
+    fn listen() -> Result<Interruptions, Refusal> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Refusal::new(ExitCode::Error, format!("signals can't be received: {error}; nothing was started")))
+        };
+        Ok(Interruptions([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
     }
-    Ok(())
+
+    async fn first(self) {
+        let Interruptions([mut interrupt, mut terminate, mut hangup]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 fn answer(told: &Told, narrator: &Narrator) -> Answer {
@@ -79,17 +86,18 @@ fn answer(told: &Told, narrator: &Narrator) -> Answer {
         narrator.show(what, &value);
     }
     if let Some(directory) = judged.verdict.report.parent() {
-        narrator.show("look again", &format!("dbmove report --state-dir {}", directory.display()));
+        narrator.to_copy("look again", &format!("dbmove report --state-dir {}", directory.display()));
     }
     for reason in &judged.wrong {
         narrator.show("WRONG", reason);
     }
-    if told.left.is_empty() {
-        narrator.show("left behind", "nothing but that report and its journal");
-    } else {
-        narrator.say("");
-        narrator.say("The servers are still up, the users are gone:");
-        told.left.iter().for_each(|(what, value)| narrator.show(what, value));
+    match &told.left {
+        None => narrator.show("left behind", "nothing but that report and its journal"),
+        Some(left) => {
+            narrator.say("");
+            narrator.say("The servers are still up, the users are gone:");
+            left.tell(narrator);
+        }
     }
     narrator.show("took", &human::duration(told.took));
     let json = serde_json::to_string_pretty(&judged.verdict).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()));

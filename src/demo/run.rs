@@ -35,7 +35,7 @@ use super::school::DATABASE;
 use super::seed::{SchoolSize, SeedError, seed};
 use super::story::child::{Child, Ended};
 use super::story::narrator::Narrator;
-use super::story::place::{Pair, Place, address, write_private};
+use super::story::place::{Left, Pair, Place, address, write_private};
 use super::story::verdict::{Judged, Witnessed, judge};
 use super::story::{evidence, playbook};
 use super::writers::{WriterOptions, Writers, WritersError};
@@ -191,8 +191,8 @@ impl DemoError {
 pub struct Told {
     /// The verdict.
     pub judged: Judged,
-    /// With `keep`: how to connect, and how to be rid of it.
-    pub left: Vec<(String, String)>,
+    /// With `keep`: what is still there.
+    pub left: Option<Left>,
     /// How long it took.
     pub took: Duration,
 }
@@ -210,12 +210,12 @@ pub async fn tell(options: &DemoOptions, narrator: &Narrator) -> Result<Told, De
     tokio::try_join!(fill(&place.production.source, &size, options.seed), fill(&place.rehearsal.source, &size, options.seed))?;
 
     let told = act(options, size, &place, narrator).await;
-    let left = if options.keep { place.leave() } else { Vec::new() };
+    let left = options.keep.then(|| place.leave());
     match told {
         Ok(judged) => Ok(Told { judged, left, took: narrator.elapsed() }),
         Err(error) => {
             // With `keep` what went wrong can be looked at.
-            left.iter().for_each(|(what, value)| narrator.show(what, value));
+            left.iter().for_each(|left| left.tell(narrator));
             Err(error)
         }
     }
@@ -289,7 +289,7 @@ async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &
 fn introduce(place: &Place, narrator: &Narrator) {
     narrator.show("private directory", &place.path().display().to_string());
     let pair = |name: &str, pair: &Pair| {
-        for (side, server, profile) in [("old", &pair.source, ""), ("new", &pair.target, ", RDS-like: nobody has SUPER")] {
+        for (side, server, profile) in [("old", &pair.source, ""), ("new", &pair.target, ", RDS-like")] {
             narrator.show(&format!("{name}, {side}"), &format!("MySQL {} on {}{profile}", server.version(), address(server)));
         }
     };
@@ -434,8 +434,8 @@ async fn follow(child: &mut Child, narrator: &Narrator, duration: Duration) -> R
     }
 }
 
-/// Whether the second process went on where the first one was killed: the same run, another attempt of the same
-/// step, and less to send than the rehearsal's copy of the same school needed.
+/// Whether the second process went on where the first one was killed: the same run, the copy found partly done, and
+/// less to send than the rehearsal's copy of the same school needed.
 fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Narrator) -> Result<bool, DemoError> {
     let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
     let copying = run.step(playbook::COPY_STEP);
@@ -452,7 +452,7 @@ fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Nar
         human::bytes(rest),
         human::bytes(all)
     ));
-    Ok(run.run == killed.run && copying.attempt > 1 && rest < all)
+    Ok(run.run == killed.run && evidence::copy_went_on(place, &run.run)? && rest < all)
 }
 
 /// Transfers that a server acknowledged.

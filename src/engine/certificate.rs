@@ -216,3 +216,34 @@ pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Vo
     }
     reasons
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The journal keeps it as JSON, and its hash is made from JSON: every number has to come back as it went.
+    #[test]
+    fn holds_after_it_was_written_and_read() {
+        for number in 0..2_000_u32 {
+            let seconds = f64::from(number).mul_add(0.000_123_457, 0.1) / 7.3;
+            let work = Some(Work { unit: "rows".to_owned(), amount: 303_200, seconds });
+            let certificate = Certificate {
+                run: "20261123T154731Z-30cea2".to_owned(),
+                playbook: "school".to_owned(),
+                playbook_hash: "hash".to_owned(),
+                facts: Facts::new(),
+                measured: BTreeMap::from([("snapshot".to_owned(), Measured { seconds: seconds * 1.1, work })]),
+                write_gap_seconds: Some(seconds / 3.0),
+                undo_seconds: seconds / 9.0,
+                issued: Timestamp::UNIX_EPOCH,
+                expires: Timestamp::MAX,
+                journal_head: String::new(),
+                hash: String::new(),
+            };
+            let text = serde_json::to_string(&certificate.seal().unwrap()).unwrap();
+            let read: Certificate = serde_json::from_str(&text).unwrap();
+            let today = Today { playbook_hash: "hash".to_owned(), facts: Facts::new() };
+            assert_eq!(check(&read, &today, Timestamp::UNIX_EPOCH), [], "{text}");
+        }
+    }
+}

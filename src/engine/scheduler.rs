@@ -31,7 +31,10 @@ impl Driver {
     pub(super) fn is_satisfied(&self, index: usize) -> bool {
         let done = self.journal.with_state(|state| state.step(self.graph.id(index)).phase == Phase::Done);
         if self.is_service(index) {
-            return done || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
+            // One that was ended on purpose by a cutover that was undone has to serve the next one again.
+            let over = self.journal.with_state(|state| state.switched() || state.stage_done(StageName::Cutover));
+            return done && (over || self.done_here.contains(&index))
+                || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
         }
         let built = &self.graph.steps[index];
         let lives_on = (!built.step.volatile() && self.request.again != Some(built.stage)) || self.graph.point_of_no_return == Some(index);

@@ -2,9 +2,10 @@
 //!
 //! In this order, each bounded in time:
 //!
-//! 1. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
+//! 1. Statements that run get `grace` to end, then their connections are killed. This comes first, because old servers
+//!    flush tables in both steps that follow, and can't take that back (see [`let_statements_end`]).
+//! 2. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
 //!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
-//! 2. Long transactions get `grace` to end, then their connections are killed.
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
 //!    It waits for running statements; those in its way are killed when `grace` is over.
 //! 4. The proof: the position stands still over two reads, and a write probe is refused.
@@ -13,8 +14,11 @@
 //! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and
 //! `read_only` stays until undo or a resumed run decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
@@ -38,6 +42,9 @@ const REFUSED: [u16; 3] = [1290, 1205, 1223];
 /// What a statement that waits for the global read lock says of itself: MySQL, MariaDB.
 const WAITING: [&str; 2] = ["global read lock", "backup lock"];
 
+/// Holds up every commit, of all accounts, as long as its session lives.
+const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
+
 /// How long the probe may take to show one or the other.
 const PROBE_TIME: Duration = Duration::from_secs(3);
 
@@ -46,40 +53,48 @@ impl Fence {
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
-    pub async fn raise(source: &Arc<Server>, grace: Duration) -> Result<Fence> {
+    pub async fn raise(source: &Arc<Server>, grace: Duration, cancel: &CancellationToken) -> Result<Fence> {
         let mut lock = Session::open(source, Purpose::Read).await?;
         let mut other = Session::open(source, Purpose::Read).await?;
         let since = Instant::now();
-        set_read_only(&mut lock, true).await?;
-        let raised = Self::hold(&mut lock, &mut other, grace).await;
+        let raised = tokio::select! {
+            () = cancel.cancelled() => Err(MysqlError::Cancelled),
+            raised = Self::hold(&mut lock, &mut other, grace) => raised,
+        };
         match raised {
             Ok((position, killed)) => {
                 other.close().await;
                 Ok(Fence { lock, position, since, killed })
             }
             Err(error) => {
-                // The caller lowers it from its note; the lock goes with the session.
-                lock.close().await;
-                other.close().await;
+                // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
+                // hold every write up, until what it waits for ends: the server doesn't see that its client left.
+                // (Neither session may be used for it: both may be in the middle of a statement.)
+                let ended = async { kill(&mut Session::open(source, Purpose::Read).await?, lock.id(), "letting the fence go").await };
+                if let Err(left) = ended.await {
+                    tracing::warn!(%left, "the session that waited for the global read lock was not ended; undo looks for it again");
+                }
                 Err(error)
             }
         }
     }
 
     async fn hold(lock: &mut Session, other: &mut Session, grace: Duration) -> Result<(Position, u64)> {
-        let mut killed = 0;
         let own = [lock.id(), other.id()];
         let deadline = Instant::now() + grace;
+        let mut killed = let_statements_end(other, &own, deadline).await?;
+        set_read_only(lock, true).await?;
         // Idle inside a transaction: a read lock would let them wait until they commit; they hold no lock against it.
         let locked = {
-            let taking = lock.run("FLUSH TABLES WITH READ LOCK", "taking the global read lock");
+            let taking = lock.run(TAKE_LOCK, "taking the global read lock");
             tokio::pin!(taking);
+            let mut looked = false;
             loop {
                 tokio::select! {
                     taken = &mut taking => break taken,
-                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if killed == 0 => {
+                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if !looked => {
                         killed += kill_in_the_way(other, &own).await?;
-                        killed = killed.max(1);
+                        looked = true;
                     }
                     () = tokio::time::sleep(grace + Duration::from_secs(10)) => {
                         return Err(MysqlError::Object {
@@ -184,6 +199,44 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
     }
 }
 
+/// Waits until the statements that run now have ended, and kills those that have not by `deadline`. Only then may the lock
+/// be asked for, or `read_only` be set: both flush tables, and on an old server whoever needs a flushed table waits for the last
+/// statement that uses it, even if the lock was given up meanwhile.
+async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instant) -> Result<u64> {
+    let began = Instant::now();
+    let mut left: Option<BTreeSet<(u32, String)>> = None;
+    loop {
+        let mut running = BTreeSet::new();
+        for row in session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await? {
+            let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+            let id: u32 = cell(0).parse().unwrap_or(0);
+            let server_thread = ["system user", "event_scheduler"].contains(&cell(1).as_str());
+            // One that has run for less than we have waited is another one with the same words.
+            let seconds: u64 = cell(5).split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let another = seconds + 1 < began.elapsed().as_secs();
+            if !own.contains(&id) && !server_thread && !another && ["Query", "Execute"].contains(&cell(4).as_str()) {
+                running.insert((id, cell(7)));
+            }
+        }
+        let still: BTreeSet<(u32, String)> = match &left {
+            None => running,
+            Some(left) => left.intersection(&running).cloned().collect(),
+        };
+        if still.is_empty() {
+            return Ok(0);
+        }
+        if Instant::now() >= deadline {
+            for (id, _) in &still {
+                kill(session, *id, "killing a statement in the fence's way").await?;
+                tracing::warn!(connection = id, "killed a statement that kept the fence from closing");
+            }
+            return Ok(still.len() as u64);
+        }
+        left = Some(still);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Kills client connections that run something while the lock is waited for. Replication threads, our own
 /// sessions and idle connections stay.
 async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
@@ -208,6 +261,32 @@ async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
         }
     }
     Ok(killed)
+}
+
+/// Ends a connection; that it has ended by itself is as good.
+async fn kill(session: &mut Session, id: u32, what: &str) -> Result<()> {
+    match session.run(&format!("KILL {id}"), what).await {
+        Err(error) if error.code() != Some(1094) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Ends sessions of our account that still wait for the global read lock, of a driver that was killed. (One that held it let it go when its
+/// connection broke: an idle session ends with its client, a waiting one does not.)
+///
+/// # Errors
+/// If the process list can't be read.
+pub async fn end_left_behind(session: &mut Session) -> Result<u64> {
+    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for a fence left behind").await?;
+    let mut ended = 0;
+    for row in rows {
+        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+        if cell(1) == session.server().user && cell(7) == TAKE_LOCK {
+            kill(session, cell(0).parse().unwrap_or(0), "ending a fence left behind").await?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
 }
 
 /// Closes all client connections but our own and replication threads: uncommitted work is rolled

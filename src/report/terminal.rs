@@ -68,7 +68,8 @@ impl Text {
     /// A message that may have several lines; all but the first are indented, so that none can pass for a line of ours.
     fn block(&mut self, indent: &str, message: &str) {
         for (index, line) in printable_lines(message).iter().enumerate() {
-            self.line(format!("{indent}{}{line}", if index == 0 { "" } else { "    " }));
+            // A list in a message has an indentation of its own; here it gets ours.
+            self.line(if index == 0 { format!("{indent}{line}") } else { format!("{indent}    {}", line.trim_start()) });
         }
     }
     fn heading(&mut self, text: &str) {

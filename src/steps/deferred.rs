@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::{Make, Materials};
-use crate::engine::context::StepContext;
+use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::playbook::model::Template;
 use crate::playbook::reference::{Piece, Resolver};
@@ -92,6 +92,9 @@ impl Deferred {
             |argument: &str, error: &ReferenceError| StepError::definite(format!("`{argument}` of step `{}`: {error}", context.step));
         let mut with = self.with.clone();
         for argument in self.texts {
+            if unused(argument, &self.with, context.kind) {
+                continue;
+            }
             if let Some(Value::String(text)) = with.get_mut(*argument) {
                 *text = Template(text.clone()).resolve_text(&resolver).await.map_err(|error| failed(argument, &error))?;
             }
@@ -108,6 +111,15 @@ impl Deferred {
             _ => None,
         };
         (self.make)(&Resolved { with, environment, password }, &self.materials)
+    }
+}
+
+/// Whether this kind of run does not look at the argument: production leaves `rehearsal_…` alone, and a rehearsal what it has
+/// a `rehearsal_…` counterpart for. What they refer to need not be there then.
+fn unused(argument: &str, with: &Map<String, Value>, kind: RunKind) -> bool {
+    match kind {
+        RunKind::Production => argument.starts_with("rehearsal_"),
+        RunKind::Rehearsal => with.contains_key(&format!("rehearsal_{argument}")),
     }
 }
 
@@ -161,6 +173,15 @@ impl Step for Deferred {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn each_kind_of_run_resolves_its_own_arguments() {
+        let with = Map::from_iter([("content".to_owned(), Value::from("a")), ("rehearsal_content".to_owned(), Value::from("b"))]);
+        let looked_at = |kind| ["content", "rehearsal_content"].into_iter().filter(|name| !unused(name, &with, kind)).collect::<Vec<_>>();
+        assert_eq!(looked_at(RunKind::Production), ["content"]);
+        assert_eq!(looked_at(RunKind::Rehearsal), ["rehearsal_content"]);
+        assert!(!unused("content", &Map::new(), RunKind::Rehearsal));
+    }
 
     #[test]
     fn words_of_a_command_hold_no_references() {

@@ -33,6 +33,9 @@ pub struct FileArguments {
     /// The file a rehearsal writes instead. Default: the path with `.rehearsal` behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal_path: Option<PathBuf>,
+    /// What a rehearsal writes: the rehearsal's target, without which no canary can follow the rehearsed switch. Default: `content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal_content: Option<String>,
 }
 
 impl FileArguments {
@@ -40,6 +43,14 @@ impl FileArguments {
     #[must_use]
     pub fn route(&self, kind: RunKind) -> RouteFile {
         route_of(&self.path, self.rehearsal_path.as_ref(), kind)
+    }
+
+    /// What a run of this kind writes into it.
+    fn content(&self, kind: RunKind) -> &str {
+        match (kind, &self.rehearsal_content) {
+            (RunKind::Rehearsal, Some(content)) => content,
+            (RunKind::Rehearsal, None) | (RunKind::Production, _) => &self.content,
+        }
     }
 }
 
@@ -137,20 +148,20 @@ impl TrafficFile {
     }
 
     /// Whose content `now` is, given what was kept before the first effect.
-    fn standing(&self, kept: &Kept, now: Option<&RouteContent>, file: &RouteFile) -> Standing {
+    fn standing(&self, kept: &Kept, now: Option<&RouteContent>, file: &RouteFile, kind: RunKind) -> Standing {
         let bytes = now.map(|now| now.bytes.as_slice());
         // What was there before comes first: where both are equal there is nothing to do either way.
         if bytes == kept.previous.as_ref().map(|previous| previous.bytes.as_slice()) {
             return Standing::Before;
         }
-        if bytes.is_some_and(|bytes| bytes == self.arguments.content.as_bytes() || kept.written.contains(&hex::encode(bytes))) {
+        if bytes.is_some_and(|bytes| bytes == self.arguments.content(kind).as_bytes() || kept.written.contains(&hex::encode(bytes))) {
             return Standing::Ours;
         }
         Standing::Foreign(format!(
             "the route file `{}` holds {}; dbmove writes {}, before it was {}",
             file.path().display(),
             shown(bytes),
-            shown(Some(self.arguments.content.as_bytes())),
+            shown(Some(self.arguments.content(kind).as_bytes())),
             shown(kept.previous.as_ref().map(|previous| previous.bytes.as_slice())),
         ))
     }
@@ -190,8 +201,8 @@ impl Step for TrafficFile {
         let now = now.as_ref().map(|now| now.bytes.as_slice());
         let mut plan = Plan::default();
         plan.lines.push(format!("replace `{}`, now {}", file.path().display(), shown(now)));
-        plan.lines.push(format!("with {}", shown(Some(self.arguments.content.as_bytes()))));
-        if now == Some(self.arguments.content.as_bytes()) {
+        plan.lines.push(format!("with {}", shown(Some(self.arguments.content(context.kind).as_bytes()))));
+        if now == Some(self.arguments.content(context.kind).as_bytes()) {
             plan.warnings.push(format!("`{}` holds the new content already", file.path().display()));
         }
         Ok(plan)
@@ -206,10 +217,10 @@ impl Step for TrafficFile {
         let file = self.file(context)?;
         let looked = file.clone();
         let now = blocking(move || looked.check_writable().and_then(|()| looked.read())).await?;
-        let content = self.arguments.content.clone().into_bytes();
+        let content = self.arguments.content(context.kind).as_bytes().to_vec();
         let mut kept = match Self::kept(context)? {
             Some(kept) => {
-                if let Standing::Foreign(found) = self.standing(&kept, now.as_ref(), &file) {
+                if let Standing::Foreign(found) = self.standing(&kept, now.as_ref(), &file, context.kind) {
                     return Err(StepError::definite(format!("{found}. It was left as it is"))
                         .hint("find out who wrote it; put one of the two contents there and run it again"));
                 }
@@ -222,7 +233,8 @@ impl Step for TrafficFile {
             kept.written.push(ours);
         }
         Self::keep(context, Some(&kept))?;
-        let output = Output::default().fact("path", file.path().display().to_string()).fact("content", self.arguments.content.clone());
+        let output =
+            Output::default().fact("path", file.path().display().to_string()).fact("content", self.arguments.content(context.kind));
         context.save_output(&output)?;
         if now.is_none_or(|now| now.bytes != content) {
             blocking(move || file.write(&content)).await?;
@@ -234,12 +246,12 @@ impl Step for TrafficFile {
         let file = self.file(context)?;
         let looked = file.clone();
         let now = blocking(move || looked.read()).await?;
-        if now.as_ref().is_some_and(|now| now.bytes == self.arguments.content.as_bytes()) {
+        if now.as_ref().is_some_and(|now| now.bytes == self.arguments.content(context.kind).as_bytes()) {
             return Ok(Probe::Done);
         }
         // Without a checkpoint this step never wrote: whatever stands there is where it begins.
         let Some(kept) = Self::kept(context)? else { return Ok(Probe::NotStarted) };
-        Ok(match self.standing(&kept, now.as_ref(), &file) {
+        Ok(match self.standing(&kept, now.as_ref(), &file, context.kind) {
             Standing::Before | Standing::Ours => Probe::NotStarted,
             Standing::Foreign(found) => Probe::Foreign { found },
         })
@@ -250,7 +262,7 @@ impl Step for TrafficFile {
         let file = self.file(context)?;
         let looked = file.clone();
         let now = blocking(move || looked.read()).await?;
-        match self.standing(&kept, now.as_ref(), &file) {
+        match self.standing(&kept, now.as_ref(), &file, context.kind) {
             Standing::Before => {}
             Standing::Ours => {
                 let previous = kept.previous.clone();

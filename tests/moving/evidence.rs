@@ -1,4 +1,5 @@
 //! What a world holds, before and after: the proof that a refusal changed nothing, and the words it was given in.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -90,6 +91,7 @@ pub fn settings(world: &World) -> insta::Settings {
         settings.add_filter(&format!(r"127\.0\.0\.1:{}\b", server.port()), name);
     }
     settings.add_filter(r"127\.0\.0\.1:\d+", "[ADDRESS]");
+    settings.add_filter(r"localhost:\d+", "localhost:[PORT]");
     settings.add_filter(r"\d{8}T\d{6}Z-[0-9a-f]+", "[RUN]");
     settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[MOMENT]");
     settings.add_filter(r"binlog\.\d+:\d+", "[POSITION]");

@@ -166,7 +166,7 @@ stages:
     - {{ id: drain, run: mysql.catch_up, store: school }}
     - {{ id: last_check, run: mysql.verify, store: school, with: {{ scope: changed }} }}
     - {{ id: promote, run: mysql.promote, store: school }}
-    - {{ id: switch, run: traffic.file, point_of_no_return: true, with: {{ path: "{route}", content: "127.0.0.1:{port}\n" }} }}
+    - {{ id: switch, run: traffic.file, point_of_no_return: true, with: {{ path: "{route}", content: "127.0.0.1:{port}\n"{rehearsed} }} }}
     - {{ id: disconnect, run: mysql.disconnect, store: school }}
     - {{ id: smoke, run: traffic.check, store: school, with: {{ timeout: 10s }} }}
 "#,
@@ -174,6 +174,11 @@ stages:
             target = endpoint(&self.target, "admin"),
             route = self.route().display(),
             port = self.target.port(),
+            rehearsed = self
+                .rehearsal
+                .as_ref()
+                .map(|(_, target)| format!(", rehearsal_content: \"127.0.0.1:{}\\n\"", target.port()))
+                .unwrap_or_default(),
         )
     }
 

@@ -85,7 +85,7 @@ impl Flying {
 }
 
 fn switch(route: &Path, content: String) -> TrafficFile {
-    TrafficFile::new(FileArguments { path: route.to_owned(), content, rehearsal_path: None }).unwrap()
+    TrafficFile::new(FileArguments { path: route.to_owned(), content, rehearsal_path: None, rehearsal_content: None }).unwrap()
 }
 
 fn check(watch: &Arc<CanaryWatch>, timeout: &str) -> TrafficCheck {

@@ -15,7 +15,8 @@ const SOURCE: &str = "127.0.0.1:3306\n";
 const TARGET: &str = "127.0.0.2:3306\n";
 
 fn step(path: &Path) -> TrafficFile {
-    TrafficFile::new(FileArguments { path: path.to_owned(), content: TARGET.to_owned(), rehearsal_path: None }).unwrap()
+    TrafficFile::new(FileArguments { path: path.to_owned(), content: TARGET.to_owned(), rehearsal_path: None, rehearsal_content: None })
+        .unwrap()
 }
 
 fn production() -> StepContext {
@@ -115,13 +116,39 @@ async fn another_content_on_a_later_attempt_still_goes_back_to_the_first() {
     std::fs::write(&route, SOURCE).unwrap();
     let context = production();
     step(&route).run(&context).await.unwrap();
-    let moved =
-        TrafficFile::new(FileArguments { path: route.clone(), content: "127.0.0.3:3306\n".to_owned(), rehearsal_path: None }).unwrap();
+    let moved = TrafficFile::new(FileArguments {
+        path: route.clone(),
+        content: "127.0.0.3:3306\n".to_owned(),
+        rehearsal_path: None,
+        rehearsal_content: None,
+    })
+    .unwrap();
     assert_eq!(moved.probe(&context).await.unwrap(), Probe::NotStarted);
     moved.run(&context).await.unwrap();
     assert_eq!(read(&route), "127.0.0.3:3306\n");
     moved.undo(&context).await.unwrap();
     assert_eq!(read(&route), SOURCE);
+}
+
+#[tokio::test]
+async fn a_rehearsal_writes_where_its_own_target_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let route = directory.path().join("route");
+    std::fs::write(&route, SOURCE).unwrap();
+    let trial = "127.0.0.9:3306\n".to_owned();
+    let arguments =
+        FileArguments { path: route.clone(), content: TARGET.to_owned(), rehearsal_path: None, rehearsal_content: Some(trial.clone()) };
+    let step = TrafficFile::new(arguments).unwrap();
+    let rehearsal = context("switch", RunKind::Rehearsal);
+    step.run(&rehearsal).await.unwrap();
+    assert_eq!((read(&route), read(&directory.path().join("route.rehearsal"))), (SOURCE.to_owned(), trial));
+    assert_eq!(step.probe(&rehearsal).await.unwrap(), Probe::Done);
+    step.undo(&rehearsal).await.unwrap();
+    assert_eq!(names(directory.path()), ["route"]);
+    let production = production();
+    step.run(&production).await.unwrap();
+    assert_eq!(read(&route), TARGET);
+    assert_eq!(step.probe(&production).await.unwrap(), Probe::Done);
 }
 
 #[tokio::test]
@@ -135,8 +162,14 @@ async fn a_rehearsal_never_writes_the_production_path() {
     step(&route).undo(&rehearsal).await.unwrap();
     assert_eq!(names(directory.path()), ["route"]);
 
-    let named =
-        |path: PathBuf| TrafficFile::new(FileArguments { path: route.clone(), content: TARGET.to_owned(), rehearsal_path: Some(path) });
+    let named = |path: PathBuf| {
+        TrafficFile::new(FileArguments {
+            path: route.clone(),
+            content: TARGET.to_owned(),
+            rehearsal_path: Some(path),
+            rehearsal_content: None,
+        })
+    };
     named(directory.path().join("elsewhere")).unwrap().run(&rehearsal_again()).await.unwrap();
     assert_eq!(names(directory.path()), ["elsewhere", "route"]);
 
@@ -278,7 +311,7 @@ async fn what_stands_in_the_way_is_named() {
     let error = step(&big).plan(&production()).await.unwrap_err();
     assert_eq!(error.message, format!("the route file `{}` holds 2097152 bytes; a route file has at most 1048576", big.display()));
 
-    let relative = FileArguments { path: "route".into(), content: TARGET.to_owned(), rehearsal_path: None };
+    let relative = FileArguments { path: "route".into(), content: TARGET.to_owned(), rehearsal_path: None, rehearsal_content: None };
     assert_eq!(TrafficFile::new(relative).err().unwrap().message, "`path` has to be a full path, `route` is not");
     let slash = directory.path().join("big/");
     assert!(step(&slash).run(&production()).await.unwrap_err().message.contains("does not name a file"));

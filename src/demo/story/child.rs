@@ -52,6 +52,15 @@ pub struct Ended {
     last_words: Vec<String>,
 }
 
+/// Of every step the end is told; its beginning, and each small step back of an undo, would double the lines.
+fn is_noise(words: &str) -> bool {
+    let of_a_run = words.contains('`');
+    (words.ends_with(" started") && !of_a_run)
+        || (words.starts_with("stage ") && words.ends_with(" done"))
+        || words.ends_with(" is being undone")
+        || words.contains(" undone in ")
+}
+
 /// `dbmove` and the words behind it, as typed.
 fn typed(words: &[&str]) -> String {
     format!("dbmove {}", words.join(" "))
@@ -160,8 +169,7 @@ impl Child {
             return match text("message") {
                 "progress" => self.step_progress(text("step"), &event),
                 "forecast" | "write gap" => None,
-                // Every end is told; beginnings would double the lines.
-                begun if begun.ends_with(" started") && !begun.contains('`') => None,
+                words if is_noise(words) => None,
                 words => Some(self.keep(words.to_owned())),
             };
         }
@@ -236,6 +244,18 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_are_told_and_beginnings_are_not() {
+        for told in
+            ["rehearsal of `school` started", "copy done in 3.2s: 1,200 rows", "stage sync", "undone in 468ms", "fence FAILED after 1s: no"]
+        {
+            assert!(!is_noise(told), "{told}");
+        }
+        for noise in ["copy started", "stage sync done", "fence is being undone", "fence undone in 1ms"] {
+            assert!(is_noise(noise), "{noise}");
+        }
+    }
 
     #[test]
     fn a_command_is_shown_as_typed() {

@@ -13,7 +13,8 @@ use super::playbook;
 use crate::demo::Endpoint;
 use crate::demo::school::DATABASE;
 use crate::engine::context::RunKind;
-use crate::engine::journal::{JournalReader, RunState};
+use crate::engine::journal::{Event, JournalReader, RunState};
+use crate::engine::step::Probe;
 use crate::local::{Account, LocalServer};
 use crate::mysql::sql;
 use crate::report::model::Report;
@@ -58,6 +59,16 @@ pub fn production_run(place: &Place) -> Result<Option<RunState>, DemoError> {
     let reader = JournalReader::open(&place.state())?;
     let latest = reader.latest_run(playbook::NAME, RunKind::Production)?;
     Ok(latest.map(|run| reader.state(&run.run)).transpose()?)
+}
+
+/// Whether a later process found the run's copy partly done.
+///
+/// # Errors
+/// If the journal can't be read.
+pub fn copy_went_on(place: &Place, run: &str) -> Result<bool, DemoError> {
+    let events = JournalReader::open(&place.state())?.events(run, 0)?;
+    let partly = |event: &Event| matches!(event, Event::Probed { step, probe: Probe::Partly { .. } } if step == playbook::COPY_STEP);
+    Ok(events.iter().any(|recorded| partly(&recorded.event)))
 }
 
 /// The report a child wrote.

@@ -70,6 +70,11 @@ impl Narrator {
         self.paragraph(words, "   $ ", "       ");
     }
 
+    /// Shows a command to be copied: on a line of its own, never broken.
+    pub fn to_copy(&self, what: &str, words: &str) {
+        self.write(&format!("   {what}:\n     {}\n", printable(words)));
+    }
+
     /// Passes on what a child said.
     pub fn relay(&self, text: &str) {
         self.paragraph(text, "   | ", "   |   ");

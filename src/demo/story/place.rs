@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::run::DemoError;
+use super::narrator::Narrator;
+use crate::demo::school::DATABASE;
 use crate::local::{LocalServer, ServerKind, ServerOptions, available};
 
 /// What the demo moves from.
@@ -146,33 +148,51 @@ impl Place {
         self.path().join("ledger")
     }
 
-    /// Leaves servers and directory behind; says how to connect and how to be rid of them, line by line.
+    /// Leaves servers and directory behind.
     #[must_use]
-    pub fn leave(self) -> Vec<(String, String)> {
+    pub fn leave(self) -> Left {
         let Place { production, rehearsal, mut directory } = self;
         directory.keep = true;
         let path = directory.path.clone();
         let password = path.join("password");
-        let mut lines = Vec::new();
-        let mut pids = Vec::new();
-        for (name, server) in [
+        let servers = [
             ("production, old", production.source),
             ("production, new", production.target),
             ("rehearsal, old", rehearsal.source),
             ("rehearsal, new", rehearsal.target),
-        ] {
-            lines.push((name.to_owned(), format!("{}, port {}, process {}", server.kind(), server.port(), server.pid())));
+        ];
+        let mut left = Left { servers: Vec::new(), connect: String::new(), stop: String::new() };
+        let mut pids = Vec::new();
+        for (name, server) in servers {
             let port = server.port();
-            pids.push(server.leave_running().to_string());
+            left.servers.push((name, format!("{}, port {port}, process {}", server.kind(), server.pid())));
             if name == "production, new" {
-                lines.push((
-                    "connect".to_owned(),
-                    format!("mysql --host=127.0.0.1 --port={port} --user=app -p\"$(cat {})\" school", password.display()),
-                ));
+                left.connect = format!("mysql -h127.0.0.1 -P{port} -uapp -p\"$(cat {})\" {DATABASE}", password.display());
             }
+            pids.push(server.leave_running().to_string());
         }
-        lines.push(("stop".to_owned(), format!("kill {}; sleep 5; rm -r {}", pids.join(" "), path.display())));
-        lines
+        left.stop = format!("kill {} && sleep 5 && rm -r {}", pids.join(" "), path.display());
+        left
+    }
+}
+
+/// What stays with `--keep`.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Each server: its part in the story, and where it is.
+    pub servers: Vec<(&'static str, String)>,
+    /// The command that connects to the new production server.
+    pub connect: String,
+    /// The command that ends all of it.
+    pub stop: String,
+}
+
+impl Left {
+    /// Tells of it.
+    pub fn tell(&self, narrator: &Narrator) {
+        self.servers.iter().for_each(|(name, server)| narrator.show(name, server));
+        narrator.to_copy("connect (any MySQL client will do)", &self.connect);
+        narrator.to_copy("stop and remove", &self.stop);
     }
 }
 

@@ -27,7 +27,7 @@ pub fn text(place: &Place, chunk_kib: u32) -> String {
     let (source, target) = pair(&place.production);
     let (rehearsal_source, rehearsal_target) = pair(&place.rehearsal);
     let route = quoted_path(&place.route());
-    let port = place.production.target.port();
+    let (port, rehearsal_port) = (place.production.target.port(), place.rehearsal.target.port());
     let [rows, last_check] = VERIFY_STEPS;
     format!(
         r#"# The demo's move. Made from `dbmove playbook show mysql-to-mysql`.
@@ -69,7 +69,7 @@ stages:
     - id: switch
       run: traffic.file
       point_of_no_return: true
-      with: {{ path: {route}, content: "127.0.0.1:{port}\n" }}
+      with: {{ path: {route}, content: "127.0.0.1:{port}\n", rehearsal_content: "127.0.0.1:{rehearsal_port}\n" }}
     - {{ id: disconnect, run: mysql.disconnect, store: school }}
     - {{ id: smoke, run: traffic.check, store: school, with: {{ timeout: 10s }} }}
 "#

@@ -30,6 +30,8 @@ use crate::mysql::tail::MemoryLimit;
 pub struct CopyProgress {
     /// Rows that are in, those of earlier attempts included.
     pub rows: AtomicU64,
+    /// Of these, rows that were in before this attempt began.
+    pub rows_before: AtomicU64,
     /// Bytes put in by this process, as sent.
     pub bytes: AtomicU64,
     /// Tables whose rows are in.
@@ -134,6 +136,7 @@ impl Copier {
         for (id, table) in self.shared.tables.iter() {
             let state = plan::load(&mut target, &self.shared.store, table.name()).await?;
             self.progress.rows.fetch_add(state.rows, Ordering::Relaxed);
+            self.progress.rows_before.fetch_add(state.rows, Ordering::Relaxed);
             self.progress.tables.fetch_add(u64::from(state.copied), Ordering::Relaxed);
             states.insert(id, state);
         }

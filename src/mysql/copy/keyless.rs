@@ -107,6 +107,7 @@ impl KeylessCopy<'_> {
         let columns = read::stored_columns(&table.table);
         let mut stream = read::stream_fields(reader, &table.table, &columns, &Scope::Table, Order::Any).await?;
         let mut total = Loaded::default();
+        let mut bytes = 0;
         let mut finished = false;
         while !finished {
             if cancel.is_cancelled() {
@@ -121,6 +122,7 @@ impl KeylessCopy<'_> {
                 }
                 rows += 1;
             }
+            bytes += lines.len();
             let loaded = load::load(target, table, self.path, Bytes::from(lines), rows).await?;
             if loaded.skipped > 0 {
                 return Err(MysqlError::Drift {
@@ -132,6 +134,7 @@ impl KeylessCopy<'_> {
         }
         let statement = bookkeeping::save_keyless(&shared.store, table.name(), position);
         target.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        target.write(plan::save_whole(&shared.store, table.name(), total.inserted, bytes).as_bytes(), "saving what was copied").await?;
         target.write(plan::save_table(&shared.store, table.name(), false).as_bytes(), "saving that a table is copied").await?;
         Ok(total)
     }

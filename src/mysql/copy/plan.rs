@@ -208,6 +208,18 @@ pub fn save_chunk(
     )
 }
 
+/// The statement that saves how many rows a table copied as a whole has; run it in the transaction of its rows.
+#[must_use]
+pub fn save_whole(store: &str, table: &TableName, rows: u64, bytes: usize) -> String {
+    format!(
+        "REPLACE INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES ({}, {}, {}, 0, NULL, NULL, 1, {rows}, {bytes})",
+        own_table("chunk"),
+        sql::text(store),
+        sql::text(&table.database),
+        sql::text(&table.table)
+    )
+}
+
 /// The statement that saves that a table's rows, or its indexes, are there.
 #[must_use]
 pub fn save_table(store: &str, table: &TableName, indexed: bool) -> String {

@@ -52,7 +52,9 @@ impl Step for CatchUp {
             fence.position.clone()
         };
         if *self.store.following.borrow() == Following::Off {
-            return Err(StepError::transient(format!("store `{}` is not being followed right now", self.store.name)));
+            // Not tried again: writes are held, and nobody will start to follow meanwhile.
+            return Err(StepError::definite(format!("store `{}` is not being followed, so its target can't catch up", self.store.name))
+                .hint("look at why `mysql.replicate` ended (`dbmove report`), then start the cutover again"));
         }
         let started = Instant::now();
         let mut applied = self.store.applied.subscribe();

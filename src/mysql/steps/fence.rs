@@ -86,10 +86,7 @@ impl Step for RaiseFence {
         self.note(context).await?;
         crash::point("fence.noted");
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = tokio::select! {
-            () = context.cancel.cancelled() => return Err(StepError::cancelled()),
-            fence = Fence::raise(&self.store.source, grace) => fence?,
-        };
+        let fence = Fence::raise(&self.store.source, grace, &context.cancel).await?;
         crash::point("fence.raised");
         let output = Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed);
         *held = Some(fence);
@@ -114,10 +111,12 @@ impl Step for RaiseFence {
         if let Some(fence) = self.store.fence.lock().await.take() {
             fence.release_lock().await;
         }
-        let before = context.load_checkpoint(READ_ONLY_BEFORE)?.and_then(|value| value.as_bool());
-        if before == Some(false) {
+        if let Some(before) = context.load_checkpoint(READ_ONLY_BEFORE)? {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
-            fence::set_read_only(&mut source, false).await?;
+            fence::end_left_behind(&mut source).await?;
+            if before.as_bool() == Some(false) {
+                fence::set_read_only(&mut source, false).await?;
+            }
             source.close().await;
         }
         Ok(())

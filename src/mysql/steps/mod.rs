@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::Estimate;
+use crate::mysql::error::MysqlError;
 
 /// An estimate from the last rehearsal's rate of this step and today's amount of work.
 fn from_rate(context: &StepContext, unit: &str, amount: u64) -> Estimate {
@@ -48,8 +49,30 @@ fn rows_progress(done: u64, expected: u64, meter: &Meter, note: String, throttle
     Progress { done, total, unit: "rows".to_owned(), rate: meter.rate(done), lag: None, note, throttle }
 }
 
-/// Runs `work` while `show` is asked for the progress five times a second.
-async fn shown<T>(context: &StepContext, show: impl Fn() -> Progress, work: impl Future<Output = T>) -> T {
+/// How long work may take to end by itself once it was asked to. What it leaves open then is not committed: its connections
+/// are dropped and the servers roll it back.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs `work` until it ends, or is asked to stop and does not within [`STOP_GRACE`]: a statement that hangs in a server must
+/// not keep an undo waiting.
+async fn stoppable<T>(context: &StepContext, work: impl Future<Output = Result<T, MysqlError>>) -> Result<T, MysqlError> {
+    let given_up = async {
+        context.cancel.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        done = work => done,
+        () = given_up => Err(MysqlError::Cancelled),
+    }
+}
+
+/// Runs `work` as [`stoppable`], while `show` is asked for the progress five times a second.
+async fn shown<T>(
+    context: &StepContext,
+    show: impl Fn() -> Progress,
+    work: impl Future<Output = Result<T, MysqlError>>,
+) -> Result<T, MysqlError> {
+    let work = stoppable(context, work);
     tokio::pin!(work);
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::stoppable;
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
@@ -134,7 +135,7 @@ impl Step for Prepare {
         Ok(Estimate::Instant)
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        Ok(self.create(context).await?)
+        Ok(stoppable(context, self.create(context)).await?)
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::stoppable;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::bookkeeping;
@@ -92,8 +93,8 @@ impl Step for Promote {
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
         Ok(Estimate::Instant)
     }
-    async fn run(&self, _context: &StepContext) -> Result<Output, StepError> {
-        let raised = self.counters().await?;
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let raised = stoppable(context, self.counters()).await?;
         self.store.finish_token().cancel();
         let mut following = self.store.following.subscribe();
         let ended = tokio::time::timeout(PATIENCE, following.wait_for(|state| !matches!(state, Following::On(_)))).await;

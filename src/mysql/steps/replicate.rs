@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::Meter;
 use super::verify::FLOOR;
+use super::{Meter, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::mysql::bookkeeping;
@@ -187,7 +187,7 @@ impl Step for Replicate {
         let finish = self.store.renew_finish_token();
         let rounds_end = context.cancel.child_token();
         let result: Result<(), StepError> = tokio::select! {
-            followed = follow::follow(&self.store, context.epoch, floor, &context.cancel, &finish) => followed.map_err(StepError::from),
+            followed = stoppable(context, follow::follow(&self.store, context.epoch, floor, &context.cancel, &finish)) => followed.map_err(StepError::from),
             watched = self.watch(context) => watched.map_err(StepError::from),
             rounds = self.rounds(context, &rounds_end) => match rounds {
                 // Ended without a word: only because the store is going away.

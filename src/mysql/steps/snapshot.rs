@@ -135,18 +135,17 @@ impl Step for Snapshot {
         let meter = Meter::default();
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
         let started = Instant::now();
-        let before = progress.rows.load(Ordering::Relaxed);
         shown(context, show, copier.run(since, &context.cancel)).await?;
         let seconds = started.elapsed().as_secs_f64();
         let rows = progress.rows.load(Ordering::Relaxed);
-        Ok(Output {
-            work: Some(Work { unit: "rows".to_owned(), amount: rows.saturating_sub(before).max(1), seconds }),
-            ..Output::default()
-        }
-        .fact("rows", rows)
-        .fact("bytes", progress.bytes.load(Ordering::Relaxed))
-        .fact("tables", described.shared.tables.len() as u64)
-        .fact("seconds", seconds))
+        let amount = rows.saturating_sub(progress.rows_before.load(Ordering::Relaxed));
+        // An attempt that found everything there says nothing about how fast copying is.
+        let work = Some(Work { unit: "rows".to_owned(), amount, seconds }).filter(|work| work.amount > 0);
+        Ok(Output { work, ..Output::default() }
+            .fact("rows", rows)
+            .fact("bytes", progress.bytes.load(Ordering::Relaxed))
+            .fact("tables", described.shared.tables.len() as u64)
+            .fact("seconds", seconds))
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let described = self.store.described().await?;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, rows_progress, shown};
+use super::{Meter, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::store::{Following, MysqlStore};
@@ -104,7 +104,7 @@ impl Verify {
         }
         let started = Instant::now();
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
-        let verification = verifier.last(&full, &context.cancel).await?;
+        let verification = stoppable(context, verifier.last(&full, &context.cancel)).await?;
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))

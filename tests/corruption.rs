@@ -1,0 +1,316 @@
+//! The verifier is believed because it finds what was put into the target by hand, names it, and never cries wolf.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+#[path = "moving/evidence.rs"]
+mod evidence;
+mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "moving/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dbmove::local::Account;
+use evidence::{PAIR, accepts_writes, command, ended};
+use mysql_async::prelude::Queryable;
+use world::{World, code, connect, number, said, stopped};
+
+/// Tables of the test's own beside the school's: nobody but the test knows their rows, so every difference is known
+/// beforehand. Each kind of corruption gets a row of its own.
+const EXHIBITS: [&str; 8] = [
+    "CREATE TABLE school.exhibits (
+        id INT NOT NULL PRIMARY KEY, word VARCHAR(40) CHARACTER SET latin1, other VARCHAR(40) CHARACTER SET utf8,
+        ratio FLOAT, exact DOUBLE, picture BLOB, made DATE, seen TIMESTAMP NULL, price DECIMAL(12,4), touched INT NOT NULL DEFAULT 0
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8",
+    "CREATE TABLE school.doubles (who INT NOT NULL, what VARCHAR(20)) ENGINE=InnoDB DEFAULT CHARSET=utf8",
+    "CREATE TABLE school.halls (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB",
+    "CREATE TABLE school.pictures (id INT NOT NULL PRIMARY KEY, hall INT, CONSTRAINT hangs_in FOREIGN KEY (hall) REFERENCES halls (id) ON DELETE CASCADE) ENGINE=InnoDB",
+    "CREATE TABLE school.words (word VARCHAR(40) NOT NULL PRIMARY KEY, meaning VARCHAR(40)) ENGINE=InnoDB DEFAULT CHARSET=utf8",
+    "INSERT INTO school.doubles VALUES (1, 'once'), (2, 'twice'), (2, 'twice'), (3, NULL), (3, '')",
+    "INSERT INTO school.halls VALUES (1), (2)",
+    "INSERT INTO school.pictures VALUES (1, 1), (2, 1), (3, 2)",
+];
+
+/// What is done to the target, and the words the verifier must name it with: table, key, column and both values.
+const CORRUPTIONS: [(&str, &str, &[&str]); 17] = [
+    ("a row is gone", "DELETE FROM school.exhibits WHERE id = 1", &["`school.exhibits` id = 1: is missing on the target"]),
+    (
+        "a row was added",
+        "INSERT INTO school.exhibits (id, word) VALUES (1000, 'forged')",
+        &["`school.exhibits` id = 1000: is on the target only"],
+    ),
+    (
+        "a value",
+        "UPDATE school.exhibits SET price = price + 0.0001 WHERE id = 2",
+        &["id = 2: `price` is 2.5000 on the source, 2.5001 on the target"],
+    ),
+    ("NULL became ''", "UPDATE school.exhibits SET word = '' WHERE id = 3", &["id = 3: `word` is NULL on the source, '' on the target"]),
+    (
+        "'' became NULL",
+        "UPDATE school.exhibits SET other = NULL WHERE id = 4",
+        &["id = 4: `other` is '' on the source, NULL on the target"],
+    ),
+    (
+        "NULL became 'NULL'",
+        "UPDATE school.exhibits SET word = 'NULL' WHERE id = 5",
+        &["id = 5: `word` is NULL on the source, 'NULL' on the target"],
+    ),
+    (
+        "the case",
+        "UPDATE school.exhibits SET word = 'WORD 6' WHERE id = 6",
+        &["id = 6: `word` is 'word 6' on the source, 'WORD 6' on the target"],
+    ),
+    (
+        "a trailing space",
+        "UPDATE school.exhibits SET word = 'word 7 ' WHERE id = 7",
+        &["id = 7: `word` is 'word 7' on the source, 'word 7 ' on the target"],
+    ),
+    (
+        "one bit of a blob",
+        "UPDATE school.exhibits SET picture = CONCAT(LEFT(picture, 4999), CHAR(ASCII(SUBSTRING(picture, 5000, 1)) ^ 4), SUBSTRING(picture, 5001)) WHERE id = 8",
+        &["id = 8: `picture` is 0x", "of 20000"],
+    ),
+    (
+        "one unit in the last place of a double",
+        "UPDATE school.exhibits SET exact = 0.30000000000000004 WHERE id = 9",
+        &["id = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target"],
+    ),
+    (
+        "one unit in the last place of a float",
+        "UPDATE school.exhibits SET ratio = 16777214 WHERE id = 10",
+        &["id = 10: `ratio` is 16777215 on the source, 16777214 on the target"],
+    ),
+    (
+        "two values swapped between rows",
+        "UPDATE school.exhibits SET other = IF(id = 11, 'other 12', 'other 11') WHERE id IN (11, 12)",
+        &[
+            "id = 11: `other` is 'other 11' on the source, 'other 12' on the target",
+            "id = 12: `other` is 'other 12' on the source, 'other 11' on the target",
+        ],
+    ),
+    (
+        "dates shifted",
+        "UPDATE school.exhibits SET made = made + INTERVAL 1 DAY, seen = seen + INTERVAL 1 HOUR WHERE id IN (13, 14)",
+        &[
+            "id = 13: `made` is '2013-01-13' on the source, '2013-01-14' on the target",
+            "id = 14: `made`",
+            "`seen` is '2013-01-14 10:00:00'",
+        ],
+    ),
+    (
+        "the charset",
+        "UPDATE school.exhibits SET word = CONVERT(0xc3a9 USING latin1) WHERE id = 15",
+        &["id = 15: `word` is 'é' on the source, 'Ã©' on the target"],
+    ),
+    (
+        "a double in a keyless table",
+        "INSERT INTO school.doubles VALUES (2, 'twice')",
+        &["`school.doubles`", "is there 2 times on the source, 3 times on the target"],
+    ),
+    ("the child of a cascade", "DELETE FROM school.pictures WHERE id = 2", &["`school.pictures` id = 2: is missing on the target"]),
+    (
+        "an accent in a text key",
+        "UPDATE school.words SET word = 'cafe' WHERE word = 'café'",
+        &["`school.words` word = 'café': `word` is 'café' on the source, 'cafe' on the target"],
+    ),
+];
+
+/// The school, writers on it, and the exhibits.
+async fn hung() -> World {
+    let world = World::start(PAIR[0], PAIR[1], 0.02).await;
+    command(&world.source, &EXHIBITS).await;
+    let mut conn = connect(&world.source, Account::Root).await;
+    conn.query_drop("SET NAMES utf8, time_zone = '+00:00'").await.unwrap();
+    for id in 1..=60 {
+        conn.query_drop(format!(
+            "INSERT INTO school.exhibits VALUES ({id}, IF({id} IN (3, 5), NULL, IF({id} = 15, 'é', 'word {id}')), IF({id} = 4, '', 'other {id}'), \
+             IF({id} = 10, 16777215, {id} / 3), IF({id} = 9, 0.3, {id} / 3), REPEAT(CHAR({id}), 20000), '2013-01-{:02}', '2013-01-{:02} 10:00:00', {id}.5, 0)",
+            id % 28 + i32::from(id % 28 == 0),
+            id % 28 + i32::from(id % 28 == 0),
+        ))
+        .await
+        .unwrap();
+    }
+    conn.query_drop("INSERT INTO school.words VALUES ('café', 'drink'), ('tea', 'drink')").await.unwrap();
+    world
+}
+
+/// Every kind at once, in a database that is written to: `dbmove verify` finds and names each, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn found_and_named() {
+    if real::skipped("found_and_named", &PAIR) {
+        return;
+    }
+    let mut world = hung().await;
+    let playbook = world.playbook_argument();
+    let writers = world.write(150.0, 60.0).await;
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let clean = world.finished(&["verify", &playbook]).await;
+    assert_eq!(code(&clean), 0, "{}", said(&clean));
+
+    let mut target = connect(&world.target, Account::Root).await;
+    target.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', foreign_key_checks = 0, sql_mode = ''").await.unwrap();
+    for (kind, statement, _) in CORRUPTIONS {
+        target.query_drop(statement).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert!(target.affected_rows() > 0, "{kind}: nothing was corrupted");
+    }
+    let found = world.finished(&["verify", &playbook]).await;
+    let words = said(&found);
+    eprintln!("{words}");
+    assert_eq!(code(&found), 3, "{words}");
+    let report = world.finished(&["report", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let named: Vec<&str> =
+        report["verifications"][0]["differences"].as_array().unwrap().iter().filter_map(|found| found["line"].as_str()).collect();
+    for (kind, _, expected) in CORRUPTIONS {
+        for expected in expected {
+            assert!(named.iter().any(|line| line.contains(expected)), "{kind}: not found: {expected}\n{named:#?}");
+        }
+    }
+    // 17 statements on 19 rows, and nothing else.
+    assert_eq!(named.len(), 19, "{named:#?}");
+    assert!(words.contains("19 rows differ"), "{words}");
+    // A found difference is found again: nothing was repaired or forgotten.
+    let again = world.finished(&["verify", &playbook]).await;
+    assert_eq!(code(&again), 3, "{}", said(&again));
+    stopped(writers).await;
+}
+
+/// What is corrupted after its change was applied is found by the last check; the cutover is undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_check_undoes_the_cutover() {
+    if real::skipped("the_last_check_undoes_the_cutover", &PAIR) {
+        return;
+    }
+    let mut world = hung().await;
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+
+    // Every exhibit changes on the source; the target is spoilt as soon as it follows, again and again.
+    command(
+        &world.source,
+        &[
+            "UPDATE school.exhibits SET touched = touched + 1",
+            "DELETE FROM school.exhibits WHERE id = 60",
+            "DELETE FROM school.doubles WHERE who = 1",
+            "UPDATE school.pictures SET hall = 2 WHERE id = 2",
+            "UPDATE school.words SET meaning = 'place'",
+        ],
+    )
+    .await;
+    let spoiling = Arc::new(AtomicBool::new(true));
+    let spoiler = tokio::spawn({
+        let spoiling = spoiling.clone();
+        let options = world.target.connect_options(Account::Root, None);
+        async move {
+            let mut conn = mysql_async::Conn::new(options).await.unwrap();
+            conn.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', foreign_key_checks = 0, sql_mode = '', innodb_lock_wait_timeout = 1")
+                .await
+                .unwrap();
+            while spoiling.load(Ordering::Relaxed) {
+                for statement in [
+                    "DELETE FROM school.exhibits WHERE id = 1 AND touched = 1",
+                    "UPDATE school.exhibits SET price = 9 WHERE id = 2 AND touched = 1",
+                    "UPDATE school.exhibits SET word = '' WHERE id = 3 AND touched = 1",
+                    "UPDATE school.exhibits SET word = 'WORD 6' WHERE id = 6 AND touched = 1",
+                    "UPDATE school.exhibits SET word = 'word 7 ' WHERE id = 7 AND touched = 1",
+                    "UPDATE school.exhibits SET picture = REPEAT('x', 20000) WHERE id = 8 AND touched = 1",
+                    "UPDATE school.exhibits SET exact = 0.30000000000000004 WHERE id = 9 AND touched = 1",
+                    "UPDATE school.exhibits SET other = IF(id = 11, 'other 12', 'other 11') WHERE id IN (11, 12) AND touched = 1",
+                    "INSERT IGNORE INTO school.exhibits (id, word) SELECT 60, 'forged' FROM school.exhibits WHERE id = 59 AND touched = 1",
+                    "UPDATE school.doubles SET what = 'thrice' WHERE who = 2 AND NOT EXISTS (SELECT * FROM (SELECT * FROM school.doubles WHERE who = 1) one)",
+                    "DELETE FROM school.pictures WHERE id = 2 AND hall = 2",
+                    "UPDATE school.words SET meaning = 'Place' WHERE word = 'tea' AND meaning = 'place'",
+                ] {
+                    // In the way of the applier now and then: the next round does it.
+                    let _ = conn.query_drop(statement).await;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    });
+    let writers = world.write(100.0, 40.0).await;
+    let cut = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the last check"]).await;
+    let words = said(&cut);
+    eprintln!("{words}");
+    spoiling.store(false, Ordering::Relaxed);
+    spoiler.await.unwrap();
+    assert_eq!(code(&cut), 3, "{words}");
+    for expected in [
+        "step `last_check` found differences",
+        "`school.exhibits` id = 1: is missing on the target",
+        "id = 2: `price` is 2.5000 on the source, 9.0000 on the target",
+        "id = 3: `word` is NULL on the source, '' on the target",
+        "id = 6: `word` is 'word 6' on the source, 'WORD 6' on the target",
+        "id = 7: `word` is 'word 7' on the source, 'word 7 ' on the target",
+        "id = 8: `picture`",
+        "id = 9: `exact` is 0.3 on the source, 0.30000000000000004 on the target",
+        "id = 11: `other`",
+        "id = 12: `other`",
+        "id = 60: is on the target only",
+        "`school.doubles`",
+        "`school.pictures` id = 2: is missing on the target",
+        "`school.words`",
+        "the source serves",
+    ] {
+        assert!(words.contains(expected), "not said: {expected}\n{words}");
+    }
+    // Undone: the source takes writes, the route is as it was, and users lost nothing.
+    assert_eq!(number(&world.source, "SELECT @@global.read_only").await, 0);
+    assert!(accepts_writes(&world.source).await);
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
+    let before = number(&world.source, "SELECT COUNT(*) FROM school.transfers").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(number(&world.source, "SELECT COUNT(*) FROM school.transfers").await > before, "the writers did not go on");
+    stopped(writers).await;
+    let verdict = world.ledger_on(&world.source).await;
+    assert!(verdict.is_clean(), "{verdict:?}");
+}
+
+/// Load on few hot keys, verification all the while: a minute (ten with `DBMOVE_SOAK`) without a false alarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_false_alarm() {
+    if real::skipped("no_false_alarm", &PAIR) {
+        return;
+    }
+    let load = Duration::from_secs(if std::env::var_os("DBMOVE_SOAK").is_some() { 600 } else { 60 });
+    let mut world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let playbook = world.playbook_argument();
+    let log = world.path("log");
+    // Twenty accounts take all transfers: each row changes dozens of times a second.
+    let writers = world.write(500.0, 250.0).await;
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let (began, mut rounds) = (Instant::now(), 0);
+    while began.elapsed() < load {
+        // A full comparison by a driver of its own, then one that follows and compares what is touched, round by round.
+        let found = world.finished(&["verify", &playbook]).await;
+        assert_eq!(code(&found), 0, "a false alarm after {:?}: {}", began.elapsed(), said(&found));
+        let mut run = world.started(&["--yes", "run", &playbook], "log");
+        let rested = tokio::time::timeout(Duration::from_secs(8), run.wait()).await;
+        assert!(rested.is_err(), "a false alarm after {:?}: {}", began.elapsed(), std::fs::read_to_string(&log).unwrap());
+        interrupted(&mut run, &log).await;
+        rounds += 1;
+    }
+    eprintln!("{rounds} full comparisons in {:?}", began.elapsed());
+    assert!(rounds >= 4, "{rounds} only");
+    let counts = stopped(writers).await;
+    assert!(counts.transfers_acknowledged > load.as_secs() * 100, "{counts:?}");
+    // And at the end there was nothing to find, by plain SELECTs: nobody writes any more, and all of it is applied.
+    let found = world.finished(&["verify", &playbook]).await;
+    assert_eq!(code(&found), 0, "{}", said(&found));
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:?}");
+}
+
+/// Ctrl-C, as a person gives it to a run that follows.
+async fn interrupted(run: &mut tokio::process::Child, log: &std::path::Path) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(run.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let (exit, words) = ended(run, log).await;
+    assert_eq!(exit, 130, "{words}");
+}
