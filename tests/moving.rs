@@ -33,6 +33,28 @@ async fn mysql_55_to_mysql_97() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_insert_where_load_data_is_not_to_be_had() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("by_insert_where_load_data_is_not_to_be_had", &kinds) {
+        return;
+    }
+    let mut world = World::start(kinds[0], kinds[1], 0.02).await;
+    world.stop_at_the_fence();
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    std::fs::write(world.playbook(), text.replace("chunk_bytes: 256KiB", "chunk_bytes: 256KiB, load: insert")).unwrap();
+    let before =
+        world::number(&world.target, "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Com_load'").await;
+    let writers = world.write(100.0, 60.0).await;
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let after =
+        world::number(&world.target, "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Com_load'").await;
+    assert_eq!(before, after, "LOAD DATA was used");
+    world.cut_over_and_judge(writers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mysql_56_with_old_row_events_to_mysql_97() {
     moves("mysql_56_with_old_row_events_to_mysql_97", ServerKind::Mysql56, ServerKind::Mysql97).await;
 }

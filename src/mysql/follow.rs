@@ -56,9 +56,12 @@ pub async fn follow(
     let mut floor = floor;
     loop {
         let from = start(store, epoch).await?;
+        // Back to what is saved, also after a loss: while events are applied again the target is not where it was.
         store.applied.send_modify(|applied| {
             if applied.position.file.is_empty() {
                 *applied = Applied::at(from.applied.clone());
+            } else {
+                applied.position = from.applied.clone();
             }
         });
         store.following.send_if_modified(|following| match following {

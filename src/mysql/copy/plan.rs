@@ -161,8 +161,9 @@ pub async fn next(
     let name = &table.name;
     target.run("BEGIN", "planning a chunk").await?;
     bookkeeping::hold_lease(target, store, epoch).await?;
+    // REPLACE: a commit whose answer got lost may have planned a chunk of this number, which nobody was given.
     let statement = format!(
-        "INSERT INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES ({}, {}, {}, {}, {}, {}, 0, 0, 0)",
+        "REPLACE INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES ({}, {}, {}, {}, {}, {}, 0, 0, 0)",
         own_table("chunk"),
         sql::text(store),
         sql::text(&name.database),

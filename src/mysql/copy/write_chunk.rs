@@ -1,5 +1,6 @@
 //! Puts a chunk's rows into the target, under the rules that make it safe beside the applier.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,9 +102,13 @@ impl Writer {
             stay.push(found.iter().filter_map(|row| table.key_of(row)).collect());
         }
         let loaded = load::load(&mut self.session, table, self.path, lines, rows).await?;
+        // Only rows with keys of the chunk: events on those wait at the gate, but an event on another key may have put a row
+        // in meanwhile that refers to a parent of the same key that lives again.
+        let ours: HashSet<&Key> = if lately.is_empty() { HashSet::new() } else { part.rows.iter().map(|(_, key)| key).collect() };
         for ((child, change), stay) in lately.iter().zip(stay) {
             let found = referring(&mut self.session, table, child, change).await?;
-            let brought: Vec<Row> = found.into_iter().filter(|row| table.key_of(row).is_some_and(|key| !stay.contains(&key))).collect();
+            let brought: Vec<Row> =
+                found.into_iter().filter(|row| table.key_of(row).is_some_and(|key| ours.contains(&key) && !stay.contains(&key))).collect();
             let Some((action, _)) = cascade::effect(child, change) else { continue };
             if brought.is_empty() {
                 continue;
