@@ -156,7 +156,11 @@ async fn the_gap_of_a_fence_and_a_switch_is_what_the_clock_says() {
     assert!(checked.facts["source_server"].as_str().unwrap().contains(&format!("port {}", source.port())));
     assert!(checked.facts["target_server"].as_str().unwrap().contains(&format!("port {}", target.port())));
     assert!(watch.beats().last_failure.unwrap().contains("read-only"), "{:?}", watch.beats().last_failure);
-    assert!(context.progress.borrow().note.starts_with(&format!("write gap {gap} ms")), "{:?}", context.progress.borrow().note);
+    // The check may end before the canary has shown what it saw.
+    let expected = format!("write gap {gap} ms");
+    let mut shown = context.progress.subscribe();
+    let shown = tokio::time::timeout(Duration::from_secs(5), shown.wait_for(|progress| progress.note.starts_with(&expected))).await;
+    assert!(matches!(shown, Ok(Ok(_))), "{expected}: {:?}", context.progress.borrow().note);
 
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ended = flying.stop(&context).await;
