@@ -1,0 +1,164 @@
+//! Rules of copying that a run meets only by bad luck, each brought about on purpose.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod real;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dbmove::engine::step::Epoch;
+use dbmove::local::{Account, LocalServer, ServerKind};
+use dbmove::mysql::apply::applier::Applied;
+use dbmove::mysql::apply::cascade::ParentChange;
+use dbmove::mysql::bookkeeping;
+use dbmove::mysql::catalog::Catalog;
+use dbmove::mysql::cell::{Cell, Key, Row};
+use dbmove::mysql::connect::{Purpose, Server, Session};
+use dbmove::mysql::copy::write_chunk::{Entered, Writer};
+use dbmove::mysql::copy::{Chunk, LoadPath, LoadedChunk};
+use dbmove::mysql::names::Selection;
+use dbmove::mysql::position::Position;
+use dbmove::mysql::range::KeyRange;
+use dbmove::mysql::shared::Shared;
+use dbmove::mysql::tables::Tables;
+use dbmove::playbook::model::Tls;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const STORE: &str = "rules";
+
+fn server(of: &LocalServer) -> Arc<Server> {
+    Arc::new(Server {
+        role: "target".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: of.port(),
+        user: "root".to_owned(),
+        password: None,
+        tls: Tls::Off,
+    })
+}
+
+fn number(value: u32) -> Cell {
+    Cell::Bytes(value.to_string().into_bytes())
+}
+
+fn key(value: u32) -> Key {
+    Key::of(&[number(value)], &[0])
+}
+
+/// Forums and their posts on a target, and a writer for chunks of posts.
+async fn scene(target: &LocalServer, database: &str) -> (Arc<Shared>, Writer, Conn) {
+    let mut conn = real::connect(target, Account::Root).await;
+    conn.query_drop(format!("CREATE DATABASE {database}")).await.unwrap();
+    conn.query_drop(format!("CREATE TABLE {database}.forums (id INT NOT NULL PRIMARY KEY) ENGINE = InnoDB")).await.unwrap();
+    conn.query_drop(format!(
+        "CREATE TABLE {database}.posts (id INT NOT NULL PRIMARY KEY, forum_id INT, KEY (forum_id), CONSTRAINT fk_{database} FOREIGN KEY (forum_id) REFERENCES {database}.forums (id) ON DELETE CASCADE) ENGINE = InnoDB"
+    ))
+    .await
+    .unwrap();
+    let endpoint = server(target);
+    let mut catalog_session = Session::open(&endpoint, Purpose::Catalog).await.unwrap();
+    let selection = Arc::new(Selection::new(&[format!("{database}.*")], &[]).unwrap());
+    let catalog = Catalog::read(&mut catalog_session, &selection).await.unwrap();
+    let all: Vec<_> = catalog.tables.values().cloned().collect();
+    let tables = Arc::new(Tables::new(&all, &catalog_session.version).unwrap());
+    {
+        // One driver creates the schema in real life; here two tests would at once.
+        static CREATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _one = CREATING.lock().await;
+        bookkeeping::create(&mut catalog_session).await.unwrap();
+    }
+    bookkeeping::claim(&mut catalog_session, database, STORE, Epoch(1)).await.unwrap();
+    let shared = Arc::new(Shared::new(database, selection, tables, 1000));
+    let (applied, _) = watch::channel(Applied::at(Position::new("binlog.000001", 1000)));
+    let session = shared.open_writer(&endpoint).await.unwrap();
+    let writer = Writer { session, shared: shared.clone(), epoch: Epoch(1), path: LoadPath::Insert, applied: applied.subscribe() };
+    // The receiver alone keeps the last value; nothing moves here.
+    std::mem::forget(applied);
+    (shared, writer, conn)
+}
+
+/// A chunk of posts, each of the forum.
+fn chunk(shared: &Shared, database: &str, posts: &[u32], forum: u32) -> LoadedChunk {
+    let table = shared.tables.id(database, "posts").unwrap();
+    let mut lines = Vec::new();
+    let mut rows = Vec::new();
+    for post in posts {
+        lines.extend_from_slice(format!("{post}\t{forum}\n").as_bytes());
+        rows.push((lines.len(), key(*post)));
+    }
+    let range = KeyRange { after: Some(key(posts[0] - 1)), through: posts.last().map(|post| key(*post)) };
+    LoadedChunk {
+        chunk: Chunk { table, number: 0, range: range.clone() },
+        range,
+        more: false,
+        lines: Bytes::from(lines),
+        rows,
+        read_started: Instant::now(),
+        read_at: Position::new("binlog.000001", 900),
+        written: None,
+        held: None,
+    }
+}
+
+async fn posts(conn: &mut Conn, database: &str) -> Vec<u32> {
+    conn.query(format!("SELECT id FROM {database}.posts ORDER BY id")).await.unwrap()
+}
+
+fn forum_deleted(shared: &Shared, database: &str, forum: u32) {
+    let table = shared.tables.id(database, "forums").unwrap();
+    let row: Row = vec![number(forum)];
+    shared.parents.remember(table, ParentChange::Deleted(row));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_leaves_out_children_of_a_parent_that_went_and_no_others() {
+    let test = "a_chunk_leaves_out_children_of_a_parent_that_went_and_no_others";
+    if real::skipped(test, &[ServerKind::Mysql97]) {
+        return;
+    }
+    let target = real::shared(ServerKind::Mysql97, false).await;
+    let (shared, mut writer, mut conn) = scene(&target, "rules_leaves_out").await;
+    // The chunk was read with posts of forum 5; then the forum went.
+    let part = chunk(&shared, "rules_leaves_out", &[11, 12], 5);
+    forum_deleted(&shared, "rules_leaves_out", 5);
+    // Post 12 has moved to the forum that lives again under the same number, by an event.
+    conn.query_drop("SET foreign_key_checks = 0; INSERT INTO rules_leaves_out.posts VALUES (12, 5)").await.unwrap();
+    let entered = writer.write(&part, &CancellationToken::new()).await.unwrap();
+    assert!(matches!(entered, Entered::In(_)), "{entered:?}");
+    assert_eq!(posts(&mut conn, "rules_leaves_out").await, [12], "11 came back from the dead, or 12 was lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_an_event_puts_in_during_the_load_is_not_taken_for_the_chunks() {
+    let test = "a_row_that_an_event_puts_in_during_the_load_is_not_taken_for_the_chunks";
+    if real::skipped(test, &[ServerKind::Mysql97]) {
+        return;
+    }
+    let target = real::shared(ServerKind::Mysql97, false).await;
+    let (shared, mut writer, mut conn) = scene(&target, "rules_during").await;
+    let part = chunk(&shared, "rules_during", &[11, 12], 5);
+    forum_deleted(&shared, "rules_during", 5);
+    // Somebody holds the key of the chunk's last row, so that the load waits in the middle.
+    let mut holder = real::connect(&target, Account::Root).await;
+    holder.query_drop("SET foreign_key_checks = 0; BEGIN; INSERT INTO rules_during.posts VALUES (12, 1)").await.unwrap();
+    let writing = tokio::spawn(async move { writer.write(&part, &CancellationToken::new()).await });
+    let mut waiting = 0;
+    for _ in 0..200 {
+        waiting = conn.query_first("SELECT COUNT(*) FROM performance_schema.data_lock_waits").await.unwrap().unwrap_or(0);
+        if waiting > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(waiting > 0, "the load does not wait");
+    // Forum 5 lives again, and has a post with a key outside the chunk: an event brings it now.
+    conn.query_drop("SET foreign_key_checks = 0; INSERT INTO rules_during.posts VALUES (99, 5)").await.unwrap();
+    holder.query_drop("ROLLBACK").await.unwrap();
+    let entered = writing.await.unwrap().unwrap();
+    assert!(matches!(entered, Entered::In(_)), "{entered:?}");
+    assert_eq!(posts(&mut conn, "rules_during").await, [99], "the chunk's rows had to go and the event's row had to stay");
+}
