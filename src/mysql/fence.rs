@@ -83,29 +83,9 @@ impl Fence {
         let own = [lock.id(), other.id()];
         let deadline = Instant::now() + grace;
         let mut killed = let_statements_end(other, &own, deadline).await?;
-        set_read_only(lock, true).await?;
-        // Idle inside a transaction: a read lock would let them wait until they commit; they hold no lock against it.
-        let locked = {
-            let taking = lock.run(TAKE_LOCK, "taking the global read lock");
-            tokio::pin!(taking);
-            let mut looked = false;
-            loop {
-                tokio::select! {
-                    taken = &mut taking => break taken,
-                    () = tokio::time::sleep_until(tokio::time::Instant::from_std(deadline)), if !looked => {
-                        killed += kill_in_the_way(other, &own).await?;
-                        looked = true;
-                    }
-                    () = tokio::time::sleep(grace + Duration::from_secs(10)) => {
-                        return Err(MysqlError::Object {
-                            message: format!("the {} did not give the global read lock in time", other.server()),
-                            hint: "look at `SHOW PROCESSLIST` there for what holds it; nothing was switched".to_owned(),
-                        });
-                    }
-                }
-            }
-        };
-        locked?;
+        // Both wait, on an old server, for the statements that use a table. Idle inside a transaction is in nobody's way.
+        killed += cleared(set_read_only(lock, true), other, &own, deadline).await?;
+        killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, &own, deadline).await?;
         let position = status::current_position(other).await?;
         probe(&other.server().clone(), other).await?;
         let again = status::current_position(other).await?;
@@ -235,6 +215,49 @@ async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instan
         left = Some(still);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Runs a statement that waits for others, and clears its way: who waits for a row of somebody that the fence already holds
+/// up can never go on, and is ended soon; whoever still runs at `deadline` is ended then. Says how many were.
+async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Session, own: &[u32], deadline: Instant) -> Result<u64> {
+    const LOOK_EVERY: Duration = Duration::from_millis(150);
+    const LAST_PATIENCE: Duration = Duration::from_secs(10);
+    tokio::pin!(statement);
+    let mut killed = 0;
+    let mut cleared_all = false;
+    loop {
+        tokio::select! {
+            done = &mut statement => return done.map(|()| killed),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if Instant::now() > deadline + LAST_PATIENCE {
+            return Err(MysqlError::Object {
+                message: format!("the {} did not let its writes be stopped in time", other.server()),
+                hint: "look at `SHOW PROCESSLIST` there for what holds it up; nothing was switched".to_owned(),
+            });
+        }
+        if Instant::now() >= deadline && !cleared_all {
+            killed += kill_in_the_way(other, own).await?;
+            cleared_all = true;
+        } else {
+            killed += kill_row_waiters(other, own).await?;
+        }
+    }
+}
+
+/// Kills connections that wait for a row lock. While the fence closes, the holder of the row is held up itself.
+async fn kill_row_waiters(session: &mut Session, own: &[u32]) -> Result<u64> {
+    let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
+    let mut killed = 0;
+    for row in session.rows(query, "looking for who waits for rows").await? {
+        let id: u32 = row.into_iter().next().flatten().and_then(|id| id.parse().ok()).unwrap_or(0);
+        if id > 0 && !own.contains(&id) {
+            kill(session, id, "ending a wait in the fence's way").await?;
+            tracing::warn!(connection = id, "ended a transaction that waited for a row of one the fence holds up");
+            killed += 1;
+        }
+    }
+    Ok(killed)
 }
 
 /// Kills client connections that run something while the lock is waited for. Replication threads, our own
