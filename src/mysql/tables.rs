@@ -172,6 +172,14 @@ impl Tables {
         self.tables.is_empty()
     }
 
+    /// Whether a table has no key and no cascade reaches it: it is copied from a position of its own (see
+    /// [`crate::mysql::copy::keyless`]) and no other table's copy looks at its rows, so it needs neither the settle time
+    /// nor its turn among the others.
+    #[must_use]
+    pub fn stands_alone(&self, id: TableId) -> bool {
+        self.get(id).key.is_none() && !self.iter().any(|(_, table)| table.children.iter().any(|child| child.table == id))
+    }
+
     /// Waves of tables in the order in which they are copied: keyless ones first (their events wait
     /// until they are there), then cascading parents before their children (so that a cascade finds
     /// on the target what it has to remove), inside a wave the largest first.

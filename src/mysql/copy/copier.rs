@@ -81,6 +81,10 @@ pub struct Copier {
     pub progress: Arc<CopyProgress>,
 }
 
+/// Tables whose indexes are built at once. Building one is mostly one thread's work on the target, so that with two the
+/// last large table is not waited for alone.
+const INDEX_BUILDERS: usize = 2;
+
 /// A table under copy: chunks that are planned and not in yet.
 struct Open {
     outstanding: Mutex<HashMap<TableId, u64>>,
@@ -125,11 +129,6 @@ impl Copier {
     /// # Errors
     /// As the servers give them. What is in stays in; running it again goes on from there.
     pub async fn run(&self, followed_since: Instant, cancel: &CancellationToken) -> Result<()> {
-        let settled = (followed_since + self.settings.settle).saturating_duration_since(Instant::now());
-        tokio::select! {
-            () = cancel.cancelled() => return Err(MysqlError::Cancelled),
-            () = tokio::time::sleep(settled) => {}
-        }
         let mut target = self.writer().await?;
         let path = load::choose(&mut target, self.settings.load).await?;
         let mut states = BTreeMap::new();
@@ -142,27 +141,53 @@ impl Copier {
         }
         let (index_jobs, index_work) = mpsc::channel::<TableId>(self.shared.tables.len().max(1));
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-        tasks.spawn(self.clone().build_indexes(index_work, cancel.clone()));
-        tasks.spawn(self.clone().copy_waves(states, path, index_jobs, target, cancel.clone()));
+        let index_work = Arc::new(tokio::sync::Mutex::new(index_work));
+        for _ in 0..INDEX_BUILDERS {
+            tasks.spawn(self.clone().build_indexes(index_work.clone(), cancel.clone()));
+        }
+        let mut waves = Vec::new();
+        let mut alone = Vec::new();
+        for wave in self.shared.tables.copy_order() {
+            let wave = wave.into_iter().filter_map(|id| Some((id, states.remove(&id).filter(|state| !state.indexed)?)));
+            let (apart, together) = wave.partition::<Vec<_>, _>(|(id, _)| self.shared.tables.stands_alone(*id));
+            alone.extend(apart);
+            waves.push(together);
+        }
+        let settled = followed_since + self.settings.settle;
+        tasks.spawn(self.clone().copy_waves(vec![alone], path, index_jobs.clone(), target, cancel.clone()));
+        tasks.spawn(self.clone().copy_settled(settled, waves, path, index_jobs, cancel.clone()));
         join(tasks).await?;
         self.add_foreign_keys(cancel).await
     }
 
+    /// Copies waves of tables when what was committed before following began is visible for certain.
+    async fn copy_settled(
+        self,
+        settled: Instant,
+        waves: Vec<Vec<(TableId, TableState)>>,
+        path: LoadPath,
+        index_jobs: mpsc::Sender<TableId>,
+        cancel: CancellationToken,
+    ) -> Result<()> {
+        tokio::select! {
+            () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+            () = tokio::time::sleep_until(settled.into()) => {}
+        }
+        let target = self.writer().await?;
+        self.copy_waves(waves, path, index_jobs, target, cancel).await
+    }
+
     async fn copy_waves(
         self,
-        mut states: BTreeMap<TableId, TableState>,
+        waves: Vec<Vec<(TableId, TableState)>>,
         path: LoadPath,
         index_jobs: mpsc::Sender<TableId>,
         mut target: Session,
         cancel: CancellationToken,
     ) -> Result<()> {
-        for wave in self.shared.tables.copy_order() {
+        for wave in waves {
             let mut keyed = Vec::new();
-            for id in wave {
-                let state = states.remove(&id).unwrap_or_default();
-                if state.indexed {
-                    continue;
-                }
+            for (id, state) in wave {
                 if state.copied {
                     self.send(&index_jobs, id).await?;
                 } else if self.shared.tables.get(id).key.is_none() {
@@ -349,12 +374,12 @@ impl Copier {
         }
     }
 
-    async fn build_indexes(self, mut jobs: mpsc::Receiver<TableId>, cancel: CancellationToken) -> Result<()> {
+    async fn build_indexes(self, jobs: Arc<tokio::sync::Mutex<mpsc::Receiver<TableId>>>, cancel: CancellationToken) -> Result<()> {
         let mut session: Option<Session> = None;
         loop {
             let id = tokio::select! {
                 () = cancel.cancelled() => return Err(MysqlError::Cancelled),
-                id = jobs.recv() => id,
+                id = next(&jobs) => id,
             };
             let Some(id) = id else { return Ok(()) };
             let table = self.shared.tables.get(id);

@@ -15,6 +15,9 @@ use crate::mysql::status;
 use crate::mysql::tables::Tables;
 use crate::mysql::tail::MemoryLimit;
 
+/// Room for the row that makes a part full, where rows are not large.
+const ROW: usize = 64 << 10;
+
 /// Two sessions on the source: one streams rows, the other reads the position meanwhile.
 pub struct Reader {
     /// Streams rows.
@@ -44,7 +47,8 @@ impl Reader {
         let mut finished = false;
         while !finished {
             let started = Instant::now();
-            let mut lines = Vec::new();
+            // Not grown step by step: each step would hold two copies for a moment.
+            let mut lines = Vec::with_capacity(self.chunk_bytes + ROW);
             let mut rows = Vec::new();
             while lines.len() < self.chunk_bytes {
                 let Some(key) = stream.next(&mut lines).await? else {
