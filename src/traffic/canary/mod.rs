@@ -34,7 +34,7 @@ use super::client::{AttemptError, Client, Connected, Place, Route};
 use super::watch::{Beats, CanaryWatch, Side};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
-use crate::hook::exec::read_limit;
+use crate::hook::runner::read_limit;
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::MysqlError;
 use crate::playbook::model::Tls;
