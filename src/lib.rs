@@ -1,5 +1,5 @@
-//! dbmove moves live databases: rehearsed on a copy, every row verified, cut over inside a time
-//! budget, and reversible.
+//! dbmove moves live databases: rehearsed on a copy, every row verified, and switched inside a time
+//! budget, or put back to where it was.
 //!
 //! # The map
 //!
@@ -18,8 +18,20 @@
 //! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
-//! Who may import whom: `cli → report, engine, playbook, stores`; `stores → engine (the step
-//! trait), verify, telemetry`; `engine → playbook, telemetry`; `report → engine::journal, verify`.
+//! # Who may import whom
+//!
+//! | module | knows |
+//! | --- | --- |
+//! | [`cli`] | everything |
+//! | [`demo`] | everything but [`cli`]: it stands outside, and runs the built program |
+//! | [`steps`] | whoever has steps: [`mysql`], [`traffic`], [`hook`] |
+//! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
+//! | [`mysql`], [`hook`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
+//! | [`report`] | [`engine`]'s journal, [`playbook`], [`verify`], [`telemetry`] |
+//! | [`telemetry`] | what [`engine`] tells its observers |
+//! | [`engine`] | [`playbook`]; no store, and nobody who shows what it does |
+//! | [`playbook`] | the patterns of table names in [`mysql`], and nothing else |
+//! | [`verify`], [`local`] | nobody |
 
 pub mod cli;
 pub mod demo;

@@ -14,7 +14,6 @@
 mod measure;
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,10 +21,10 @@ use std::time::{Duration, Instant};
 use dbmove::demo::dice::Dice;
 use dbmove::demo::seed::{SchoolSize, seed};
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
-use measure::{Failure, Watch, machine, median, setting};
+use measure::{Failure, Watch, machine, median, moving, setting};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::task::JoinSet;
 
 /// Connections that write on the source while nobody follows.
@@ -66,13 +65,9 @@ async fn main() -> Result<(), Failure> {
     let size = SchoolSize::scaled(1.0);
     let mut conn = Conn::new(source.connect_options(Account::Root, None)).await?;
     seed(&mut conn, "school", &size, 7).await?;
-    write_playbook(directory.path(), &source, &target)?;
-    let mut run = start(directory.path())?;
-    wait_for("the copy", &mut run, directory.path(), async || {
-        let log = std::fs::read_to_string(directory.path().join("dbmove.log"))?;
-        Ok(log.contains("stage sync done"))
-    })
-    .await?;
+    moving::write_playbook(directory.path(), &source, &target, "")?;
+    let mut run = moving::start(directory.path(), &[])?;
+    wait_for("the copy", &mut run, directory.path(), async || Ok(moving::said(directory.path())?.contains("stage sync done"))).await?;
     let mut measured = Vec::new();
     for round in 1..=rounds {
         interrupt(&mut run).await?;
@@ -80,7 +75,7 @@ async fn main() -> Result<(), Failure> {
         let started = Instant::now();
         let before = applied(&target).await?;
         let end: (String, u64) = end_of_log(&mut conn).await?;
-        run = start(directory.path())?;
+        run = moving::start(directory.path(), &[])?;
         let pids = [target.pid(), run.id().unwrap_or(0)];
         let watch = Watch::start(&pids);
         let mut until_first = 0.0;
@@ -196,50 +191,6 @@ async fn write(source: &LocalServer, size: &SchoolSize, wanted: u64, round: u64)
     Ok((changes, transactions))
 }
 
-fn write_playbook(directory: &Path, source: &LocalServer, target: &LocalServer) -> Result<(), Failure> {
-    let endpoint = |port: u16, user: &str| {
-        format!("{{ url: \"mysql://{user}@127.0.0.1:{port}/\", password: \"${{env:DBMOVE_BENCH_PASSWORD}}\", tls: off }}")
-    };
-    let text = format!(
-        r#"playbook: bench
-max_write_gap: 30s
-stores:
-  school:
-    kind: mysql
-    source: {}
-    target: {}
-    include: ["school.*"]
-stages:
-  prepare:
-    - {{ id: assess, run: mysql.assess, store: school }}
-    - {{ id: schema, run: mysql.prepare, store: school }}
-  sync:
-    - {{ id: follow, run: mysql.replicate, store: school }}
-    - {{ id: snapshot, run: mysql.snapshot, store: school }}
-"#,
-        endpoint(source.port(), "dbmove"),
-        endpoint(target.port(), "admin"),
-    );
-    std::fs::write(directory.join("bench.yaml"), text)?;
-    Ok(())
-}
-
-/// `dbmove run`, which goes on following until it is interrupted.
-fn start(directory: &Path) -> Result<Child, Failure> {
-    let log = std::fs::File::create(directory.join("dbmove.log"))?;
-    Ok(Command::new(env!("CARGO_BIN_EXE_dbmove"))
-        .args(["--yes", "run"])
-        .arg(directory.join("bench.yaml"))
-        .env("DBMOVE_STATE_DIR", directory.join("state"))
-        .env("DBMOVE_BENCH_PASSWORD", "dbmove")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()?)
-}
-
 /// Kills it, as a crash would: nothing is saved that is not saved anyway.
 async fn interrupt(run: &mut Child) -> Result<(), Failure> {
     run.kill().await?;
@@ -258,8 +209,7 @@ async fn wait_for(
             return Ok(());
         }
         if let Some(status) = run.try_wait()? {
-            let log = std::fs::read_to_string(directory.join("dbmove.log"))?;
-            return Err(format!("`dbmove` ended with {status} while waiting for {what}:\n{log}").into());
+            return Err(format!("`dbmove` ended with {status} while waiting for {what}:\n{}", moving::said(directory)?).into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,9 +1,12 @@
-//! What the measurements share: the machine, processes watched while they work, medians, and the page the figures go to.
+//! What the measurements share: the machine, `dbmove run` itself ([`moving`]), processes watched while they work, medians,
+//! and the page the figures go to.
 //!
 //! A figure says nothing without what was measured beside it in the same run, on the same machine: every table made
 //! here names the machine and has a column of ratios. [`record`] puts a table into `docs/benchmarks.md` between two
 //! marks, so that each bench owns its part of the page and nothing is copied by hand.
 #![allow(dead_code, reason = "each bench uses its own part of this")]
+
+pub mod moving;
 
 use std::collections::BTreeMap;
 use std::path::Path;

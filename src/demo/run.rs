@@ -24,38 +24,31 @@
 //! [`child`](super::story::child).
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::ledger::{Ledger, LedgerError, LedgerReading, Outcome, check};
+use super::ledger::{Ledger, LedgerReading, Outcome, check};
 use super::school::DATABASE;
-use super::seed::{SchoolSize, SeedError, seed};
+use super::seed::{SchoolSize, seed};
 use super::story::child::{Child, Ended};
 use super::story::narrator::Narrator;
 use super::story::place::{Left, Pair, Place, address, write_private};
 use super::story::verdict::{Judged, Witnessed, judge};
-use super::story::{evidence, playbook};
-use super::writers::{WriterOptions, Writers, WritersError};
-use crate::engine::journal::{JournalError, Phase};
-use crate::engine::outcome::ExitCode;
-use crate::local::{Account, LocalError, LocalServer};
+use super::story::{evidence, playbook, plug};
+use super::writers::{WriterOptions, Writers};
+use crate::local::{Account, LocalServer};
 use crate::playbook::model::StageName;
 use crate::report::model::Report;
 use crate::telemetry::human;
+
+pub use super::story::error::DemoError;
 
 /// Transfers a second that users ask for.
 const TRANSFERS_PER_SECOND: f64 = 250.0;
 /// Other changes a second.
 const CHANGES_PER_SECOND: f64 = 100.0;
-/// The plug is pulled once this share of the rows is on the target …
-const EARLIEST_SHARE: f64 = 0.35;
-/// … and it was not the middle any more beyond this one.
-const LATEST_SHARE: f64 = 0.9;
-/// How often rows on the target are counted meanwhile.
-const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// How long `run` follows before the switch.
 const FOLLOWING: Duration = Duration::from_secs(3);
 /// How long users write to the new server.
@@ -74,116 +67,6 @@ pub struct DemoOptions {
     pub directory: PathBuf,
     /// Leave the servers up.
     pub keep: bool,
-}
-
-/// A demo that could not be carried through. Its servers and directory are gone, unless they were to be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The servers are not there.
-    #[error("{why}")]
-    NotFetched {
-        /// Which one, and where it was looked for.
-        why: String,
-    },
-    /// A server could not be started.
-    #[error(transparent)]
-    Local(#[from] LocalError),
-    /// The school could not be made.
-    #[error(transparent)]
-    Seed(#[from] SeedError),
-    /// The users could not write.
-    #[error(transparent)]
-    Writers(#[from] WritersError),
-    /// The bank's book.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// dbmove's journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// A file operation failed.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// With which file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A server could not be asked.
-    #[error("{server} could not be asked: {source}")]
-    Server {
-        /// The server.
-        server: String,
-        /// What the driver or the server said.
-        source: mysql_async::Error,
-    },
-    /// A child process could not be started or followed.
-    #[error("`{command}` could not be run: {source}")]
-    Start {
-        /// What was to run.
-        command: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A child ended badly.
-    #[error("`{command}` ended with {status}: {said}")]
-    Command {
-        /// What ran.
-        command: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        said: String,
-    },
-    /// A child did not end.
-    #[error("`{command}` was not done after {}", human::duration(*after))]
-    TooLong {
-        /// What ran.
-        command: &'static str,
-        /// For how long.
-        after: Duration,
-    },
-    /// There was no middle of the copy to be killed in.
-    #[error("the plug could not be pulled in the middle of the copy: {found}; a larger `--scale` gives it more of a middle")]
-    TooQuick {
-        /// What was found instead.
-        found: String,
-    },
-    /// `run` ended by itself while it should have followed.
-    #[error("`dbmove run` ended before the switch, with {status}: {said}")]
-    StoppedFollowing {
-        /// How.
-        status: ExitStatus,
-        /// What it said.
-        said: String,
-    },
-    /// No report was written.
-    #[error("no report was written")]
-    NoReport,
-    /// The old server can be written to after the switch.
-    #[error("the old server is not `read_only` after the switch")]
-    NotFrozen,
-    /// A transfer is not on the new server as it was on the old one.
-    #[error("a transfer differs: {old} on the old server, {new} on the new one")]
-    TransfersDiffer {
-        /// On the old server.
-        old: String,
-        /// On the new one.
-        new: String,
-    },
-}
-
-impl DemoError {
-    /// What the process ends with.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            DemoError::TransfersDiffer { .. } => ExitCode::Differences,
-            DemoError::Command { status, .. } if status.code() == Some(i32::from(ExitCode::Differences.code())) => ExitCode::Differences,
-            _ => ExitCode::Error,
-        }
-    }
 }
 
 /// How the story ended.
@@ -241,11 +124,12 @@ async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &
     tell_of(&writers, began, narrator);
 
     narrator.scene(4, "The move, and a pulled plug");
-    let killed = pull_the_plug(options, &size, place, narrator).await?;
+    let running = command(place, "run", narrator)?;
+    let killed = within(options, "dbmove run", plug::pull(running, &size, place, narrator)).await?;
     narrator.scene(5, "The same command goes on");
     let mut following = command(place, "run", narrator)?;
     within(options, "dbmove run", until_verified(&mut following, place, narrator)).await?;
-    let resumed = resumption(place, &killed, &rehearsal, narrator)?;
+    let resumed = plug::went_on(place, &killed, &rehearsal, narrator)?;
     narrator.say("The copy is verified and is being followed. The users have noticed nothing:");
     follow(&mut following, narrator, FOLLOWING).await?;
     tell_of(&writers, began, narrator);
@@ -357,60 +241,6 @@ fn certificate(rehearsal: &Report, rehearsed: &Ended, narrator: &Narrator) {
     narrator.show("and all undone in", &human::seconds(undone));
 }
 
-/// Where the plug was pulled.
-struct Killed {
-    /// The run.
-    run: String,
-    /// Rows on the target when the process was gone.
-    rows: u64,
-}
-
-/// Runs `dbmove run` and kills it in the middle of the copy.
-async fn pull_the_plug(options: &DemoOptions, size: &SchoolSize, place: &Place, narrator: &Narrator) -> Result<Killed, DemoError> {
-    let target = &place.production.target;
-    let mut conn = evidence::connect(target).await?;
-    let mut child = command(place, "run", narrator)?;
-    #[allow(clippy::cast_precision_loss, reason = "a share of rows")]
-    let share = |rows: u64| rows as f64 / size.total().max(1) as f64;
-    let middle = async {
-        let mut ticks = tokio::time::interval(COUNT_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                heard = child.listen(narrator) => if !heard? {
-                    return Ok(false);
-                },
-                _ = ticks.tick() => if share(evidence::rows_on(target, &mut conn).await?) >= EARLIEST_SHARE {
-                    return Ok(true);
-                },
-            }
-        }
-    };
-    if !within(options, "dbmove run", middle).await? {
-        let ended = child.to_end(narrator).await?.well()?;
-        return Err(DemoError::TooQuick { found: format!("`{}` was done before it", ended.command) });
-    }
-    narrator.say(&format!("Pulling the plug: kill -9 {}", child.pid()));
-    let ended = child.pull_the_plug().await?;
-    if !ended.was_killed() {
-        return Err(DemoError::TooQuick { found: format!("the process had ended by itself, with {}", ended.status) });
-    }
-    let rows = evidence::rows_on(target, &mut conn).await?;
-    let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
-    let copying = run.step(playbook::COPY_STEP);
-    if copying.phase != Phase::Running || share(rows) > LATEST_SHARE {
-        return Err(DemoError::TooQuick { found: format!("{:.0} % of the rows were on the target", share(rows) * 100.0) });
-    }
-    narrator.say(&format!(
-        "It is gone, in the middle of `{}`: {} of about {} rows are on the target ({:.0} %).",
-        playbook::COPY_STEP,
-        human::count(rows),
-        human::count(size.total()),
-        share(rows) * 100.0
-    ));
-    Ok(Killed { run: run.run, rows })
-}
-
 /// Listens to `run` until the journal says that everything is verified.
 async fn until_verified(child: &mut Child, place: &Place, narrator: &Narrator) -> Result<(), DemoError> {
     loop {
@@ -432,27 +262,6 @@ async fn follow(child: &mut Child, narrator: &Narrator, duration: Duration) -> R
         Ok(Err(error)) => Err(error),
         Ok(Ok(())) => Err(child.ended_early().await),
     }
-}
-
-/// Whether the second process went on where the first one was killed: the same run, the copy found partly done, and
-/// less to send than the rehearsal's copy of the same school needed.
-fn resumption(place: &Place, killed: &Killed, rehearsal: &Report, narrator: &Narrator) -> Result<bool, DemoError> {
-    let run = evidence::production_run(place)?.ok_or(DemoError::NoReport)?;
-    let copying = run.step(playbook::COPY_STEP);
-    let sent = |facts: Option<&serde_json::Value>| facts.and_then(serde_json::Value::as_u64);
-    let rest = sent(copying.output.as_ref().and_then(|output| output.facts.get("bytes")));
-    let all = rehearsal.stages.iter().flat_map(|stage| &stage.steps).find(|step| step.id == playbook::COPY_STEP);
-    let all = sent(all.and_then(|step| step.facts.get("bytes")));
-    let (Some(rest), Some(all)) = (rest, all) else {
-        return Ok(false);
-    };
-    narrator.say(&format!(
-        "It went on from the {} rows that were in: it sent {}, where the rehearsal's whole copy was {}.",
-        human::count(killed.rows),
-        human::bytes(rest),
-        human::bytes(all)
-    ));
-    Ok(run.run == killed.run && evidence::copy_went_on(place, &run.run)? && rest < all)
 }
 
 /// Transfers that a server acknowledged.

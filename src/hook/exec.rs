@@ -21,17 +21,16 @@
 //! only fit to stand behind it: leaving `undo` out is not a promise that all is well.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use super::command::{self, CommandLine, Verb};
-use super::message::{last_lines, printable, value_without_secrets};
+use super::command::CommandLine;
+use super::runner::Runner;
 use crate::engine::context::StepContext;
-use crate::engine::deadline::parse_duration;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::playbook::model::{DurationText, Template};
 
@@ -86,8 +85,7 @@ pub struct HookExec {
     command: CommandLine,
     undo: Undo,
     probe: Option<CommandLine>,
-    environment: BTreeMap<String, SecretString>,
-    limit: Duration,
+    runner: Runner,
 }
 
 impl HookExec {
@@ -99,8 +97,8 @@ impl HookExec {
     /// # Errors
     /// If a command is empty, a variable's name can't be one, or the timeout can't be read.
     pub fn new(arguments: &HookArguments, environment: BTreeMap<String, SecretString>) -> Result<Self, StepError> {
-        command::check_names(arguments.env.keys().chain(environment.keys()))?;
         Ok(HookExec {
+            runner: Runner::new(&arguments.env, environment, arguments.timeout.as_ref())?,
             command: CommandLine::new("command", &arguments.command)?,
             undo: match &arguments.undo {
                 Some(HookUndo::Command(words)) => Undo::Command(CommandLine::new("undo", words)?),
@@ -108,51 +106,8 @@ impl HookExec {
                 None => Undo::Impossible,
             },
             probe: arguments.probe.as_deref().map(|words| CommandLine::new("probe", words)).transpose()?,
-            environment,
-            limit: read_limit("timeout", arguments.timeout.as_ref(), command::DEFAULT_TIMEOUT)?,
         })
     }
-}
-
-/// A time limit of a step, or its default.
-///
-/// # Errors
-/// If it can't be read or is zero.
-pub fn read_limit(argument: &str, written: Option<&DurationText>, default: Duration) -> Result<Duration, StepError> {
-    let Some(DurationText(text)) = written else { return Ok(default) };
-    parse_duration(text).filter(|limit| !limit.is_zero()).ok_or_else(|| {
-        StepError::definite(format!("`{argument}`: `{}` is not a duration", printable(text)))
-            .hint("write it as `60s`, `250ms` or `1h30m`, longer than zero")
-    })
-}
-
-/// What a probe command's exit code says.
-///
-/// # Errors
-/// If it ended in any other way than by the four codes.
-pub(crate) fn judge(ended: &command::Ended, line: &CommandLine) -> Result<Probe, StepError> {
-    let said = || ended.said().unwrap_or_else(|| format!("`{}` said nothing more", printable(line.program())));
-    match ended.status.code() {
-        Some(0) => Ok(Probe::Done),
-        Some(1) => Ok(Probe::NotStarted),
-        Some(2) => Ok(Probe::Partly { from: said() }),
-        Some(3) => Ok(Probe::Foreign { found: said() }),
-        _ => Err(ended
-            .failure(line, Verb::Probe)
-            .hint("a probe answers by its exit code: 0 done, 1 not started, 2 partly, 3 somebody else's doing")),
-    }
-}
-
-/// The step's output from a command's last line.
-pub(crate) fn output(ended: &command::Ended, environment: &BTreeMap<String, SecretString>) -> Output {
-    let mut output = Output::default();
-    let last = last_lines(&ended.stdout, 1).first().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    if let Some(object @ serde_json::Value::Object(_)) = last
-        && let serde_json::Value::Object(fields) = value_without_secrets(object, environment)
-    {
-        output.facts.extend(fields);
-    }
-    output
 }
 
 #[async_trait]
@@ -172,7 +127,8 @@ impl Step for HookExec {
     }
 
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
-        let mut plan = Plan { lines: vec![format!("run `{}`, for at most {:?}", self.command.shown(), self.limit)], warnings: Vec::new() };
+        let mut plan =
+            Plan { lines: vec![format!("run `{}`, for at most {:?}", self.command.shown(), self.runner.limit())], warnings: Vec::new() };
         match &self.undo {
             Undo::Command(line) => plan.lines.push(format!("to undo it, run `{}`", line.shown())),
             Undo::Nothing => plan.lines.push("there is nothing to undo".to_owned()),
@@ -188,37 +144,26 @@ impl Step for HookExec {
     }
 
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
-        Ok(match context.rates.get(&*context.step) {
-            Some(work) => Estimate::Expected {
-                duration: Duration::try_from_secs_f64(work.seconds).unwrap_or(self.limit).min(self.limit),
-                basis: "as long as in the last rehearsal".to_owned(),
-            },
-            None => Estimate::Unknown(format!("`{}` has not been rehearsed; it is killed after {:?}", self.command.program(), self.limit)),
-        })
+        let limit = self.runner.limit();
+        Ok(self.runner.estimate(context, limit).unwrap_or_else(|| {
+            Estimate::Unknown(format!("`{}` has not been rehearsed; it is killed after {limit:?}", self.command.program()))
+        }))
     }
 
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        let began = tokio::time::Instant::now();
-        let ended = command::run(context, &self.command, Verb::Run, &self.environment, self.limit).await?;
-        ended.succeeded(&self.command, Verb::Run)?;
-        let mut output = output(&ended, &self.environment);
-        output.work = Some(crate::engine::step::Work { unit: "commands".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
-        context.save_output(&output)?;
-        Ok(output)
+        self.runner.act(context, &self.command, Instant::now()).await
     }
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         match &self.probe {
-            Some(line) => judge(&command::run(context, line, Verb::Probe, &self.environment, self.limit).await?, line),
+            Some(line) => self.runner.ask(context, line).await,
             None => Ok(Probe::Partly { from: "unknown; the command is run again".to_owned() }),
         }
     }
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         match &self.undo {
-            Undo::Command(line) => {
-                command::run(context, line, Verb::Undo, &self.environment, self.limit).await?.succeeded(line, Verb::Undo)
-            }
+            Undo::Command(line) => self.runner.undo(context, line).await,
             Undo::Nothing => Ok(()),
             Undo::Impossible => Err(StepError::definite(format!(
                 "what `{}` did can't be put back: `{}` has no `undo`. It was left as it is",

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | [`command`] | runs one command without a shell: facts in, output out, its process group killed on stop |
 //! | [`message`] | what a command printed, made safe to show and to keep |
+//! | [`runner`] | what a step makes of its commands: acting, asking, undoing |
 //! | [`exec`] | the step `hook.exec` |
 //!
-//! `traffic.exec` runs its commands through [`command`] too.
+//! `traffic.exec` runs its commands through [`runner`] too.
 
 pub mod command;
 pub mod exec;
 pub mod message;
+pub mod runner;

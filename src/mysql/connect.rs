@@ -306,7 +306,7 @@ impl Session {
             Ok(rows) => rows,
             Err(source) => return Err(self.error(what, source)),
         };
-        Ok(rows.into_iter().map(text_row).collect())
+        rows.into_iter().map(text_row).collect::<Option<_>>().ok_or_else(|| MysqlError::missing_value(&format!("{}: {what}", self.server)))
     }
 
     /// The first row of a small result.
@@ -338,23 +338,24 @@ impl Session {
     }
 }
 
-/// Values as text; bytes that are not UTF-8 are shown with replacement characters.
-fn text_row(row: mysql_async::Row) -> TextRow {
-    row.unwrap()
-        .into_iter()
-        .map(|value| match value {
-            mysql_async::Value::NULL => None,
-            mysql_async::Value::Bytes(bytes) => Some(match String::from_utf8(bytes) {
-                Ok(text) => text,
-                Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            }),
-            mysql_async::Value::Int(value) => Some(value.to_string()),
-            mysql_async::Value::UInt(value) => Some(value.to_string()),
-            mysql_async::Value::Float(value) => Some(value.to_string()),
-            mysql_async::Value::Double(value) => Some(value.to_string()),
-            other => Some(other.as_sql(true)),
-        })
-        .collect()
+/// Values as text; bytes that are not UTF-8 are shown with replacement characters. `None` if a value is missing.
+fn text_row(row: mysql_async::Row) -> Option<TextRow> {
+    row.unwrap_raw().into_iter().map(|value| value.map(text_cell)).collect()
+}
+
+fn text_cell(value: mysql_async::Value) -> Option<String> {
+    Some(match value {
+        mysql_async::Value::NULL => return None,
+        mysql_async::Value::Bytes(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        },
+        mysql_async::Value::Int(value) => value.to_string(),
+        mysql_async::Value::UInt(value) => value.to_string(),
+        mysql_async::Value::Float(value) => value.to_string(),
+        mysql_async::Value::Double(value) => value.to_string(),
+        other => other.as_sql(true),
+    })
 }
 
 #[cfg(test)]

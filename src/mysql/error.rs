@@ -108,6 +108,14 @@ fn plain(error: &mysql_async::Error) -> String {
 }
 
 impl MysqlError {
+    /// A row without one of its values: the driver has no other word for it than a panic, and a NULL would be a lie.
+    pub(super) fn missing_value(of: &str) -> MysqlError {
+        MysqlError::Object {
+            message: format!("{of}: a row came without one of its values. The row was not used"),
+            hint: "start the command again; if it happens again, report it as a mistake of dbmove's".to_owned(),
+        }
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub fn transient(&self) -> bool {

@@ -8,7 +8,8 @@
 //!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
 //!    It waits for running statements; those in its way are killed when `grace` is over.
-//! 4. The proof: the position stands still over two reads, and a write probe is refused.
+//! 4. The proof: a write probe is refused by `read_only`, or seen waiting for the lock (an account with SUPER waits, and is
+//!    ended before the lock can let it through); and the position stands still over two reads.
 //!
 //! What is changed is noted before it is changed (the `read_only` it had), so that undo puts back
 //! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and

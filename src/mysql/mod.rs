@@ -9,13 +9,18 @@
 //! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
-//! | [`tables`], [`shared`] | the tables that move; what the steps of one store share while they run |
+//! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
+//! | [`store`] | one store of a run: both servers, made ready once for all its steps |
+//! | [`steps`] | the steps of a playbook, one file each |
 //! | [`copy`] | copies every row that is there |
 //! | [`tail`], [`rows`], [`status`] | reads the binary log, decodes row events, says where the log ends |
+//! | [`follow`] | tail and applier together, started again where they were |
 //! | [`apply`] | folds row changes into batches and writes them in parallel |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
 //! | [`touches`] | which keys have to be compared again |
 //! | [`checksum`] | row checksums, and the differences behind them |
+//! | [`verification`] | comparing while both sides change, without a false alarm |
+//! | [`fence`] | stops writes to the source, with proof |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod apply;

@@ -157,7 +157,8 @@ impl<'s> Rows<'s> {
     /// If the connection breaks or the server stops the query: the rows so far are then not all rows.
     pub async fn next(&mut self) -> Result<Option<Row>> {
         let Some(row) = self.answers.next().await? else { return Ok(None) };
-        row.unwrap().into_iter().map(|value| cell(value, &self.answers.table)).collect::<Result<Row>>().map(Some)
+        let table = &self.answers.table;
+        row.unwrap_raw().into_iter().map(|value| cell(value.ok_or_else(|| missing(table))?, table)).collect::<Result<Row>>().map(Some)
     }
 
     /// Appends the next row's canonical encoding ([`Cell::encode`]) to `out` without building cells;
@@ -196,7 +197,8 @@ impl FieldRows<'_> {
             }
             match row.as_ref(index) {
                 Some(Value::Bytes(bytes)) => sql::push_field_bytes(out, bytes),
-                Some(Value::NULL) | None => sql::push_field(out, &Cell::Null),
+                Some(Value::NULL) => sql::push_field(out, &Cell::Null),
+                None => return Err(missing(&self.answers.table)),
                 Some(other) => sql::push_field(out, &cell(other.clone(), &self.answers.table)?),
             }
         }
@@ -264,7 +266,7 @@ impl<'s> Answers<'s> {
                 out.extend_from_slice(bytes);
             }
             Some(value) => cell(value.clone(), &self.table)?.encode(out),
-            None => Cell::Null.encode(out),
+            None => return Err(missing(&self.table)),
         }
         Ok(())
     }
@@ -348,6 +350,10 @@ pub(super) fn from(table: &Table) -> String {
 
 fn forced_index(table: &Table) -> String {
     table.key_index().map_or_else(String::new, |index| format!(" FORCE INDEX ({})", sql::identifier(&index.name)))
+}
+
+fn missing(table: &str) -> MysqlError {
+    MysqlError::missing_value(&format!("reading `{table}`"))
 }
 
 /// A driver's value as a cell.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::apply::parents::ParentMemory;
 use super::bookkeeping;
-use super::connect::Session;
+use super::connect::{Purpose, Server, Session};
 use super::delete_memory::DeleteMemory;
 use super::error::Result;
 use super::names::Selection;
@@ -80,6 +80,16 @@ impl Shared {
             saved.into_iter().filter_map(|(name, position)| Some((self.tables.id(&name.database, &name.table)?, position))).collect();
         *lock(&self.keyless) = positions.clone();
         Ok(positions)
+    }
+
+    /// Opens a writing session on the target.
+    ///
+    /// # Errors
+    /// If the target can't be reached.
+    pub async fn open_writer(&self, server: &Arc<Server>) -> Result<Session> {
+        let mut session = Session::open(server, Purpose::Write).await?;
+        session.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "setting the isolation level").await?;
+        Ok(session)
     }
 
     /// Something a person should know; shown and kept for the report.

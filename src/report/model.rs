@@ -10,6 +10,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::verify::difference::ChangedColumn;
+use crate::verify::report::NotCompared;
+
 /// The version of `report.json`.
 pub const FORMAT: u32 = 1;
 
@@ -291,31 +294,11 @@ pub struct Difference {
     /// `missing` (on the source only), `extra` (on the target only), `changed` or `duplicate_count`.
     pub kind: String,
     /// The columns that differ, with both values as SQL would write them.
-    pub columns: Vec<Column>,
+    pub columns: Vec<ChangedColumn>,
     /// In one line.
     pub line: String,
     /// What would make the target equal.
     pub repair_sql: Option<String>,
-}
-
-/// A column that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
-    /// On the source.
-    pub source: String,
-    /// On the target.
-    pub target: String,
-}
-
-/// Something that was not compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NotCompared {
-    /// What.
-    pub object: String,
-    /// Why.
-    pub why: String,
 }
 
 /// One finding of an assessing step.

@@ -4,8 +4,8 @@
 //! there when rows differ and the step fails), or as the fact of that name in its output. The recorded result is looked at
 //! first. What can't be read is a remark in the report, never silence.
 
-use super::model::{Column, Difference, NotCompared, Table, Verification};
-use crate::verify::difference::DifferenceKind;
+use super::model::{Difference, Table, Verification};
+use crate::verify::difference::{ChangedColumn, DifferenceKind, REDACTED};
 use crate::verify::report::{self, Coverage};
 
 /// The kind under which a step records its verification, and the name of the fact.
@@ -36,11 +36,7 @@ pub fn view(step: &str, found: &report::Verification) -> Verification {
         tables: found.tables.iter().map(table).collect(),
         difference_count: found.difference_count,
         differences: found.differences.iter().map(difference).collect(),
-        not_compared: found
-            .not_compared
-            .iter()
-            .map(|left_out| NotCompared { object: left_out.object.clone(), why: left_out.why.clone() })
-            .collect(),
+        not_compared: found.not_compared.clone(),
         run_root: found.run_root.map(|root| root.to_string()),
     }
 }
@@ -69,13 +65,7 @@ fn difference(difference: &crate::verify::difference::Difference) -> Difference 
         DifferenceKind::Missing => ("missing", Vec::new()),
         DifferenceKind::Extra => ("extra", Vec::new()),
         DifferenceKind::DuplicateCount { .. } => ("duplicate_count", Vec::new()),
-        DifferenceKind::Changed { columns } => (
-            "changed",
-            columns
-                .iter()
-                .map(|column| Column { name: column.name.clone(), source: column.source.clone(), target: column.target.clone() })
-                .collect(),
-        ),
+        DifferenceKind::Changed { columns } => ("changed", columns.clone()),
     };
     Difference {
         table: difference.table.clone(),
@@ -89,14 +79,10 @@ fn difference(difference: &crate::verify::difference::Difference) -> Difference 
 
 /// Takes every value of the data out of a verification: what differs stays countable and locatable by table and column.
 pub fn redact(verification: &mut Verification) {
-    const REDACTED: &str = "(redacted)";
     for difference in &mut verification.differences {
         difference.key = REDACTED.to_owned();
         difference.repair_sql = None;
-        for column in &mut difference.columns {
-            column.source = REDACTED.to_owned();
-            column.target = REDACTED.to_owned();
-        }
+        difference.columns.iter_mut().for_each(ChangedColumn::redact);
         let columns: Vec<String> = difference.columns.iter().map(|column| format!("`{}`", column.name)).collect();
         difference.line = format!("`{}` {REDACTED}: {} {}", difference.table, difference.kind, columns.join(", ")).trim_end().to_owned();
     }
@@ -105,7 +91,7 @@ pub fn redact(verification: &mut Verification) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::difference::{ChangedColumn, Difference as Found};
+    use crate::verify::difference::Difference as Found;
 
     fn found() -> report::Verification {
         let mut found = report::Verification::default();

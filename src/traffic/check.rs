@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::watch::CanaryWatch;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
-use crate::hook::exec::read_limit;
+use crate::hook::runner::read_limit;
 use crate::playbook::model::DurationText;
 
 /// How long the canary may take to arrive unless the playbook says otherwise.

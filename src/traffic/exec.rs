@@ -8,21 +8,21 @@
 //!   playbook says `skip` with a reason, which goes into the output.
 //!
 //! How commands are run and what their exit codes mean is in [`hook::command`](crate::hook::command); probes answer as
-//! those of `hook.exec` do: 0 done, 1 not started, 2 partly, 3 somebody else's doing.
+//! those of `hook.exec` do (see [`Runner::ask`]): 0 done, 1 not started, 2 partly, 3 somebody else's doing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
-use crate::hook::command::{self, CommandLine, Verb};
-use crate::hook::exec::{judge, output, read_limit};
+use crate::hook::command::CommandLine;
 use crate::hook::message::printable;
+use crate::hook::runner::Runner;
 use crate::playbook::model::{DurationText, Template};
 
 /// What `traffic.exec` can be told.
@@ -93,8 +93,7 @@ enum Rehearsed {
 pub struct TrafficExec {
     production: Commands,
     rehearsal: Rehearsed,
-    environment: BTreeMap<String, SecretString>,
-    limit: Duration,
+    runner: Runner,
 }
 
 impl TrafficExec {
@@ -107,7 +106,7 @@ impl TrafficExec {
     /// If a command or a reason is empty, a variable's name can't be one, the timeout can't be read, or a rehearsal
     /// command is the production one.
     pub fn new(arguments: &SwitchArguments, environment: BTreeMap<String, SecretString>) -> Result<Self, StepError> {
-        command::check_names(arguments.env.keys().chain(environment.keys()))?;
+        let runner = Runner::new(&arguments.env, environment, arguments.timeout.as_ref())?;
         let production = Commands {
             switch: CommandLine::new("command", &arguments.command)?,
             probe: CommandLine::new("probe", &arguments.probe)?,
@@ -136,12 +135,7 @@ impl TrafficExec {
             )
             .hint("a rehearsal must not switch production: give it commands of its own, or `skip` with a reason"));
         }
-        Ok(TrafficExec {
-            production,
-            rehearsal,
-            environment,
-            limit: read_limit("timeout", arguments.timeout.as_ref(), command::DEFAULT_TIMEOUT)?,
-        })
+        Ok(TrafficExec { production, rehearsal, runner })
     }
 
     /// The commands of this run; `Err` holds the reason why the switch is left out.
@@ -161,16 +155,16 @@ impl TrafficExec {
             .hint("add `rehearsal: { command: […], probe: […], undo: […] }`, or `rehearsal: { skip: \"the reason\" }`")),
         }
     }
-
-    async fn ask(&self, context: &StepContext, commands: &Commands) -> Result<Probe, StepError> {
-        let ended = command::run(context, &commands.probe, Verb::Probe, &self.environment, self.limit).await?;
-        judge(&ended, &commands.probe)
-    }
 }
 
 fn foreign(line: &CommandLine, found: &str) -> StepError {
     StepError::definite(format!("`{}` found clients pointed somewhere else: {found}. Nothing was switched", printable(line.program())))
         .hint("find out who changed the route")
+}
+
+/// A command says one thing and the probe after it another.
+fn contradicted(command: &CommandLine, probe: &CommandLine, found: &Probe) -> StepError {
+    StepError::definite(format!("`{}` succeeded, but `{}` says: {}", printable(command.program()), printable(probe.program()), told(found)))
 }
 
 /// A probe's answer in words.
@@ -214,13 +208,11 @@ impl Step for TrafficExec {
     }
 
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
-        Ok(match context.rates.get(&*context.step) {
-            Some(work) => Estimate::Expected {
-                duration: Duration::try_from_secs_f64(work.seconds).unwrap_or(self.limit).min(3 * self.limit),
-                basis: "as long as in the last rehearsal".to_owned(),
-            },
-            None => Estimate::Unknown(format!("`{}` has not been rehearsed", self.production.switch.program())),
-        })
+        // Asked before, switched, asked after.
+        Ok(self
+            .runner
+            .estimate(context, self.runner.limit().saturating_mul(3))
+            .unwrap_or_else(|| Estimate::Unknown(format!("`{}` has not been rehearsed", self.production.switch.program()))))
     }
 
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
@@ -228,39 +220,30 @@ impl Step for TrafficExec {
             Ok(commands) => commands,
             Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
         };
-        let began = tokio::time::Instant::now();
-        match self.ask(context, commands).await? {
+        let began = Instant::now();
+        match self.runner.ask(context, &commands.probe).await? {
             Probe::Done => return Ok(Output::default().fact("already", true)),
             Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
             Probe::NotStarted | Probe::Partly { .. } => {}
         }
-        let ended = command::run(context, &commands.switch, Verb::Run, &self.environment, self.limit).await?;
-        ended.succeeded(&commands.switch, Verb::Run)?;
-        let mut output = output(&ended, &self.environment);
-        output.work = Some(crate::engine::step::Work { unit: "commands".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
-        context.save_output(&output)?;
-        match self.ask(context, commands).await? {
+        let output = self.runner.act(context, &commands.switch, began).await?;
+        match self.runner.ask(context, &commands.probe).await? {
             Probe::Done => Ok(output),
-            other => Err(StepError::definite(format!(
-                "`{}` succeeded, but `{}` says: {}",
-                printable(commands.switch.program()),
-                printable(commands.probe.program()),
-                told(&other)
-            ))
-            .hint("one of the two commands does not do what it says; look at the route by hand")),
+            other => Err(contradicted(&commands.switch, &commands.probe, &other)
+                .hint("one of the two commands does not do what it says; look at the route by hand")),
         }
     }
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         match self.commands(context)? {
-            Ok(commands) => self.ask(context, commands).await,
+            Ok(commands) => self.runner.ask(context, &commands.probe).await,
             Err(_) => Ok(Probe::NotStarted),
         }
     }
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let Ok(commands) = self.commands(context)? else { return Ok(()) };
-        match self.ask(context, commands).await? {
+        match self.runner.ask(context, &commands.probe).await? {
             Probe::NotStarted => return Ok(()),
             Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
             Probe::Done | Probe::Partly { .. } => {}
@@ -269,16 +252,10 @@ impl Step for TrafficExec {
             return Err(StepError::definite(format!("`{}` has no `undo` command; clients stay pointed where they are", context.step))
                 .hint("point them back by hand if they have to go back"));
         };
-        command::run(context, undo, Verb::Undo, &self.environment, self.limit).await?.succeeded(undo, Verb::Undo)?;
-        match self.ask(context, commands).await? {
+        self.runner.undo(context, undo).await?;
+        match self.runner.ask(context, &commands.probe).await? {
             Probe::NotStarted => Ok(()),
-            other => Err(StepError::definite(format!(
-                "`{}` succeeded, but `{}` says: {}",
-                printable(undo.program()),
-                printable(commands.probe.program()),
-                told(&other)
-            ))
-            .hint("look at the route by hand")),
+            other => Err(contradicted(undo, &commands.probe, &other).hint("look at the route by hand")),
         }
     }
 }

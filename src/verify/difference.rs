@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a value that are shown at most.
@@ -15,6 +16,9 @@ pub const SHOWN_BYTES: usize = 96;
 
 /// Characters of repair SQL that are kept at most.
 pub const REPAIR_LENGTH: usize = 1 << 16;
+
+/// What stands in place of a value that is not to be shown.
+pub const REDACTED: &str = "(redacted)";
 
 /// A value to be shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,7 +67,7 @@ pub enum DifferenceKind {
 }
 
 /// A column that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangedColumn {
     /// Its name.
     pub name: String,
@@ -73,19 +77,23 @@ pub struct ChangedColumn {
     pub target: String,
 }
 
+impl ChangedColumn {
+    /// Without values.
+    pub fn redact(&mut self) {
+        self.source = REDACTED.to_owned();
+        self.target = REDACTED.to_owned();
+    }
+}
+
 impl Difference {
     /// Without values: keys, column names and kinds stay, since without them nothing could be found
     /// again; the key's values and all others are replaced.
     #[must_use]
     pub fn redacted(mut self) -> Self {
-        const REDACTED: &str = "(redacted)";
         self.key = REDACTED.to_owned();
         self.repair_sql = None;
         if let DifferenceKind::Changed { columns } = &mut self.kind {
-            for column in columns {
-                column.source = REDACTED.to_owned();
-                column.target = REDACTED.to_owned();
-            }
+            columns.iter_mut().for_each(ChangedColumn::redact);
         }
         self
     }

@@ -4,6 +4,7 @@
 //! differed. What was *not* compared is in the report with its reason, and keeps the verdict from
 //! being "equal".
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::difference::Difference;
@@ -71,7 +72,7 @@ pub enum Coverage {
 }
 
 /// Something that was not compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotCompared {
     /// The table, column or other object.
     pub object: String,

@@ -14,7 +14,8 @@
 //! Settings, from the environment: `DBMOVE_BENCH_MIB` (size of the data, 1024), `DBMOVE_BENCH_ROUNDS` (3),
 //! `DBMOVE_BENCH_WAYS` (`dump,files,dbmove`), `DBMOVE_BENCH_BINLOG` (`off`: the target's binary log),
 //! `DBMOVE_BENCH_BUFFER_MIB` (the target's buffer pool, 1024; databases in use are larger than theirs),
-//! `DBMOVE_BENCH_SNAPSHOT` (arguments of `mysql.snapshot`, for trying others than the defaults).
+//! `DBMOVE_BENCH_SNAPSHOT` (arguments of `mysql.snapshot`, for trying others than the defaults), `DBMOVE_BENCH_SHOW`
+//! (set: what dbmove printed is shown after each copy).
 
 mod files;
 #[path = "../../measure/mod.rs"]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::process::Command;
 
-use crate::measure::{Failure, Used, Watch, load_average, setting};
+use crate::measure::{Failure, Used, Watch, load_average, moving, setting};
 use crate::{DATABASE, Pair, Took};
 
 /// `mysqldump | mysql`, with the settings such a move is made with.
@@ -39,59 +39,23 @@ pub async fn dump(pair: &Pair) -> Result<Took, Failure> {
 /// If it fails; what it said is part of the error.
 pub async fn dbmove(pair: &Pair) -> Result<Took, Failure> {
     let directory = pair.directory.path();
-    let state = directory.join("state");
+    let state = directory.join(moving::STATE);
     if state.exists() {
         std::fs::remove_dir_all(&state)?;
     }
     let snapshot: String = setting("DBMOVE_BENCH_SNAPSHOT", String::new())?;
-    let endpoint = |port: u16, user: &str| {
-        format!("{{ url: \"mysql://{user}@127.0.0.1:{port}/\", password: \"${{env:DBMOVE_BENCH_PASSWORD}}\", tls: off }}")
-    };
-    let text = format!(
-        r#"playbook: bench
-max_write_gap: 30s
-stores:
-  school:
-    kind: mysql
-    source: {}
-    target: {}
-    include: ["{DATABASE}.*"]
-stages:
-  prepare:
-    - {{ id: assess, run: mysql.assess, store: school }}
-    - {{ id: schema, run: mysql.prepare, store: school }}
-  sync:
-    - {{ id: follow, run: mysql.replicate, store: school }}
-    - {{ id: snapshot, run: mysql.snapshot, store: school, with: {{ {snapshot} }} }}
-"#,
-        endpoint(pair.source.port(), "dbmove"),
-        endpoint(pair.target.port(), "admin"),
-    );
-    let playbook = directory.join("bench.yaml");
-    std::fs::write(&playbook, text)?;
-    let log = std::fs::File::create(directory.join("dbmove.log"))?;
+    moving::write_playbook(directory, &pair.source, &pair.target, &snapshot)?;
     let started = Instant::now();
-    let mut run = Command::new(env!("CARGO_BIN_EXE_dbmove"))
-        .args(["--yes", "run"])
-        .arg(&playbook)
-        .arg("--no-follow")
-        .env("DBMOVE_STATE_DIR", &state)
-        .env("DBMOVE_BENCH_PASSWORD", "dbmove")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut run = moving::start(directory, &["--no-follow"])?;
     let pids = [pair.source.pid(), pair.target.pid(), run.id().unwrap_or(0)];
     let watch = Watch::start(&pids);
     let ended = run.wait().await?;
     let seconds = started.elapsed().as_secs_f64();
     if !ended.success() {
-        return Err(format!("`dbmove` ended with {ended}:\n{}", std::fs::read_to_string(directory.join("dbmove.log"))?).into());
+        return Err(format!("`dbmove` ended with {ended}:\n{}", moving::said(directory)?).into());
     }
     if std::env::var_os("DBMOVE_BENCH_SHOW").is_some() {
-        eprintln!("{}", std::fs::read_to_string(directory.join("dbmove.log"))?);
+        eprintln!("{}", moving::said(directory)?);
     }
     Ok(Took { seconds, load: load_average(), source: watch.of(pids[0]), target: watch.of(pids[1]), tool: watch.of(pids[2]) })
 }

@@ -245,7 +245,7 @@ impl Rows<'_> {
             source: Box::new(source),
         })?;
         let Some(row) = row else { return Ok(None) };
-        let mut cells = self.cells(row.unwrap())?;
+        let mut cells = self.cells(row.unwrap_raw())?;
         for cell in &mut cells {
             let unsigned = match cell {
                 Cell::Float(bits) if *bits == (-0.0f32).to_bits() => Cell::Float(0.0f32.to_bits()),
@@ -266,14 +266,16 @@ impl Rows<'_> {
         Ok(Some(Row { key, cells }))
     }
 
-    fn cells(&self, values: Vec<Value>) -> Result<Vec<Cell>, CompareError> {
+    /// The cells of a row as the driver gave it; a value that is not there is none that is known.
+    fn cells(&self, values: Vec<Option<Value>>) -> Result<Vec<Cell>, CompareError> {
         let mut values = values.into_iter();
+        let mut next = || values.next().flatten();
         let mut cells = Vec::with_capacity(self.layout.columns.len());
         for column in &self.layout.columns {
-            let cell = match (column.reading, values.next(), column.reading == Reading::Bytes) {
+            let cell = match (column.reading, next(), column.reading == Reading::Bytes) {
                 (Reading::Float, Some(Value::Float(value)), _) => Cell::Float(value.to_bits()),
                 (Reading::Float, Some(Value::Double(value)), _) => Cell::Double(value.to_bits()),
-                (Reading::Bytes, Some(length), true) => match (length, values.next()) {
+                (Reading::Bytes, Some(length), true) => match (length, next()) {
                     (Value::NULL, Some(Value::NULL)) => Cell::Null,
                     // HEX() gives NULL for what is larger than a packet: that must not pass for a match.
                     (Value::Int(length), Some(Value::Bytes(digits))) if u64::try_from(length) == Ok(digits.len() as u64 / 2) => {

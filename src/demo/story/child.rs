@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{ChildStderr, Command};
 
-use super::super::run::DemoError;
+use super::error::DemoError;
 use super::narrator::Narrator;
 use super::place::Place;
 use crate::engine::context::Progress;

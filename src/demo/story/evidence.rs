@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Row};
 
-use super::super::run::DemoError;
+use super::error::DemoError;
 use super::place::{Place, address};
 use super::playbook;
 use crate::demo::Endpoint;

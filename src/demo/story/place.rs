@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::super::run::DemoError;
+use super::error::DemoError;
 use super::narrator::Narrator;
 use crate::demo::school::DATABASE;
 use crate::local::{LocalServer, ServerKind, ServerOptions, available};

@@ -19,7 +19,7 @@
 //!
 //! | file | what it is for |
 //! | --- | --- |
-//! | [`applier`] | the loop |
+//! | [`applier`] | the loop; `flush` in it writes what was gathered, and tries again |
 //! | [`batch`] | folding changes, splitting them into lanes |
 //! | [`write`] | one lane's transaction |
 //! | [`cascade`], [`parents`] | what a parent row takes with it |

@@ -1,7 +1,4 @@
-//! Ranges of a table's key: how a table is cut into chunks, and how a chunk is written as SQL.
-//!
-//! A range is *after* one key (not included) and *through* another (included), so that the ranges
-//! of a walk touch without overlapping and every row is in exactly one of them.
+//! A key range as the condition behind `WHERE`, in a form that every server answers by its index.
 //!
 //! # Why the condition is long
 //!
@@ -23,39 +20,10 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::cell::{Cell, Key};
-use super::connect::Session;
-use super::error::Result;
-use super::read::{self, Order, Scope};
-use super::sql;
-use super::table::{Column, ColumnType, Table};
-
-/// Keys after one key and through another. Open ends are the table's ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct KeyRange {
-    /// The range starts behind this key.
-    #[serde(with = "hex_key", default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Key>,
-    /// The range ends with this key, which belongs to it.
-    #[serde(with = "hex_key", default, skip_serializing_if = "Option::is_none")]
-    pub through: Option<Key>,
-}
-
-impl KeyRange {
-    /// All keys.
-    #[must_use]
-    pub fn all() -> Self {
-        KeyRange::default()
-    }
-
-    /// Whether it has no ends, and so holds the whole table.
-    #[must_use]
-    pub fn is_all(&self) -> bool {
-        self.after.is_none() && self.through.is_none()
-    }
-}
+use super::KeyRange;
+use crate::mysql::cell::{Cell, Key};
+use crate::mysql::sql;
+use crate::mysql::table::{Column, ColumnType, Table};
 
 /// The condition for `range`, to stand behind `WHERE`. `key_columns` are indexes into
 /// [`Table::columns`], as [`Table::key`] gives them; the table must be described as the server that
@@ -65,7 +33,7 @@ pub fn condition(table: &Table, key_columns: &[usize], range: &KeyRange) -> Vec<
     condition_text(table, key_columns, range).into_bytes()
 }
 
-pub(super) fn condition_text(table: &Table, key_columns: &[usize], range: &KeyRange) -> String {
+pub(in crate::mysql) fn condition_text(table: &Table, key_columns: &[usize], range: &KeyRange) -> String {
     let bound = |key: &Key, towards: Towards| {
         let parts: Vec<Part> = key_columns.iter().zip(&key.cells()).map(|(&column, cell)| Part::of(cell, &table.columns[column])).collect();
         expanded(&parts, towards)
@@ -82,7 +50,7 @@ pub(super) fn condition_text(table: &Table, key_columns: &[usize], range: &KeyRa
 
 /// The condition "is one of these keys". One form for every server: an OR of ANDs, since tuples in
 /// `IN` are no index range before 5.7.
-pub(super) fn one_of(table: &Table, key_columns: &[usize], keys: &[Key]) -> String {
+pub(in crate::mysql) fn one_of(table: &Table, key_columns: &[usize], keys: &[Key]) -> String {
     let columns: Vec<&Column> = key_columns.iter().map(|&column| &table.columns[column]).collect();
     if let [column] = columns.as_slice() {
         let literals: Vec<String> = keys.iter().flat_map(|key| key.cells().first().map(|cell| literal(cell, column))).collect();
@@ -102,39 +70,6 @@ pub(super) fn one_of(table: &Table, key_columns: &[usize], keys: &[Key]) -> Stri
         out.push(')');
     }
     format!("({out})")
-}
-
-/// The key of the row that is `rows` rows behind `after` in the order of the key's index; `None`
-/// when fewer rows follow. The table needs a key.
-///
-/// # Errors
-/// If the table has no key, or the server refuses the query.
-pub async fn next_upper(session: &mut Session, table: &Table, after: Option<&Key>, rows: u64) -> Result<Option<Key>> {
-    let columns = read::key_columns(table)?;
-    let range = KeyRange { after: after.cloned(), through: None };
-    let skip = rows.saturating_sub(1);
-    let mut found = read::stream_limited(session, table, &columns, &Scope::Range(&range), Order::ByKey, Some((1, skip))).await?;
-    let row = found.next().await?;
-    Ok(row.map(|row| Key::of(&row, &(0..columns.len()).collect::<Vec<_>>())))
-}
-
-/// Whether a range holds the same rows on both sides: the key columns must sort alike. `utf8` and
-/// `utf8mb3` are one; anything else is compared as a whole table only.
-#[must_use]
-pub fn comparable(source: &Table, target: &Table) -> bool {
-    let parts = |table: &Table| -> Option<Vec<(String, Option<String>)>> {
-        let key = table.key()?;
-        Some(
-            key.iter()
-                .map(|&index| &table.columns[index])
-                .map(|column| (column.name.to_lowercase(), column.collation.as_ref().map(|name| name.replacen("utf8mb3_", "utf8_", 1))))
-                .collect(),
-        )
-    };
-    match (parts(source), parts(target)) {
-        (Some(source), Some(target)) => source == target,
-        _ => false,
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -270,48 +205,6 @@ fn is_decimal(bytes: &[u8]) -> bool {
         && digits.iter().filter(|byte| **byte == b'.').count() <= 1
 }
 
-/// Keys in checkpoints: hexadecimal, checked when read back so that a damaged file is an error and not a panic.
-mod hex_key {
-    use super::{Deserialize, Deserializer, Key, Serialize, Serializer};
-
-    pub fn serialize<S: Serializer>(key: &Option<Key>, serializer: S) -> Result<S::Ok, S::Error> {
-        key.as_ref().map(|key| hex::encode(&key.0)).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Key>, D::Error> {
-        use serde::de::Error;
-        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-        let bytes = hex::decode(&text).map_err(|error| Error::custom(format!("`{text}` is not a key: {error}")))?;
-        if !well_formed(&bytes) {
-            return Err(Error::custom(format!("`{text}` is not a key: its parts do not add up")));
-        }
-        Ok(Some(Key(bytes.into_boxed_slice())))
-    }
-
-    fn well_formed(mut bytes: &[u8]) -> bool {
-        while let Some((&tag, rest)) = bytes.split_first() {
-            let length = match tag {
-                0 => 0,
-                1 => match rest.first_chunk::<8>() {
-                    Some(prefix) => match usize::try_from(u64::from_be_bytes(*prefix)).ok().and_then(|length| length.checked_add(8)) {
-                        Some(length) => length,
-                        None => return false,
-                    },
-                    None => return false,
-                },
-                2 => 4,
-                3 => 8,
-                _ => return false,
-            };
-            match rest.get(length..) {
-                Some(tail) => bytes = tail,
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,17 +286,5 @@ mod tests {
         let table = table(vec![column("t", ColumnType::VarChar, Some("utf8"))]);
         let range = KeyRange { after: Some(key(&[b"\xff"])), through: None };
         assert_eq!(condition_text(&table, &[0], &range), "`t` > X'ff'");
-    }
-
-    #[test]
-    fn a_range_survives_its_checkpoint_and_a_damaged_one_is_refused() {
-        let range = KeyRange { after: Some(key(&[b"1", b"x"])), through: None };
-        let text = serde_json::to_string(&range).unwrap();
-        assert_eq!(serde_json::from_str::<KeyRange>(&text).unwrap(), range);
-        assert_eq!(serde_json::from_str::<KeyRange>("{}").unwrap(), KeyRange::all());
-        for damaged in ["01", "0100000000000000ff41", "07", "zz", "01ffffffffffffffff41"] {
-            let text = format!("{{\"after\":\"{damaged}\"}}");
-            assert!(serde_json::from_str::<KeyRange>(&text).unwrap_err().to_string().contains("is not a key"), "{damaged}");
-        }
     }
 }

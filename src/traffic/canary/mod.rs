@@ -20,35 +20,28 @@
 //! source is down, or fenced and the account can't write there) is named in the output as `left_behind`. When it is
 //! stopped before that, they stay, because the run may go on; `undo` removes them.
 
-use std::path::PathBuf;
+mod arguments;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::beat::{BEAT_TABLE, BeatTable, CANARY_SCHEMA};
-use super::client::{Client, Connected, Place, Route, parse_url};
-use super::file::route_of;
+use super::beat::BeatTable;
+use super::client::{AttemptError, Client, Connected, Place, Route};
 use super::watch::{Beats, CanaryWatch, Side};
-use crate::engine::context::{Progress, RunKind, StepContext};
-use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
-use crate::hook::exec::read_limit;
+use crate::engine::context::{Progress, StepContext};
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
+use crate::hook::runner::read_limit;
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::MysqlError;
-use crate::mysql::names::{SYSTEM_SCHEMAS, TableName};
-use crate::playbook::model::{DurationText, Template, Tls};
+use crate::playbook::model::Tls;
 
-/// Between two beats, unless the playbook says otherwise.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(20);
-/// For one attempt to connect or to write by a route file, unless the playbook says otherwise: short, because an
-/// attempt that hangs on the source while the route has changed already is part of the gap.
-pub const DEFAULT_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(250);
-/// The same through a fixed address, where a proxy may hold clients for a while instead of refusing them.
-pub const DEFAULT_HELD_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+pub use arguments::CanaryArguments;
+use arguments::{DEFAULT_INTERVAL, RouteArgument, read_table};
+
 /// How long the first beat may take to be accepted.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How often what was counted is saved.
@@ -57,48 +50,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 /// Under which [`Beats`] are saved.
 const CHECKPOINT: &str = "beats";
-
-/// What `traffic.canary` can be told. Either `route_file` or `url` says where clients go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CanaryArguments {
-    /// A file whose first line is `host:port`: the `path` of `traffic.file`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route_file: Option<PathBuf>,
-    /// The same for a rehearsal. Default: the path with `.rehearsal` behind it, as for `traffic.file`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rehearsal_route_file: Option<PathBuf>,
-    /// The address clients use, `mysql://host:port/`: a proxy, or a DNS name. Without user and password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// The address for a rehearsal; with `url` a rehearsal is refused without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rehearsal_url: Option<String>,
-    /// The account, the same on both servers: SELECT, INSERT and DELETE on the canary's schema, and no SUPER.
-    pub user: String,
-    /// Its password, by reference only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Template>,
-    /// How its connections are protected. Default `off`, as for clients inside a private network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
-    /// Between two beats. Default `20ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<DurationText>,
-    /// How long one attempt to connect or to write may take. Default `250ms` with `route_file`, and `5s` with `url`,
-    /// where a proxy may hold clients for a while.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt_timeout: Option<DurationText>,
-    /// Where beats are written, in a schema of its own. Default `_dbmove_canary.beat`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub table: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-enum RouteArgument {
-    File { path: PathBuf, rehearsal: Option<PathBuf> },
-    Url { production: Place, rehearsal: Option<Place> },
-}
+/// `ER_OPTION_PREVENTS_STATEMENT`: the server runs with `read_only`.
+const READ_ONLY: u16 = 1290;
 
 /// The service step `traffic.canary`.
 pub struct TrafficCanary {
@@ -130,50 +83,14 @@ impl TrafficCanary {
         target: Arc<Server>,
         watch: Arc<CanaryWatch>,
     ) -> Result<Self, StepError> {
-        let route =
-            match (&arguments.route_file, &arguments.url) {
-                (Some(path), None) => {
-                    if arguments.rehearsal_url.is_some() {
-                        return Err(StepError::definite("`rehearsal_url` goes with `url`, not with `route_file`")
-                            .hint("use `rehearsal_route_file`"));
-                    }
-                    for (argument, path) in [("route_file", Some(path)), ("rehearsal_route_file", arguments.rehearsal_route_file.as_ref())]
-                    {
-                        if let Some(path) = path.filter(|path| !path.is_absolute()) {
-                            return Err(StepError::definite(format!("`{argument}` has to be a full path, `{}` is not", path.display())));
-                        }
-                    }
-                    RouteArgument::File { path: path.clone(), rehearsal: arguments.rehearsal_route_file.clone() }
-                }
-                (None, Some(url)) => {
-                    if arguments.rehearsal_route_file.is_some() {
-                        return Err(StepError::definite("`rehearsal_route_file` goes with `route_file`, not with `url`")
-                            .hint("use `rehearsal_url`"));
-                    }
-                    let rehearsal = arguments.rehearsal_url.as_deref().map(|url| parse_url("rehearsal_url", url)).transpose()?;
-                    let production = parse_url("url", url)?;
-                    if rehearsal.as_ref() == Some(&production) {
-                        return Err(StepError::new(Failure::Refused, format!("`rehearsal_url` is the production address `{production}`"))
-                            .hint("a rehearsal must not write to production: give it an address of its own"));
-                    }
-                    RouteArgument::Url { production, rehearsal }
-                }
-                _ => {
-                    return Err(StepError::definite("`traffic.canary` needs one of `route_file` and `url`")
-                        .hint("say how clients find their server"));
-                }
-            };
-        let attempt = match &route {
-            RouteArgument::File { .. } => DEFAULT_ATTEMPT_TIMEOUT,
-            RouteArgument::Url { .. } => DEFAULT_HELD_ATTEMPT_TIMEOUT,
-        };
+        let route = RouteArgument::read(arguments)?;
         Ok(TrafficCanary {
-            route,
             user: arguments.user.clone(),
             password,
             tls: arguments.tls.unwrap_or(Tls::Off),
             interval: read_limit("interval", arguments.interval.as_ref(), DEFAULT_INTERVAL)?,
-            limit: read_limit("attempt_timeout", arguments.attempt_timeout.as_ref(), attempt)?,
+            limit: read_limit("attempt_timeout", arguments.attempt_timeout.as_ref(), route.attempt_timeout())?,
+            route,
             table: read_table(arguments.table.as_deref())?,
             source,
             target,
@@ -182,24 +99,7 @@ impl TrafficCanary {
     }
 
     fn client(&self, context: &StepContext) -> Result<Client, StepError> {
-        let route = match (&self.route, context.kind) {
-            (RouteArgument::File { path, rehearsal }, kind) => {
-                let otherwise = (kind == RunKind::Rehearsal).then(|| Place { host: self.source.host.clone(), port: self.source.port });
-                Route::File { file: route_of(path, rehearsal.as_ref(), kind), otherwise }
-            }
-            (RouteArgument::Url { production, .. }, RunKind::Production) => Route::Fixed(production.clone()),
-            (RouteArgument::Url { rehearsal: Some(place), .. }, RunKind::Rehearsal) => Route::Fixed(place.clone()),
-            (RouteArgument::Url { production, .. }, RunKind::Rehearsal) => {
-                return Err(StepError::new(
-                    Failure::Refused,
-                    format!(
-                        "`{}` can't be rehearsed: it would write through `{production}`, which is production. Nothing was written",
-                        context.step
-                    ),
-                )
-                .hint("add `rehearsal_url`"));
-            }
-        };
+        let route = self.route.of_run(context, &self.source)?;
         if let Route::Fixed(place) = &route {
             self.watch.routed(&format!("`{place}`"));
         }
@@ -293,13 +193,7 @@ impl TrafficCanary {
         }
     }
 
-    async fn attempt(
-        &self,
-        client: &Client,
-        connected: &mut Option<Connected>,
-        number: u64,
-        ready: bool,
-    ) -> Result<(), super::client::AttemptError> {
+    async fn attempt(&self, client: &Client, connected: &mut Option<Connected>, number: u64, ready: bool) -> Result<(), AttemptError> {
         let connection = match connected {
             Some(connection) => connection,
             None => {
@@ -374,23 +268,6 @@ impl TrafficCanary {
         }
         left
     }
-}
-
-/// `ER_OPTION_PREVENTS_STATEMENT`: the server runs with `read_only`.
-const READ_ONLY: u16 = 1290;
-
-fn read_table(written: Option<&str>) -> Result<BeatTable, StepError> {
-    let Some(written) = written else { return Ok(BeatTable { table: TableName::new(CANARY_SCHEMA, BEAT_TABLE) }) };
-    let (database, table) =
-        written.split_once('.').filter(|(database, table)| !database.is_empty() && !table.is_empty()).ok_or_else(|| {
-            StepError::definite(format!("`table`: `{written}` is not of the form `schema.table`"))
-                .hint(format!("such as `{CANARY_SCHEMA}.{BEAT_TABLE}`"))
-        })?;
-    if SYSTEM_SCHEMAS.iter().any(|system| system.eq_ignore_ascii_case(database)) {
-        return Err(StepError::definite(format!("`table`: the schema `{database}` is not for canaries"))
-            .hint(format!("choose a schema of its own, such as `{CANARY_SCHEMA}`")));
-    }
-    Ok(BeatTable { table: TableName::new(database, table) })
 }
 
 #[async_trait]

@@ -1,0 +1,146 @@
+//! Checks what the shape of the stages can't say: ids, words, stores, arguments, order.
+//!
+//! | file | what it checks |
+//! | --- | --- |
+//! | this one | the playbook as a whole: that it has steps, their ids, the point of no return |
+//! | `word` | each step by itself: whether there is such a step, its stage, store and arguments |
+//! | `earlier` | each step against those before it: `needs`, what must come first, whose output it may use |
+
+mod earlier;
+mod word;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::model::{StageName, StoreKind};
+use super::problem::{Mistake, Problem};
+use super::reference::is_name;
+use super::stores::bad_name;
+use super::vocabulary::StepWord;
+use super::yaml::{Node, Value};
+
+/// How many steps a playbook may have: order is checked for each pair.
+const MOST_STEPS: usize = 500;
+
+/// A step as far as it could be read: other mistakes in it don't hide these.
+struct StepView<'a> {
+    stage: StageName,
+    node: &'a Node,
+    id: Option<(&'a str, Range<usize>)>,
+    run: Option<(&'a str, Range<usize>)>,
+    store: Option<(&'a str, Range<usize>)>,
+}
+
+impl StepView<'_> {
+    /// What the step is called in messages.
+    fn name(&self) -> String {
+        self.id.as_ref().map_or_else(|| format!("a step of `{}`", self.stage.as_str()), |(id, _)| format!("step `{id}`"))
+    }
+    /// Where to point for the step as a whole.
+    fn place(&self) -> Range<usize> {
+        let named = self.run.as_ref().or(self.id.as_ref());
+        named.map_or_else(|| self.node.span.clone(), |(_, span)| span.clone())
+    }
+}
+
+/// Every mistake in the playbook's steps.
+pub(crate) fn check(tree: &Node, source: &str, vocabulary: &[StepWord]) -> Vec<Problem> {
+    let steps = views(tree);
+    let mut problems = Vec::new();
+    if steps.is_empty()
+        && let Some(stages) = tree.field("stages")
+        && matches!(stages.value.value, Value::Mapping(_))
+    {
+        let problem = Problem::new(Mistake::NothingToDo, stages.key_span.clone(), "the playbook has no step", "expected at least one step");
+        problems.push(problem.help("`dbmove playbook show mysql-to-mysql` shows a whole one"));
+    }
+    if let Some(beyond) = steps.get(MOST_STEPS) {
+        let message = format!("the playbook has {} steps", steps.len());
+        problems.push(Problem::new(Mistake::InvalidValue, beyond.place(), message, format!("expected at most {MOST_STEPS} steps")));
+        return problems;
+    }
+    let kinds = store_kinds(tree);
+    check_ids(&steps, &mut problems);
+    let earlier = earlier::earlier(&steps, &mut problems);
+    check_point_of_no_return(&steps, &mut problems);
+    for (index, step) in steps.iter().enumerate() {
+        let word = word::check_word(step, vocabulary, &mut problems);
+        word::check_store(step, word, &kinds, &mut problems);
+        if let Some(word) = word {
+            word::check_arguments(step, word, &mut problems);
+            earlier::check_predecessors(step, word, &steps, &earlier[index], &mut problems);
+        }
+        if let Some(with) = step.node.field("with") {
+            earlier::check_texts(&with.value, source, step, &steps, &earlier[index], &mut problems);
+        }
+    }
+    for (text, node) in earlier::endpoint_urls(tree) {
+        earlier::check_endpoint_steps(text, node, source, &steps, &mut problems);
+    }
+    problems
+}
+
+fn views(tree: &Node) -> Vec<StepView<'_>> {
+    let mut views = Vec::new();
+    let Some(stages) = tree.field("stages") else { return views };
+    for stage in StageName::ALL {
+        for node in stages.value.field(stage.as_str()).map_or(&[][..], |entry| entry.value.items()) {
+            let text = |name: &str| node.field_text(name).map(|(text, value)| (text, value.span.clone()));
+            views.push(StepView { stage, node, id: text("id"), run: text("run"), store: text("store") });
+        }
+    }
+    views
+}
+
+/// The stores by name; the kind is missing where it could not be read.
+fn store_kinds(tree: &Node) -> BTreeMap<&str, Option<StoreKind>> {
+    let stores = tree.field("stores").map_or(&[][..], |entry| entry.value.entries());
+    stores
+        .iter()
+        .map(|store| {
+            let kind = store.value.field("kind").and_then(|kind| serde_json::from_value(kind.value.to_json()).ok());
+            (store.key.as_str(), kind)
+        })
+        .collect()
+}
+
+fn check_ids(steps: &[StepView<'_>], problems: &mut Vec<Problem>) {
+    let mut seen: BTreeMap<&str, StageName> = BTreeMap::new();
+    for step in steps {
+        let Some((id, span)) = &step.id else { continue };
+        if !is_name(id) {
+            problems.push(bad_name("step", id, span.clone()));
+        } else if let Some(first) = seen.get(id) {
+            let message = format!("step `{id}` is there twice; the first one is in `{}`", first.as_str());
+            let problem = Problem::new(Mistake::DuplicateStep, span.clone(), message, "expected an id of its own");
+            problems.push(problem.help("every step has its own id in the whole playbook; journal and report go by it"));
+        } else {
+            seen.insert(id, step.stage);
+        }
+    }
+}
+
+fn check_point_of_no_return(steps: &[StepView<'_>], problems: &mut Vec<Problem>) {
+    let mut first: Option<String> = None;
+    for step in steps {
+        let Some(entry) = step.node.field("point_of_no_return").filter(|entry| matches!(entry.value.value, Value::Bool(true))) else {
+            continue;
+        };
+        let mut report = |message: String, label: &str, help: &str| {
+            problems.push(Problem::new(Mistake::PointOfNoReturn, entry.key_span.clone(), message, label).help(help));
+        };
+        if step.stage != StageName::Cutover {
+            let message = format!("{} is a point of no return in the stage `{}`", step.name(), step.stage.as_str());
+            report(
+                message,
+                "expected in `cutover` only",
+                "everything before the cutover can be undone; move the step there, or remove this line",
+            );
+        } else if let Some(first) = &first {
+            let message = format!("{} is a second point of no return after {first}", step.name());
+            report(message, "expected once", "mark only the first step after which going back means more than undo");
+        } else {
+            first = Some(step.name());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Each step by itself: whether there is such a step, and whether stage, store and arguments fit it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::StepView;
+use crate::playbook::model::StoreKind;
+use crate::playbook::nearest::nearest;
+use crate::playbook::problem::{Mistake, Problem};
+use crate::playbook::shape;
+use crate::playbook::vocabulary::{ArgumentError, StepWord, find};
+use crate::playbook::yaml::{Node, Value};
+
+/// Whether there is such a step, and in this stage.
+pub(super) fn check_word<'v>(step: &StepView<'_>, vocabulary: &'v [StepWord], problems: &mut Vec<Problem>) -> Option<&'v StepWord> {
+    let (run, span) = step.run.as_ref()?;
+    let Some(word) = find(vocabulary, run) else {
+        let names: Vec<String> = vocabulary.iter().map(|word| word.name.to_owned()).collect();
+        let help = match nearest(run, vocabulary.iter().map(|word| word.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => shape::list("steps there are: ", &names),
+        };
+        problems.push(
+            Problem::new(Mistake::UnknownStep, span.clone(), format!("there is no step `{run}`"), "expected a step that dbmove knows")
+                .help(help),
+        );
+        return None;
+    };
+    if !word.stages.contains(&step.stage) {
+        let stages: Vec<String> = word.stages.iter().map(|stage| stage.as_str().to_owned()).collect();
+        let message = format!("`{run}` can't stand in the stage `{}`", step.stage.as_str());
+        let problem = Problem::new(Mistake::WrongStage, span.clone(), message, "not in this stage");
+        problems.push(problem.help(shape::list("it may stand in ", &stages)));
+    }
+    Some(word)
+}
+
+/// Whether it names a store if it works on one, and one of its kind.
+pub(super) fn check_store(
+    step: &StepView<'_>,
+    word: Option<&StepWord>,
+    kinds: &BTreeMap<&str, Option<StoreKind>>,
+    problems: &mut Vec<Problem>,
+) {
+    let names: Vec<String> = kinds.keys().map(|&name| name.to_owned()).collect();
+    let wanted = word.and_then(|word| word.store);
+    let Some((store, span)) = &step.store else {
+        if let (Some(word), Some(_)) = (word, wanted)
+            && step.node.field("store").is_none()
+        {
+            let message = format!("{} lacks a store: `{}` works on one", step.name(), word.name);
+            let help =
+                if names.len() == 1 { format!("add `store: {}`", names[0]) } else { shape::list("add `store:` with one of ", &names) };
+            problems.push(Problem::new(Mistake::MissingStore, step.place(), message, "`store` is missing here").help(help));
+        }
+        return;
+    };
+    if let (Some(word), None) = (word, wanted) {
+        let problem = Problem::new(Mistake::WrongStore, span.clone(), format!("`{}` works on no store", word.name), "expected no `store`");
+        problems.push(problem.help("remove `store` from this step"));
+        return;
+    }
+    match kinds.get(store) {
+        // That there is no store at all is said once, not at every step.
+        None if names.is_empty() => {}
+        None => {
+            let help = match nearest(store, kinds.keys().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => shape::list("stores of this playbook: ", &names),
+            };
+            let message = format!("{} names the store `{store}`, and there is no such store", step.name());
+            problems.push(Problem::new(Mistake::UnknownStore, span.clone(), message, "expected a store of this playbook").help(help));
+        }
+        Some(Some(kind)) => {
+            if let (Some(word), Some(wanted)) = (word, wanted)
+                && wanted != *kind
+            {
+                let message = format!("`{}` can't work on store `{store}`, which is of another kind", word.name);
+                problems.push(Problem::new(Mistake::WrongStore, span.clone(), message, "expected a store of the step's kind"));
+            }
+        }
+        Some(None) => {}
+    }
+}
+
+/// Whether `with` is what the step understands.
+pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, problems: &mut Vec<Problem>) {
+    let schema = (word.arguments)();
+    let empty = Node { span: step.place(), value: Value::Mapping(Vec::new()) };
+    let with = step.node.field("with");
+    let node = with.map_or(&empty, |entry| &entry.value);
+    if !matches!(node.value, Value::Mapping(_)) {
+        return; // Not a group of fields: said by the shape.
+    }
+    let findings = shape::check(schema.as_value(), node, &format!("`with` of {}", step.name()));
+    if !findings.is_empty() {
+        let place = with.map_or_else(|| step.place(), |entry| entry.key_span.clone());
+        problems.extend(findings.into_iter().map(|mut finding| {
+            if finding.mistake == Mistake::MissingField && finding.path.is_empty() {
+                finding.span = place.clone();
+            }
+            finding.into_problem()
+        }));
+        return;
+    }
+    let serde_json::Value::Object(map) = node.to_json() else { return };
+    if let Err(error) = (word.check)(&map) {
+        let place = error.field.as_deref().and_then(|field| find_field(node, field));
+        let place = place.unwrap_or_else(|| with.map_or_else(|| step.place(), |entry| entry.key_span.clone()));
+        let ArgumentError { message, valid, .. } = error;
+        let problem = Problem::new(Mistake::InvalidArgument, place, format!("{}: {message}", step.name()), "this argument");
+        problems.push(if valid.is_empty() { problem } else { problem.help(shape::list("valid here: ", &valid)) });
+    }
+}
+
+/// Where the field of that dotted path stands: its value, or its name if the value has no place.
+fn find_field(node: &Node, path: &str) -> Option<Range<usize>> {
+    let mut at = node;
+    let mut span = None;
+    for name in path.split('.') {
+        if let Ok(index) = name.parse::<usize>()
+            && let Some(item) = at.items().get(index)
+        {
+            at = item;
+            continue;
+        }
+        let entry = at.field(name)?;
+        at = &entry.value;
+        span = Some(if at.span.is_empty() { entry.key_span.clone() } else { at.span.clone() });
+    }
+    span
+}
