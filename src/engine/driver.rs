@@ -19,7 +19,7 @@ use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
 use super::graph::Graph;
 use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, UndoScope};
-use super::lease::{Entered, Heartbeat};
+use super::lease::{Entered, Heartbeat, RequestId};
 use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
 use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
@@ -64,6 +64,8 @@ pub(super) struct Driver {
     pub observer: Arc<dyn Observer>,
     pub cancel: CancellationToken,
     pub heartbeat: Heartbeat,
+    /// The last request that was taken back before it could be accepted: it may still be seen until the next heartbeat.
+    pub withdrawn: Option<RequestId>,
     pub resumed: bool,
     pub tasks: JoinSet<Result<Output, Halt>>,
     pub task_of: HashMap<Id, usize>,
@@ -109,6 +111,7 @@ impl Driver {
             observer,
             cancel,
             heartbeat,
+            withdrawn: None,
             resumed: entered.resumed,
             tasks: JoinSet::new(),
             task_of: HashMap::new(),

@@ -15,8 +15,12 @@
 //! # Handover
 //!
 //! `dbmove cutover` takes over from a running `dbmove run`: it leaves a request, which the running driver sees with its
-//! next heartbeat. That one stops its steps at their checkpoints, releases the lease and ends; the asker then takes it as usual. A driver
-//! that is inside `cutover` does not answer; after the asker's patience it gets [`LeaseError::Held`].
+//! next heartbeat. That one *accepts* it, stops its steps at their checkpoints, releases the lease and ends; the asker then takes it as usual. A
+//! driver that is inside `cutover` does not accept; after the asker's patience it gets [`LeaseError::Held`].
+//!
+//! Accepting and withdrawing are one transaction each, on the same row, so exactly one of them happens: a driver never stops
+//! for somebody who has gone, and an asker never goes while a driver stops for it. Whose request was accepted waits on, for as long as
+//! stopping takes ([`HANDOVER`] at most), whatever its patience was.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +43,8 @@ use super::step::Epoch;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// After so long without one, another driver may take over.
 pub const EXPIRY: Duration = Duration::from_secs(10);
+/// How long a driver that has accepted a request may take to let go: every step has its grace to stop, and is dropped after it.
+pub const HANDOVER: Duration = Duration::from_secs(90);
 /// How often one who waits for a lease looks again.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -251,8 +257,8 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
                 params![run, epoch.cast_signed(), owner_text, Timestamp::now().as_millisecond()],
             )
             .map_err(sql)?;
-        // Whoever asked before has either entered by now or given up.
-        transaction.execute("DELETE FROM requests WHERE run = ?1", params![run]).map_err(sql)?;
+        // Whoever asked before has either entered by now or been outrun.
+        transaction.execute("UPDATE requests SET answered = ?2 WHERE run = ?1", params![run, WITHDRAWN]).map_err(sql)?;
         let epoch = Epoch(epoch);
         journal.append_in(transaction, &run, Event::LeaseTaken { epoch, owner: owner.clone() })?;
         let events = super::journal::events_after(transaction, journal.path(), &run, 0)?;
@@ -261,11 +267,30 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
     })
 }
 
-/// Asks the driver of a run to hand it over. The running driver sees it with its next heartbeat; whether it answers shows in the lease.
+/// A request that nobody has answered.
+const OPEN: u8 = 0;
+/// One that the driver lets go for.
+const ACCEPTED: u8 = 1;
+/// One that its asker has taken back, or that another driver has outrun. It stays in the file, so that no number is used twice.
+const WITHDRAWN: u8 = 2;
+
+/// A request for a run, as the journal numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(i64);
+
+/// A request as the running driver sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub id: RequestId,
+    /// Who asks.
+    pub by: String,
+}
+
+/// Asks the driver of a run to hand it over. The running driver sees it with its next heartbeat; whether it accepts shows in the lease.
 ///
 /// # Errors
 /// [`JournalError`] if the request can't be written.
-pub async fn request_handover(journal: &Journal, run: &str) -> Result<(), JournalError> {
+pub async fn request_handover(journal: &Journal, run: &str) -> Result<RequestId, JournalError> {
     let run = run.to_owned();
     let asker = Owner::current();
     journal
@@ -277,28 +302,64 @@ pub async fn request_handover(journal: &Journal, run: &str) -> Result<(), Journa
                         params![run, format!("process {} on `{}`", asker.pid, asker.host), Timestamp::now().as_millisecond()],
                     )
                     .map_err(|error| journal.failed(&error))?;
-                Ok(())
+                Ok(RequestId(transaction.last_insert_rowid()))
             })
         })
         .await
 }
 
-async fn withdraw(journal: &Journal, run: String) -> Result<(), JournalError> {
+/// Takes a request back; false if the driver has accepted it, so that it is letting go.
+///
+/// # Errors
+/// [`JournalError`] if it can't be written.
+pub async fn withdraw_request(journal: &Journal, request: RequestId) -> Result<bool, JournalError> {
     journal
         .write(move |journal| {
             journal.transaction(|transaction| {
-                transaction.execute("DELETE FROM requests WHERE run = ?1", params![run]).map_err(|error| journal.failed(&error))?;
-                Ok(())
+                let sql = |error: rusqlite::Error| journal.failed(&error);
+                transaction
+                    .execute("UPDATE requests SET answered = ?2 WHERE id = ?1 AND answered = ?3", params![request.0, WITHDRAWN, OPEN])
+                    .map_err(sql)?;
+                let answered: Option<u8> = transaction
+                    .query_row("SELECT answered FROM requests WHERE id = ?1", params![request.0], |row| row.get(0))
+                    .optional()
+                    .map_err(sql)?;
+                Ok(answered != Some(ACCEPTED))
             })
         })
         .await
 }
 
-/// Enters a run: takes it, starts it, or waits for a handover.
-pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, super::run::EngineError> {
+/// Accepts a request; false if it was withdrawn.
+///
+/// # Errors
+/// [`JournalError`] if it can't be written.
+pub async fn accept_request(journal: &Journal, request: RequestId) -> Result<bool, JournalError> {
+    journal
+        .write(move |journal| {
+            journal.transaction(|transaction| {
+                transaction
+                    .execute("UPDATE requests SET answered = ?2 WHERE id = ?1 AND answered = ?3", params![request.0, ACCEPTED, OPEN])
+                    .map(|accepted| accepted > 0)
+                    .map_err(|error| journal.failed(&error))
+            })
+        })
+        .await
+}
+
+/// Why waiting for a run ended without it.
+fn give_up(cancel: &CancellationToken, run: String, view: LeaseView) -> super::run::EngineError {
+    if cancel.is_cancelled() {
+        return super::run::EngineError::StoppedWaiting { run };
+    }
+    LeaseError::Held { run, owner: Box::new(view.owner), epoch: view.epoch.0 }.into()
+}
+
+/// Enters a run: takes it, starts it, or waits for a handover. Cancelled while it waits it takes its request back.
+pub(super) async fn enter(journal: &Journal, entry: Entry, cancel: &CancellationToken) -> Result<Entered, super::run::EngineError> {
     let owner = Owner::current();
     let patience = Instant::now() + entry.take_over.unwrap_or_default();
-    let mut asked = None;
+    let mut asked: Option<(String, RequestId)> = None;
     loop {
         let (try_entry, try_owner) = (entry.clone(), owner.clone());
         match journal.write(move |journal| try_enter(journal, &try_entry, &try_owner)).await? {
@@ -310,15 +371,19 @@ pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, su
                 return Err(super::run::EngineError::Finished { run, playbook: entry.started.playbook });
             }
             Err(Refused::Held { run, view }) => {
-                if Instant::now() >= patience {
-                    if asked.is_some() {
-                        withdraw(journal, run.clone()).await?;
+                let waited_enough = Instant::now() >= patience || cancel.is_cancelled();
+                match &asked {
+                    Some((of, request)) if *of == run => {
+                        if waited_enough && (withdraw_request(journal, *request).await? || Instant::now() >= patience + HANDOVER) {
+                            return Err(give_up(cancel, run, *view));
+                        }
                     }
-                    return Err(LeaseError::Held { run, owner: Box::new(view.owner), epoch: view.epoch.0 }.into());
-                }
-                if asked.as_ref() != Some(&run) {
-                    request_handover(journal, &run).await?;
-                    asked = Some(run);
+                    // Nobody was asked yet, or the run asked for is no longer the newest.
+                    _ if waited_enough => return Err(give_up(cancel, run, *view)),
+                    _ => {
+                        let request = request_handover(journal, &run).await?;
+                        asked = Some((run, request));
+                    }
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -328,7 +393,7 @@ pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, su
 
 /// What one sign of life found.
 enum Beat {
-    Ours { asked_by: Option<String> },
+    Ours { asked: Option<Asked> },
     Lost,
 }
 
@@ -344,13 +409,15 @@ fn beat(journal: &Journal, run: &str, epoch: Epoch) -> Result<Beat, JournalError
         if ours == 0 {
             return Ok(Beat::Lost);
         }
-        let asked_by = transaction
-            .query_row("SELECT asked_by FROM requests WHERE run = ?1 AND kind = 'handover' ORDER BY id LIMIT 1", params![run], |row| {
-                row.get(0)
-            })
+        let asked = transaction
+            .query_row(
+                "SELECT id, asked_by FROM requests WHERE run = ?1 AND kind = 'handover' AND answered = ?2 ORDER BY id LIMIT 1",
+                params![run, OPEN],
+                |row| Ok(Asked { id: RequestId(row.get(0)?), by: row.get(1)? }),
+            )
             .optional()
             .map_err(sql)?;
-        Ok(Beat::Ours { asked_by })
+        Ok(Beat::Ours { asked })
     })
 }
 
@@ -359,17 +426,17 @@ pub(super) struct Heartbeat {
     tasks: JoinSet<()>,
     /// Cancelled when the lease is gone.
     pub lost: CancellationToken,
-    /// Who asked for the run, if anybody did.
-    pub asked_by: watch::Receiver<Option<String>>,
+    /// The request for the run that stood at the last sign of life.
+    pub asked: watch::Receiver<Option<Asked>>,
 }
 
 impl Heartbeat {
     pub fn start(journal: &RunJournal) -> Heartbeat {
         let lost = CancellationToken::new();
-        let (ask, asked_by) = watch::channel(None);
+        let (ask, asked) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(journal.clone(), lost.clone(), ask));
-        Heartbeat { tasks, lost, asked_by }
+        Heartbeat { tasks, lost, asked }
     }
 
     /// Stops and lets go of the lease, if it is still ours.
@@ -394,17 +461,17 @@ impl Heartbeat {
     }
 }
 
-async fn keep(journal: RunJournal, lost: CancellationToken, ask: watch::Sender<Option<String>>) {
+async fn keep(journal: RunJournal, lost: CancellationToken, ask: watch::Sender<Option<Asked>>) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let (run, epoch) = (journal.run().clone(), journal.epoch());
         match journal.journal().write(move |journal| beat(journal, &run, epoch)).await {
-            Ok(Beat::Ours { asked_by }) => {
+            Ok(Beat::Ours { asked }) => {
                 last = Instant::now();
                 ask.send_if_modified(|old| {
-                    let changed = *old != asked_by;
-                    *old = asked_by;
+                    let changed = *old != asked;
+                    *old = asked;
                     changed
                 });
             }

@@ -178,6 +178,12 @@ pub enum EngineError {
         /// The playbook.
         playbook: String,
     },
+    /// Asked to stop while another driver was asked to hand over.
+    #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
+    StoppedWaiting {
+        /// The run.
+        run: String,
+    },
     /// A step failed before the run could begin.
     #[error("`{step}`: {error}")]
     Step {
@@ -213,7 +219,7 @@ pub async fn drive(
         steps: graph.plan(),
     };
     let entry = Entry { started, new_run: request.new_run, take_over: request.take_over };
-    let entered = lease::enter(&journal, entry).await?;
+    let entered = lease::enter(&journal, entry, &cancel).await?;
     super::crash::point("run.started");
     Driver::new(request, graph, fingerprint, entered, journal, observer, cancel).drive(&leases).await
 }

@@ -18,7 +18,7 @@ use super::crash;
 use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
 use super::journal::{Event, JournalError, Phase, Sample};
-use super::lease::LeaseError;
+use super::lease::{self, Asked, LeaseError};
 use super::outcome::Verdict;
 use super::step::{Output, StepError};
 use crate::playbook::model::StageName;
@@ -128,6 +128,7 @@ impl Driver {
 
     pub(super) fn in_cutover(&self) -> bool {
         self.journal
+    /// A driver that is not asked for the cutover is not in it: one that waits at a gate there has begun nothing.
             .with_state(|state| state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none()))
     }
 
@@ -139,18 +140,21 @@ impl Driver {
             Lost,
             Ended(Result<(Id, Result<Output, Halt>), JoinError>),
             Cancelled,
-            Asked(String),
+            Asked(Asked),
             Nudged,
             Ticked,
         }
-        let asked_by = &mut self.heartbeat.asked_by;
+        let (asked, withdrawn) = (&mut self.heartbeat.asked, self.withdrawn);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
             Some(ended) = self.tasks.join_next_with_id() => Woken::Ended(ended),
             () = self.cancel.cancelled(), if !switching => Woken::Cancelled,
-            by = async { asked_by.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()) }, if may_hand_over => match by {
-                Some(by) => Woken::Asked(by),
+            request = async {
+                let standing = |request: &Option<Asked>| request.as_ref().is_some_and(|request| Some(request.id) != withdrawn);
+                asked.wait_for(standing).await.ok().and_then(|request| request.clone())
+            }, if may_hand_over => match request {
+                Some(request) => Woken::Asked(request),
                 // The heartbeat has ended, which it does only with the lease.
                 None => Woken::Lost,
             },
@@ -164,7 +168,13 @@ impl Driver {
             }
             Woken::Ended(ended) => self.ended(ended).await,
             Woken::Cancelled => Err(Stop::Verdict(Verdict::Interrupted)),
-            Woken::Asked(to) => Err(Stop::Verdict(Verdict::HandedOver { to })),
+            Woken::Asked(request) if lease::accept_request(self.journal.journal(), request.id).await? => {
+                Err(Stop::Verdict(Verdict::HandedOver { to: request.by }))
+            }
+            Woken::Asked(request) => {
+                self.withdrawn = Some(request.id);
+                Ok(())
+            }
             Woken::Nudged => Ok(()),
             Woken::Ticked => self.look().await,
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dbmove::engine::journal::Journal;
-use dbmove::engine::lease::{LeaseError, Liveness, Owner};
+use dbmove::engine::lease::{LeaseError, Liveness, Owner, accept_request, request_handover, withdraw_request};
 use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
 use dbmove::engine::run::EngineError;
 use dbmove::engine::step::{Epoch, TargetLease};
@@ -112,6 +112,83 @@ async fn a_driver_inside_the_cutover_does_not_hand_over() {
 }
 
 /// Stops a driver while it holds no lock on the journal: stopped in the middle of a write it would keep everybody out.
+#[test]
+fn who_is_handed_a_run_waits_until_it_has_it() {
+    // Deaf to requests to stop, so that letting go takes the grace of four seconds: longer than the asker's patience.
+    let mut world = World::new(json!({
+        "sync": [step("slow", json!({ "sleep_ms": 60_000, "deaf": true, "undoable": "nothing" }))],
+        "settle": [step("after", json!({}))],
+    }));
+    world.scenario.until = StageName::Sync;
+    world.scenario.stop_grace_ms = 4_000;
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is at work", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    world.scenario.playbook.stages.sync[0].with.insert("sleep_ms".to_owned(), json!(0));
+    world.scenario.accept_drift = true;
+    world.scenario.take_over_ms = Some(3_000);
+    // What changed has begun, so the second driver is refused: but by the playbook, with the run in its hands, not by the lease.
+    let second = world.drive_elsewhere(None);
+    assert_eq!(first.wait().unwrap().code(), Some(0), "the first driver did not hand over");
+    assert_eq!(second.code(), Some(4), "the asker gave up on a driver that was stopping for it");
+    assert_eq!(world.state().epoch, Some(Epoch(2)));
+}
+
+#[test]
+fn a_request_that_was_taken_back_stops_nobody() {
+    let mut world = World::new(json!({ "sync": [step("slow", json!({ "sleep_ms": 6_000 }))] }));
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is at work", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    // Mostly gone before a heartbeat sees it; now and then one does, and then the asker has to get the run.
+    world.scenario.take_over_ms = Some(1);
+    let refused = world.drive_elsewhere(None).code();
+    let reader = world.reader();
+    if refused == Some(7) {
+        assert_eq!(first.wait().unwrap().code(), Some(0));
+        assert_eq!((world.state().epoch, world.state().finished.map(|end| end.concluded)), (Some(Epoch(1)), Some(true)), "it was stopped");
+    } else {
+        assert_eq!((refused, world.state().epoch), (Some(0), Some(Epoch(2))));
+        first.wait().unwrap();
+    }
+    assert_eq!(reader.audit().unwrap().broken, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_accepted_or_withdrawn_and_never_both() {
+    let world = World::new(json!({}));
+    let journal = Journal::open(&world.path().join("state")).unwrap();
+    let (taken_back, kept) = (request_handover(&journal, "run").await.unwrap(), request_handover(&journal, "run").await.unwrap());
+    assert!(withdraw_request(&journal, taken_back).await.unwrap());
+    assert!(!accept_request(&journal, taken_back).await.unwrap(), "a driver would stop for somebody who has gone");
+    assert!(accept_request(&journal, kept).await.unwrap());
+    assert!(!withdraw_request(&journal, kept).await.unwrap(), "an asker would go while a driver stops for it");
+    assert!(!accept_request(&journal, kept).await.unwrap(), "accepted twice");
+    for _ in 0..50 {
+        let request = request_handover(&journal, "run").await.unwrap();
+        let (accepted, withdrawn) = tokio::join!(accept_request(&journal, request), withdraw_request(&journal, request));
+        assert_ne!(accepted.unwrap(), withdrawn.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asker_that_is_stopped_takes_its_request_back() {
+    let mut world = World::new(
+        json!({ "cutover": [step("slow", json!({ "sleep_ms": 4_000 }))], "settle": [step("after", json!({ "sleep_ms": 3_000 }))] }),
+    );
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is in its cutover", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    world.scenario.take_over_ms = Some(60_000);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let (result, ()) = tokio::join!(world.scenario.drive(cancel.clone()), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cancel.cancel();
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, EngineError::StoppedWaiting { .. }), "{error}");
+    assert_eq!(error.exit_code(), ExitCode::Interrupted);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!((world.state().epoch, world.state().finished.map(|end| end.concluded)), (Some(Epoch(1)), Some(true)), "it was stopped");
+}
+
 fn stop_between_writes(world: &World, driver: rustix::process::Pid) {
     let connection = rusqlite::Connection::open(world.path().join("state").join(dbmove::engine::journal::FILE)).unwrap();
     connection.busy_timeout(Duration::ZERO).unwrap();
