@@ -16,6 +16,7 @@ use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
 use crate::hook::exec::{HookArguments, HookExec};
+use crate::gate::approve::{ApproveArguments, GateApprove};
 use crate::mysql::connect::Server;
 use crate::mysql::names::{PatternError, Selection};
 use crate::mysql::steps;
@@ -89,6 +90,23 @@ pub const REGISTRY: &[Entry] = &[
             stages: ANYWHERE,
             requires_before: &[],
             arguments: || schemars::schema_for!(HookArguments),
+    Entry {
+        word: StepWord {
+            name: GateApprove::NAME,
+            about: "Waits for a person's yes, given by `dbmove approve`; without it the run ends here with exit code 6.",
+            store: None,
+            stages: ANYWHERE,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(ApproveArguments),
+            check: |with| {
+                let gate: ApproveArguments = arguments(with)?;
+                deferred::no_references(with, &["question"])
+                    .map_err(|_| ArgumentError::field("question", "`question` is shown as it is written and can't hold a reference"))?;
+                GateApprove::new(&gate).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(GateApprove::new(&read(resolved)?)?)), texts: &[] },
+    },
             check: |with| {
                 let hook: HookArguments = arguments(with)?;
                 deferred::no_references(with, &["command", "undo", "probe"])?;

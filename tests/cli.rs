@@ -6,5 +6,9 @@
 mod command;
 #[path = "cli/driving.rs"]
 mod driving;
+#[path = "cli/exit_codes.rs"]
+mod exit_codes;
+#[path = "cli/gate.rs"]
+mod gate;
 #[path = "cli/saying.rs"]
 mod saying;

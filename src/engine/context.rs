@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::approval::Given;
 use super::step::{Epoch, Output, StepError, Work};
 
 /// Rehearsals and productions are runs of the same code; only the bound endpoints differ.
@@ -71,6 +72,15 @@ pub trait Checkpoints: Send + Sync {
     fn recorded(&self, step: &str, kind: &str) -> Result<Vec<(String, serde_json::Value)>, StepError> {
         let _ = step;
         Err(StepError::definite(format!("results of kind `{kind}` can't be listed here: only a run's journal keeps them")))
+    }
+    /// The yes that stands for a step: given in this run, for the playbook as it is now. Without a run's journal nobody can have
+    /// given one.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    fn approval(&self, step: &str) -> Result<Option<Given>, StepError> {
+        let _ = step;
+        Ok(None)
     }
     /// Adds a finding (its id, level, evidence and fix, as the store models them), replacing an older one with the
     /// same id.
@@ -173,6 +183,14 @@ impl StepContext {
     /// Adds a finding of this step; see [`Checkpoints::find`].
     ///
     /// # Errors
+    /// The yes to this step's question, if it stands; see [`Checkpoints::approval`].
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub fn approval(&self) -> Result<Option<Given>, StepError> {
+        self.checkpoints.approval(&self.step)
+    }
+
     /// If the journal can't be written.
     pub fn find(&self, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {
         self.checkpoints.find(&self.step, id, finding)

@@ -10,11 +10,13 @@
 //! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; the way back; who waits for whom |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
+//! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`drift`] | whether a playbook changed under a run |
 //! | [`observer`] | what a person sees meanwhile |
 //! | [`outcome`] | how a run ends, and the exit codes |
 //! | [`crash`] | where a test may pull the plug |
 
+pub mod approval;
 pub mod budget;
 pub mod certificate;
 pub mod context;

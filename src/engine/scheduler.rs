@@ -29,7 +29,7 @@ const SAMPLE: Duration = Duration::from_secs(2);
 impl Driver {
     /// Satisfied for those that need it: done, and where the effect lives in the process, done by this one.
     pub(super) fn is_satisfied(&self, index: usize) -> bool {
-        let done = self.journal.with_state(|state| state.step(self.graph.id(index)).phase == Phase::Done);
+        let (done, switched) = self.journal.with_state(|state| (state.step(self.graph.id(index)).phase == Phase::Done, state.switched()));
         if self.is_service(index) {
             // One that was ended on purpose by a cutover that was undone has to serve the next one again.
             let over = self.journal.with_state(|state| state.switched() || state.stage_done(StageName::Cutover));
@@ -38,6 +38,8 @@ impl Driver {
         }
         let built = &self.graph.steps[index];
         let lives_on = (!built.step.volatile() && self.request.again != Some(built.stage)) || self.graph.point_of_no_return == Some(index);
+        // Behind the switch a run can only be driven forward: what a person was asked and answered is not asked again.
+        let lives_on = lives_on || (switched && built.step.question().is_some());
         done && (lives_on || self.done_here.contains(&index))
     }
 
@@ -126,10 +128,12 @@ impl Driver {
             })
     }
 
-    pub(super) fn in_cutover(&self) -> bool {
-        self.journal
     /// A driver that is not asked for the cutover is not in it: one that waits at a gate there has begun nothing.
-            .with_state(|state| state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none()))
+    pub(super) fn in_cutover(&self) -> bool {
+        self.request.until >= StageName::Cutover
+            && self.journal.with_state(|state| {
+                state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none())
+            })
     }
 
     /// Waits until something has happened.

@@ -186,7 +186,8 @@ pub trait Step: Send + Sync {
     /// What undo can do.
     fn undoable(&self) -> Undoable;
     /// True if the effect lives in this process or its connections (a held lock) and so is gone
-    /// after a crash. The engine runs such a step again when it resumes behind it.
+    /// after a crash, or if it is a look at something that may have changed. The engine runs such a step again when it
+    /// resumes behind it.
     fn volatile(&self) -> bool {
         false
     }
@@ -195,6 +196,11 @@ pub trait Step: Send + Sync {
         false
     }
     /// What it would do. Touches nothing.
+    /// What a person has to say yes to before it passes, if it asks. Such a step looks for the yes with
+    /// [`StepContext::approval`] and fails with [`Failure::Waiting`] without it.
+    fn question(&self) -> Option<&str> {
+        None
+    }
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError>;
     /// How long it should take; says "unknown" rather than guess. Touches nothing.
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError>;

@@ -141,6 +141,9 @@ impl Step for Deferred {
     fn volatile(&self) -> bool {
         self.shape.volatile()
     }
+    fn question(&self) -> Option<&str> {
+        self.shape.question()
+    }
     fn holds_writes(&self) -> bool {
         self.shape.holds_writes()
     }
