@@ -10,5 +10,7 @@ mod driving;
 mod exit_codes;
 #[path = "cli/gate.rs"]
 mod gate;
+#[path = "cli/late.rs"]
+mod late;
 #[path = "cli/saying.rs"]
 mod saying;

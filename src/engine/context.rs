@@ -95,6 +95,9 @@ pub trait Checkpoints: Send + Sync {
 /// The checkpoint under which [`StepContext::save_output`] keeps a step's output.
 pub const OUTPUT_CHECKPOINT: &str = "engine.output";
 
+/// Facts that steps have left behind: by step id, then by name.
+pub type Outputs = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+
 /// Everything a step is handed besides its own arguments.
 #[derive(Clone)]
 pub struct StepContext {
@@ -119,7 +122,7 @@ pub struct StepContext {
     /// Rates measured by the last rehearsal, by step id: what estimates are made from.
     pub rates: Arc<BTreeMap<String, Work>>,
     /// Outputs of earlier steps, by step id, for `${step:ID.name}`.
-    pub outputs: Arc<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
+    pub outputs: Arc<Outputs>,
 }
 
 impl StepContext {
@@ -180,9 +183,6 @@ impl StepContext {
         self.checkpoints.recorded(&self.step, kind)
     }
 
-    /// Adds a finding of this step; see [`Checkpoints::find`].
-    ///
-    /// # Errors
     /// The yes to this step's question, if it stands; see [`Checkpoints::approval`].
     ///
     /// # Errors
@@ -191,6 +191,9 @@ impl StepContext {
         self.checkpoints.approval(&self.step)
     }
 
+    /// Adds a finding of this step; see [`Checkpoints::find`].
+    ///
+    /// # Errors
     /// If the journal can't be written.
     pub fn find(&self, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {
         self.checkpoints.find(&self.step, id, finding)

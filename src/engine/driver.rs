@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Remaining};
-use super::context::{Progress, RunKind, StepContext};
+use super::context::{Outputs, Progress, RunKind, StepContext};
 use super::crash;
 use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
@@ -184,9 +184,10 @@ impl Driver {
 
     /// The way forward: everything up to the verdict `Done`, or why not.
     pub(super) async fn forward(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<Verdict, Stop> {
+        let outputs = self.outputs();
         for lease in leases {
             let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
-            lease.claim(&run, epoch).await.map_err(|error| match error.failure {
+            lease.claim(&run, epoch, &outputs).await.map_err(|error| match error.failure {
                 Failure::LeaseLost => Stop::Verdict(Verdict::LeaseLost { message: error.message }),
                 _ => Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }),
             })?;
@@ -255,8 +256,12 @@ impl Driver {
         self.graph.steps[index].step.kind() == StepKind::Service
     }
 
+    /// What the run's steps have left behind so far.
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::new(self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect()))
+    }
+
     pub(super) fn context(&self, index: usize, attempt: u32) -> StepContext {
-        let outputs = self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect());
         StepContext {
             run: self.journal.run().clone(),
             step: self.graph.id(index).into(),
@@ -268,7 +273,7 @@ impl Driver {
             ready: watch::channel(false).0,
             checkpoints: Arc::new(self.journal.clone()),
             rates: self.rates.clone(),
-            outputs: Arc::new(outputs),
+            outputs: self.outputs(),
         }
     }
 

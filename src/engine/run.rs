@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
 use super::certificate::{Certificate, DEFAULT_LIFETIME};
-use super::context::{Checkpoints, RunKind, StepContext};
+use super::context::{Checkpoints, Outputs, RunKind, StepContext};
 use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
@@ -250,7 +250,7 @@ impl Checkpoints for NoCheckpoints {
 }
 
 /// Asks every step what it would do and how long that takes, and sums it up. Touches nothing and needs no run; `certificate` and
-/// `rates` (of an earlier run) are what estimates are made from.
+/// `rates` (of an earlier run) are what estimates are made from, `outputs` what references lead to.
 ///
 /// # Errors
 /// [`EngineError::Playbook`] if the steps don't fit together.
@@ -258,6 +258,7 @@ pub async fn preview(
     request: &RunRequest,
     steps: Vec<BuiltStep>,
     rates: BTreeMap<String, Work>,
+    outputs: Arc<Outputs>,
 ) -> Result<(Vec<StepPreview>, Forecast), EngineError> {
     let graph = Graph::new(steps)?;
     let certificate = match &request.rehearsed {
@@ -280,7 +281,7 @@ pub async fn preview(
             ready: tokio::sync::watch::channel(false).0,
             checkpoints: Arc::new(NoCheckpoints),
             rates: all_rates.clone(),
-            outputs: Arc::default(),
+            outputs: Arc::clone(&outputs),
         };
         let plan = built.step.plan(&context).await.map_err(|error| error.message);
         let estimate = built.step.estimate(&context).await.map_err(|error| error.message);

@@ -1,5 +1,6 @@
 //! One driver per run: the second is turned away, the dead one's run is taken over, the stale one is refused everywhere.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbmove::engine::journal::Journal;
@@ -111,7 +112,6 @@ async fn a_driver_inside_the_cutover_does_not_hand_over() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
-/// Stops a driver while it holds no lock on the journal: stopped in the middle of a write it would keep everybody out.
 #[test]
 fn who_is_handed_a_run_waits_until_it_has_it() {
     // Deaf to requests to stop, so that letting go takes the grace of four seconds: longer than the asker's patience.
@@ -189,6 +189,7 @@ async fn an_asker_that_is_stopped_takes_its_request_back() {
     assert_eq!((world.state().epoch, world.state().finished.map(|end| end.concluded)), (Some(Epoch(1)), Some(true)), "it was stopped");
 }
 
+/// Stops a driver while it holds no lock on the journal: stopped in the middle of a write it would keep everybody out.
 fn stop_between_writes(world: &World, driver: rustix::process::Pid) {
     let connection = rusqlite::Connection::open(world.path().join("state").join(dbmove::engine::journal::FILE)).unwrap();
     connection.busy_timeout(Duration::ZERO).unwrap();
@@ -244,9 +245,9 @@ async fn a_target_claimed_by_a_higher_epoch_or_another_run_is_left_alone() {
     assert!(outcome.verdict.to_string().contains("another-run"));
     assert!(ledger(world.path()).is_empty());
     let lease = FileLease(world.path().join("mine"));
-    lease.claim("run", Epoch(3)).await.unwrap();
-    lease.claim("run", Epoch(3)).await.unwrap();
-    assert!(lease.claim("run", Epoch(2)).await.is_err());
+    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
+    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
+    assert!(lease.claim("run", Epoch(2), &Arc::default()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
