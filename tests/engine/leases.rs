@@ -11,7 +11,7 @@ use dbmove::engine::step::{Epoch, TargetLease};
 use dbmove::playbook::model::StageName;
 use serde_json::json;
 
-use crate::world::{FileLease, World, ledger, step, was_killed, whole_story};
+use crate::world::{FileLease, World, ledger, step, switch, was_killed, whole_story};
 
 fn until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -110,6 +110,30 @@ async fn a_driver_inside_the_cutover_does_not_hand_over() {
     assert!(matches!(error, EngineError::Lease(LeaseError::Held { .. })), "{error}");
     assert!(started.elapsed() >= Duration::from_millis(2_400), "it gave up without patience");
     assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_a_person_in_its_cutover_is_followed_and_handed_over() {
+    let mut world = World::new(json!({
+        "sync": [step("follow", json!({ "service": true }))],
+        "cutover": [step("ask", json!({ "fails": "waiting", "fails_while": "asking", "undoable": "nothing" })), switch("switch", json!({}))],
+    }));
+    world.put("asking");
+    let waiting = world.drive().await.unwrap();
+    assert_eq!((waiting.exit_code(), waiting.serving), (ExitCode::WaitingForApproval, Serving::Source));
+    assert!(waiting.undone.is_empty(), "a step that only asked was undone: {:?}", waiting.undone);
+    world.scenario.until = StageName::Verify;
+    world.scenario.keep_services = true;
+    let mut following = world.start_elsewhere(None);
+    let begun = |world: &World| ledger(world.path()).iter().filter(|line| *line == "begin follow").count();
+    until(Duration::from_secs(20), "it is followed meanwhile", || begun(&world) == 2);
+    world.take("asking");
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    world.scenario.take_over_ms = Some(10_000);
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0), "the driver that only follows did not hand over");
+    assert_eq!(following.wait().unwrap().code(), Some(0));
+    assert_eq!(world.state().serving(), Serving::Target);
 }
 
 #[test]
