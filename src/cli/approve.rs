@@ -1,6 +1,6 @@
 //! `dbmove approve`: a person's yes to what a step of a run asks. Works beside a running driver and with none running.
 //!
-//! Only a run can be approved, so there has to be one: see [`approval`](crate::engine::approval) for why a yes is not kept for a run that has
+//! Only a run can be approved, so there has to be one: see [`approval`] for why a yes is not kept for a run that has
 //! not begun.
 
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! One driver per run, and how one hands over to the next.
+//! One driver per run.
 //!
 //! # The lease
 //!
@@ -12,15 +12,7 @@
 //! refuses its writes (checked in the same transaction); and the target refuses them, because the new driver wrote its epoch there
 //! ([`TargetLease`](super::step::TargetLease)) before it did anything else. It then cancels everything at once.
 //!
-//! # Handover
-//!
-//! `dbmove cutover` takes over from a running `dbmove run`: it leaves a request, which the running driver sees with its
-//! next heartbeat. That one *accepts* it, stops its steps at their checkpoints, releases the lease and ends; the asker then takes it as usual. A
-//! driver that is inside `cutover` does not accept; after the asker's patience it gets [`LeaseError::Held`].
-//!
-//! Accepting and withdrawing are one transaction each, on the same row, so exactly one of them happens: a driver never stops
-//! for somebody who has gone, and an asker never goes while a driver stops for it. Whose request was accepted waits on, for as long as
-//! stopping takes ([`HANDOVER`] at most), whatever its patience was.
+//! How a running driver is asked for its run, and lets go of it, is in [`handover`](super::handover).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::RunKind;
 use super::crash;
+use super::handover::{self, Asked, HANDOVER, RequestId, request_handover, withdraw_request};
 use super::journal::{Event, Journal, JournalError, RunJournal, RunStarted, RunState};
 use super::step::Epoch;
 
@@ -43,8 +36,6 @@ use super::step::Epoch;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// After so long without one, another driver may take over.
 pub const EXPIRY: Duration = Duration::from_secs(10);
-/// How long a driver that has accepted a request may take to let go: every step has its grace to stop, and is dropped after it.
-pub const HANDOVER: Duration = Duration::from_secs(90);
 /// How often one who waits for a lease looks again.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -258,93 +249,13 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
             )
             .map_err(sql)?;
         // Whoever asked before has either entered by now or been outrun.
-        transaction.execute("UPDATE requests SET answered = ?2 WHERE run = ?1", params![run, WITHDRAWN]).map_err(sql)?;
+        handover::outrun(transaction, &run).map_err(sql)?;
         let epoch = Epoch(epoch);
         journal.append_in(transaction, &run, Event::LeaseTaken { epoch, owner: owner.clone() })?;
         let events = super::journal::events_after(transaction, journal.path(), &run, 0)?;
         let state = RunState::fold(&events).ok_or_else(|| JournalError::UnknownRun(run.clone()))?;
         Ok(Ok(Entered { run: run.into(), epoch, state, resumed: resumed.is_some() }))
     })
-}
-
-/// A request that nobody has answered.
-const OPEN: u8 = 0;
-/// One that the driver lets go for.
-const ACCEPTED: u8 = 1;
-/// One that its asker has taken back, or that another driver has outrun. It stays in the file, so that no number is used twice.
-const WITHDRAWN: u8 = 2;
-
-/// A request for a run, as the journal numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(i64);
-
-/// A request as the running driver sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub id: RequestId,
-    /// Who asks.
-    pub by: String,
-}
-
-/// Asks the driver of a run to hand it over. The running driver sees it with its next heartbeat; whether it accepts shows in the lease.
-///
-/// # Errors
-/// [`JournalError`] if the request can't be written.
-pub async fn request_handover(journal: &Journal, run: &str) -> Result<RequestId, JournalError> {
-    let run = run.to_owned();
-    let asker = Owner::current();
-    journal
-        .write(move |journal| {
-            journal.transaction(|transaction| {
-                transaction
-                    .execute(
-                        "INSERT INTO requests (run, kind, asked_by, at) VALUES (?1, 'handover', ?2, ?3)",
-                        params![run, format!("process {} on `{}`", asker.pid, asker.host), Timestamp::now().as_millisecond()],
-                    )
-                    .map_err(|error| journal.failed(&error))?;
-                Ok(RequestId(transaction.last_insert_rowid()))
-            })
-        })
-        .await
-}
-
-/// Takes a request back; false if the driver has accepted it, so that it is letting go.
-///
-/// # Errors
-/// [`JournalError`] if it can't be written.
-pub async fn withdraw_request(journal: &Journal, request: RequestId) -> Result<bool, JournalError> {
-    journal
-        .write(move |journal| {
-            journal.transaction(|transaction| {
-                let sql = |error: rusqlite::Error| journal.failed(&error);
-                transaction
-                    .execute("UPDATE requests SET answered = ?2 WHERE id = ?1 AND answered = ?3", params![request.0, WITHDRAWN, OPEN])
-                    .map_err(sql)?;
-                let answered: Option<u8> = transaction
-                    .query_row("SELECT answered FROM requests WHERE id = ?1", params![request.0], |row| row.get(0))
-                    .optional()
-                    .map_err(sql)?;
-                Ok(answered != Some(ACCEPTED))
-            })
-        })
-        .await
-}
-
-/// Accepts a request; false if it was withdrawn.
-///
-/// # Errors
-/// [`JournalError`] if it can't be written.
-pub async fn accept_request(journal: &Journal, request: RequestId) -> Result<bool, JournalError> {
-    journal
-        .write(move |journal| {
-            journal.transaction(|transaction| {
-                transaction
-                    .execute("UPDATE requests SET answered = ?2 WHERE id = ?1 AND answered = ?3", params![request.0, ACCEPTED, OPEN])
-                    .map(|accepted| accepted > 0)
-                    .map_err(|error| journal.failed(&error))
-            })
-        })
-        .await
 }
 
 /// Why waiting for a run ended without it.
@@ -409,14 +320,7 @@ fn beat(journal: &Journal, run: &str, epoch: Epoch) -> Result<Beat, JournalError
         if ours == 0 {
             return Ok(Beat::Lost);
         }
-        let asked = transaction
-            .query_row(
-                "SELECT id, asked_by FROM requests WHERE run = ?1 AND kind = 'handover' AND answered = ?2 ORDER BY id LIMIT 1",
-                params![run, OPEN],
-                |row| Ok(Asked { id: RequestId(row.get(0)?), by: row.get(1)? }),
-            )
-            .optional()
-            .map_err(sql)?;
+        let asked = handover::standing(transaction, run).map_err(sql)?;
         Ok(Beat::Ours { asked })
     })
 }

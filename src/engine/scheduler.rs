@@ -17,8 +17,9 @@ use super::context::RunKind;
 use super::crash;
 use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
+use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
-use super::lease::{self, Asked, LeaseError};
+use super::lease::LeaseError;
 use super::outcome::Verdict;
 use super::step::{Output, StepError};
 use crate::playbook::model::StageName;
@@ -172,7 +173,7 @@ impl Driver {
             }
             Woken::Ended(ended) => self.ended(ended).await,
             Woken::Cancelled => Err(Stop::Verdict(Verdict::Interrupted)),
-            Woken::Asked(request) if lease::accept_request(self.journal.journal(), request.id).await? => {
+            Woken::Asked(request) if handover::accept_request(self.journal.journal(), request.id).await? => {
                 Err(Stop::Verdict(Verdict::HandedOver { to: request.by }))
             }
             Woken::Asked(request) => {

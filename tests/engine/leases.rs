@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbmove::engine::handover::{accept_request, request_handover, withdraw_request};
 use dbmove::engine::journal::Journal;
-use dbmove::engine::lease::{LeaseError, Liveness, Owner, accept_request, request_handover, withdraw_request};
+use dbmove::engine::lease::{LeaseError, Liveness, Owner};
 use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
 use dbmove::engine::run::EngineError;
 use dbmove::engine::step::{Epoch, TargetLease};
