@@ -14,6 +14,7 @@
 //! | [`steps`] | the registry: every step there is, by name |
 //! | [`report`] | from the journal to what people and programs read |
 //! | [`telemetry`] | logs and progress |
+//! | [`gate`] | steps that ask whether a run may go on |
 //! | [`hook`] | commands of the operator's own, run as steps |
 //! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
@@ -36,6 +37,7 @@
 pub mod cli;
 pub mod demo;
 pub mod engine;
+pub mod gate;
 pub mod hook;
 pub mod local;
 pub mod mysql;

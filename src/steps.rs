@@ -1,10 +1,11 @@
 //! Every step there is, by name: the only file that sees them all.
 //!
 //! A step is entered here once, with its word (what a playbook may say, see [`vocabulary`]) and its [`Constructor`]. [`build_all`] turns
-//! a playbook into steps bound to endpoints ([`binding`]); what their arguments refer to is resolved when they act ([`deferred`]).
+//! a playbook into steps bound to endpoints ([`binding`], [`shared`]); what their arguments refer to is resolved when they act ([`deferred`]).
 
 pub mod binding;
 pub mod deferred;
+pub mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +16,14 @@ use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
+use crate::gate::approve::{ApproveArguments, GateApprove};
 use crate::hook::exec::{HookArguments, HookExec};
-use crate::mysql::connect::Server;
-use crate::mysql::names::{PatternError, Selection};
+use crate::mysql::names::PatternError;
 use crate::mysql::steps;
-use crate::mysql::store::{MysqlStore, StoreSettings};
+use crate::mysql::store::MysqlStore;
 use crate::playbook::address::AddressError;
 use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
-use crate::playbook::model::{Playbook, StepSpec, StoreKind};
+use crate::playbook::model::{Playbook, StoreKind};
 use crate::playbook::reference::Resolver;
 use crate::playbook::secret::ReferenceError;
 use crate::playbook::vocabulary::{ArgumentError, StepWord, arguments};
@@ -30,19 +31,8 @@ use crate::traffic::canary::{CanaryArguments, TrafficCanary};
 use crate::traffic::check::{CheckArguments, TrafficCheck};
 use crate::traffic::exec::{SwitchArguments, TrafficExec};
 use crate::traffic::file::{FileArguments, TrafficFile};
-use crate::traffic::watch::CanaryWatch;
-use binding::Binding;
 use deferred::{Deferred, Resolved};
-
-/// What steps of one playbook share.
-pub struct Materials {
-    /// The store the step works on, where it works on one.
-    pub binding: Option<Binding>,
-    /// What the canary has seen: for the canary and the check behind the switch.
-    pub watch: Arc<CanaryWatch>,
-    /// The MySQL store, where it is one.
-    pub mysql: Option<Arc<MysqlStore>>,
-}
+use shared::{Materials, Shared};
 
 /// Makes a step of arguments whose references are resolved.
 pub type Make = fn(&Resolved, &Materials) -> Result<Arc<dyn Step>, StepError>;
@@ -99,6 +89,23 @@ pub const REGISTRY: &[Entry] = &[
             make: |resolved, _| Ok(Arc::new(HookExec::new(&read(resolved)?, resolved.environment.clone())?)),
             texts: &[],
         },
+    },
+    Entry {
+        word: StepWord {
+            name: GateApprove::NAME,
+            about: "Waits for a person's yes, given by `dbmove approve`; without it the run ends here with exit code 6.",
+            store: None,
+            stages: ANYWHERE,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(ApproveArguments),
+            check: |with| {
+                let gate: ApproveArguments = arguments(with)?;
+                deferred::no_references(with, &["question"])
+                    .map_err(|_| ArgumentError::field("question", "`question` is shown as it is written and can't hold a reference"))?;
+                GateApprove::new(&gate).map(drop).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(GateApprove::new(&read(resolved)?)?)), texts: &[] },
     },
     Entry {
         word: StepWord {
@@ -417,25 +424,21 @@ pub struct Built {
 /// [`BuildError`], before anything is contacted.
 pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<Built, BuildError> {
     let mut built = Built::default();
-    let mut materials: BTreeMap<Option<&str>, Arc<Materials>> = BTreeMap::new();
+    let mut shared_by: BTreeMap<Option<&str>, Arc<Shared>> = BTreeMap::new();
     for (stage, spec) in playbook.stages.iter() {
-        let store = spec.store.as_deref();
-        let shared = match materials.get(&store) {
+        let name = spec.store.as_deref();
+        let shared = match shared_by.get(&name) {
             Some(shared) => Arc::clone(shared),
             None => {
-                let binding = match store {
-                    Some(store) => Some(bind(playbook, spec, store, kind, resolver).await?),
-                    None => None,
-                };
-                let mysql = match &binding {
-                    Some(binding) => Some(open_mysql(playbook, binding)?),
-                    None => None,
-                };
-                if let Some(store) = &mysql {
-                    built.leases.push(Arc::clone(store) as Arc<dyn TargetLease>);
-                }
-                let shared = Arc::new(Materials { binding, watch: Arc::default(), mysql });
-                materials.insert(store, Arc::clone(&shared));
+                let shared = Arc::new(match name {
+                    None => Shared::without_store(),
+                    Some(name) => {
+                        let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() };
+                        Shared::of_store(name, playbook.stores.get(name).ok_or_else(unknown)?, kind, resolver).await?
+                    }
+                });
+                built.leases.extend(shared.lease());
+                shared_by.insert(name, Arc::clone(&shared));
                 shared
             }
         };
@@ -447,31 +450,12 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             Constructor::Arguments { make, texts } => {
                 Deferred::new(spec.with.clone(), make, texts, shared).map(|step| Arc::new(step) as Arc<dyn Step>)
             }
-            Constructor::Mysql(make) => match &shared.mysql {
-                Some(store) => make(Arc::clone(store), &spec.with),
-                None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
-            },
+            Constructor::Mysql(make) => shared.mysql_step(make, &spec.with),
         };
         let step = step.map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
     }
     Ok(built)
-}
-
-fn open_mysql(playbook: &Playbook, binding: &Binding) -> Result<Arc<MysqlStore>, BuildError> {
-    let store = playbook
-        .stores
-        .get(&binding.store)
-        .ok_or_else(|| BuildError::UnknownStore { step: String::new(), store: binding.store.clone() })?;
-    let selection =
-        Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: binding.store.clone(), error })?;
-    let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
-    Ok(MysqlStore::open(&binding.store, source, target, selection, StoreSettings::default()))
-}
-
-async fn bind(playbook: &Playbook, spec: &StepSpec, name: &str, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
-    let store = playbook.stores.get(name).ok_or_else(|| BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() })?;
-    binding::bind(name, store, kind, resolver).await
 }
 
 #[cfg(test)]

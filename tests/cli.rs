@@ -6,5 +6,11 @@
 mod command;
 #[path = "cli/driving.rs"]
 mod driving;
+#[path = "cli/exit_codes.rs"]
+mod exit_codes;
+#[path = "cli/gate.rs"]
+mod gate;
+#[path = "cli/late.rs"]
+mod late;
 #[path = "cli/saying.rs"]
 mod saying;

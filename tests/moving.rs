@@ -59,6 +59,32 @@ async fn by_insert_where_load_data_is_not_to_be_had() {
     world.cut_over_and_judge(writers).await;
 }
 
+/// A target that a step provides: its port is only known once the run has begun, and found again by every driver after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_a_target_that_a_step_provides() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("to_a_target_that_a_step_provides", &kinds) {
+        return;
+    }
+    let mut world = World::start(kinds[0], kinds[1], 0.02).await;
+    world.stop_at_the_fence();
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let port = world.target.port();
+    let (known, provided) = (format!("mysql://admin@127.0.0.1:{port}/"), "mysql://admin@127.0.0.1:${step:provision.port}/");
+    assert!(text.contains(&known));
+    let hook =
+        format!("  prepare:\n    - {{ id: provision, run: hook.exec, with: {{ command: [echo, '{{\"port\": {port}}}'], undo: none }} }}\n");
+    std::fs::write(world.playbook(), text.replace(&known, provided).replace("  prepare:\n", &hook)).unwrap();
+    let writers = world.write(100.0, 60.0).await;
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    world.cut_over_and_judge(writers).await;
+    let mut conn = world::connect(&world.target, Account::Root).await;
+    let left: Vec<String> = conn.query("SELECT schema_name FROM information_schema.schemata WHERE schema_name = '_dbmove'").await.unwrap();
+    assert!(left.is_empty(), "the claim outlived the run");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mysql_56_with_old_row_events_to_mysql_97() {
     moves("mysql_56_with_old_row_events_to_mysql_97", ServerKind::Mysql56, ServerKind::Mysql97).await;

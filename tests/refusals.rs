@@ -268,6 +268,7 @@ async fn disk_full() {
     eprintln!("--- full at the start: exit {}\n{}", code(&refused), said(&refused));
     assert_eq!(code(&refused), 1, "{}", said(&refused));
     assert!(said(&refused).contains(&state.display().to_string()), "{}", said(&refused));
+    assert!(said(&refused).contains("is full") && said(&refused).contains("nothing was started, changed or undone"), "{}", said(&refused));
     assert_eq!(Untouched::now(&world).await, before);
 
     // Full in the middle of it: it ends, and goes on when there is room again.
@@ -290,6 +291,7 @@ async fn disk_full() {
     let cut = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "test"]).await;
     eprintln!("--- full at the cutover: exit {}\n{}", code(&cut), said(&cut));
     assert_eq!(code(&cut), 1, "{}", said(&cut));
+    assert!(said(&cut).contains("is full") && !said(&cut).contains("disk I/O error"), "{}", said(&cut));
     assert!(accepts_writes(&world.source).await);
     assert!(std::fs::read_to_string(world.route()).unwrap().contains(&world.source.port().to_string()));
     disk.empty();

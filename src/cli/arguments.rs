@@ -111,6 +111,8 @@ pub enum Command {
     Verify(Verify),
     /// Everything that remains, inside the deadline, or back to where it was
     Cutover(Cutover),
+    /// Say yes to what a `gate.approve` step asks, so that its run may go on
+    Approve(Approve),
     /// Where the runs stand; works beside a running one and with none running
     Status(Status),
     /// What a run did: the verdict, times, verification, certificate
@@ -232,6 +234,21 @@ pub struct Cutover {
     /// How long to wait for a running `dbmove run` to hand over
     #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
     pub take_over: String,
+}
+
+/// `dbmove approve`.
+#[derive(Clone, Debug, Args)]
+pub struct Approve {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// The id of the step that asks
+    pub step: String,
+    /// Why; goes into journal and report
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Who says yes; goes into journal and report [default: your login name]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 /// `dbmove status`.

@@ -95,7 +95,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
-        let planned = planning::plan(&run_request, &built, reading.rates.clone()).await?;
+        let planned = planning::plan(&run_request, &built, &reading).await?;
         let again = format!("dbmove {} {}", request.command, next::playbook_word("", Some(path)));
         go_ahead::ask(everywhere, &planned, &format!("{action} of `{}`", playbook.playbook), &again)?;
     }

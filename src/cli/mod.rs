@@ -8,11 +8,12 @@
 //! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`status`], [`report`], [`audit`] | the same |
+//! | [`approve`], [`status`], [`report`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 
 pub mod answer;
+pub mod approve;
 pub mod arguments;
 pub mod audit;
 pub mod cutover;
@@ -83,6 +84,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Verify(_) => "verify",
             Command::Cutover(_) => "cutover",
+            Command::Approve(_) => "approve",
             Command::Status(_) => "status",
             Command::Report(_) => "report",
             Command::Audit => "audit",
@@ -106,6 +108,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Run(typed) => on_runtime(run::run(everywhere, typed)),
         Command::Verify(typed) => on_runtime(verify::verify(everywhere, typed)),
         Command::Cutover(typed) => on_runtime(cutover::cutover(everywhere, typed)),
+        Command::Approve(typed) => on_runtime(approve::approve(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
         Command::Audit => audit::audit(everywhere),

@@ -34,7 +34,7 @@ pub async fn plan(everywhere: &Everywhere, typed: &Plan) -> Result<Answer, Refus
     if kind == RunKind::Production {
         request.deadline = settings::deadline(None, &request.playbook)?;
     }
-    let planned = planning::plan(&request, &built, reading.rates.clone()).await?;
+    let planned = planning::plan(&request, &built, &reading).await?;
     let word = next::playbook_word("", Some(&typed.playbook));
     let command = if typed.rehearsal || has_pair { "rehearse" } else { "run" };
     let exit_code = if planned.failed { ExitCode::Error } else { ExitCode::Done };

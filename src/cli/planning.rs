@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use super::answer::Refusal;
+use super::reading::Reading;
 use crate::engine::budget::Forecast;
 use crate::engine::run::{RunRequest, preview};
-use crate::engine::step::{StepKind, Undoable, Work};
+use crate::engine::step::{StepKind, Undoable};
 use crate::report::status;
 use crate::steps::Built;
 use crate::telemetry::describe;
@@ -66,8 +65,8 @@ pub struct PlannedStep {
 ///
 /// # Errors
 /// If the steps don't fit together.
-pub async fn plan(request: &RunRequest, built: &Built, rates: BTreeMap<String, Work>) -> Result<Planned, Refusal> {
-    let (previews, forecast) = preview(request, built.steps.clone(), rates).await?;
+pub async fn plan(request: &RunRequest, built: &Built, reading: &Reading) -> Result<Planned, Refusal> {
+    let (previews, forecast) = preview(request, built.steps.clone(), reading.rates.clone(), reading.outputs.clone()).await?;
     let mut steps = Vec::new();
     for preview in previews.into_iter().filter(|preview| preview.stage <= request.until) {
         let Some(built) = built.steps.iter().find(|built| built.spec.id == preview.step) else { continue };

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::approval::Given;
 use super::step::{Epoch, Output, StepError, Work};
 
 /// Rehearsals and productions are runs of the same code; only the bound endpoints differ.
@@ -72,6 +73,15 @@ pub trait Checkpoints: Send + Sync {
         let _ = step;
         Err(StepError::definite(format!("results of kind `{kind}` can't be listed here: only a run's journal keeps them")))
     }
+    /// The yes that stands for a step: given in this run, for the playbook as it is now. Without a run's journal nobody can have
+    /// given one.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    fn approval(&self, step: &str) -> Result<Option<Given>, StepError> {
+        let _ = step;
+        Ok(None)
+    }
     /// Adds a finding (its id, level, evidence and fix, as the store models them), replacing an older one with the
     /// same id.
     ///
@@ -84,6 +94,9 @@ pub trait Checkpoints: Send + Sync {
 
 /// The checkpoint under which [`StepContext::save_output`] keeps a step's output.
 pub const OUTPUT_CHECKPOINT: &str = "engine.output";
+
+/// Facts that steps have left behind: by step id, then by name.
+pub type Outputs = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
 
 /// Everything a step is handed besides its own arguments.
 #[derive(Clone)]
@@ -109,7 +122,7 @@ pub struct StepContext {
     /// Rates measured by the last rehearsal, by step id: what estimates are made from.
     pub rates: Arc<BTreeMap<String, Work>>,
     /// Outputs of earlier steps, by step id, for `${step:ID.name}`.
-    pub outputs: Arc<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
+    pub outputs: Arc<Outputs>,
 }
 
 impl StepContext {
@@ -168,6 +181,14 @@ impl StepContext {
     /// If the journal can't be read.
     pub fn recorded(&self, kind: &str) -> Result<Vec<(String, serde_json::Value)>, StepError> {
         self.checkpoints.recorded(&self.step, kind)
+    }
+
+    /// The yes to this step's question, if it stands; see [`Checkpoints::approval`].
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub fn approval(&self) -> Result<Option<Given>, StepError> {
+        self.checkpoints.approval(&self.step)
     }
 
     /// Adds a finding of this step; see [`Checkpoints::find`].

@@ -63,7 +63,7 @@ pub enum DriftError {
     },
     /// The change touches only steps that have not begun, but nobody accepted it.
     #[error(
-        "the playbook changed under run `{run}`: {}; nothing was touched. Only steps that have not begun are concerned: accept the change with `--accept-changed-playbook`, or put the old playbook back",
+        "the playbook changed under run `{run}`: {}; nothing was touched. Only steps that have not begun are concerned: accept the change with `--accept-changes`, or put the old playbook back",
         list(.changes)
     )]
     NotAccepted {

@@ -13,11 +13,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Remaining};
-use super::context::{Progress, RunKind, StepContext};
+use super::context::{Outputs, Progress, RunKind, StepContext};
 use super::crash;
 use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
 use super::graph::Graph;
+use super::handover::RequestId;
 use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, UndoScope};
 use super::lease::{Entered, Heartbeat};
 use super::observer::Observer;
@@ -64,6 +65,8 @@ pub(super) struct Driver {
     pub observer: Arc<dyn Observer>,
     pub cancel: CancellationToken,
     pub heartbeat: Heartbeat,
+    /// The last request that was taken back before it could be accepted: it may still be seen until the next heartbeat.
+    pub withdrawn: Option<RequestId>,
     pub resumed: bool,
     pub tasks: JoinSet<Result<Output, Halt>>,
     pub task_of: HashMap<Id, usize>,
@@ -109,6 +112,7 @@ impl Driver {
             observer,
             cancel,
             heartbeat,
+            withdrawn: None,
             resumed: entered.resumed,
             tasks: JoinSet::new(),
             task_of: HashMap::new(),
@@ -181,9 +185,10 @@ impl Driver {
 
     /// The way forward: everything up to the verdict `Done`, or why not.
     pub(super) async fn forward(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<Verdict, Stop> {
+        let outputs = self.outputs();
         for lease in leases {
             let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
-            lease.claim(&run, epoch).await.map_err(|error| match error.failure {
+            lease.claim(&run, epoch, &outputs).await.map_err(|error| match error.failure {
                 Failure::LeaseLost => Stop::Verdict(Verdict::LeaseLost { message: error.message }),
                 _ => Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }),
             })?;
@@ -252,8 +257,12 @@ impl Driver {
         self.graph.steps[index].step.kind() == StepKind::Service
     }
 
+    /// What the run's steps have left behind so far.
+    fn outputs(&self) -> Arc<Outputs> {
+        Arc::new(self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect()))
+    }
+
     pub(super) fn context(&self, index: usize, attempt: u32) -> StepContext {
-        let outputs = self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect());
         StepContext {
             run: self.journal.run().clone(),
             step: self.graph.id(index).into(),
@@ -265,7 +274,7 @@ impl Driver {
             ready: watch::channel(false).0,
             checkpoints: Arc::new(self.journal.clone()),
             rates: self.rates.clone(),
-            outputs: Arc::new(outputs),
+            outputs: self.outputs(),
         }
     }
 

@@ -26,7 +26,8 @@ impl Driver {
             .fingerprint
             .check(&self.fingerprint, &state.run, &state.begun(), self.request.accept_drift)
             .map_err(|error| Stop::Engine(error.into()))?;
-        if !changes.is_empty() || state.plan != self.graph.plan() {
+        // A description that changed is no change of a step, but approvals and certificates go by the whole.
+        if !changes.is_empty() || state.plan != self.graph.plan() || state.fingerprint.whole != self.fingerprint.whole {
             let (fingerprint, steps) = (self.fingerprint.clone(), self.graph.plan());
             self.journal.append(Event::PlaybookAccepted { fingerprint, changes, steps }).await?;
         }

@@ -134,6 +134,7 @@ impl Graph {
                 stage: built.stage,
                 service: built.step.kind() == StepKind::Service,
                 point_of_no_return: self.point_of_no_return == Some(index),
+                question: built.step.question().map(str::to_owned),
             })
             .collect()
     }

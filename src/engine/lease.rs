@@ -1,4 +1,4 @@
-//! One driver per run, and how one hands over to the next.
+//! One driver per run.
 //!
 //! # The lease
 //!
@@ -12,11 +12,7 @@
 //! refuses its writes (checked in the same transaction); and the target refuses them, because the new driver wrote its epoch there
 //! ([`TargetLease`](super::step::TargetLease)) before it did anything else. It then cancels everything at once.
 //!
-//! # Handover
-//!
-//! `dbmove cutover` takes over from a running `dbmove run`: it leaves a request, which the running driver sees with its
-//! next heartbeat. That one stops its steps at their checkpoints, releases the lease and ends; the asker then takes it as usual. A driver
-//! that is inside `cutover` does not answer; after the asker's patience it gets [`LeaseError::Held`].
+//! How a running driver is asked for its run, and lets go of it, is in [`handover`](super::handover).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::RunKind;
 use super::crash;
+use super::handover::{self, Asked, HANDOVER, RequestId, request_handover, withdraw_request};
 use super::journal::{Event, Journal, JournalError, RunJournal, RunStarted, RunState};
 use super::step::Epoch;
 
@@ -251,8 +248,8 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
                 params![run, epoch.cast_signed(), owner_text, Timestamp::now().as_millisecond()],
             )
             .map_err(sql)?;
-        // Whoever asked before has either entered by now or given up.
-        transaction.execute("DELETE FROM requests WHERE run = ?1", params![run]).map_err(sql)?;
+        // Whoever asked before has either entered by now or been outrun.
+        handover::outrun(transaction, &run).map_err(sql)?;
         let epoch = Epoch(epoch);
         journal.append_in(transaction, &run, Event::LeaseTaken { epoch, owner: owner.clone() })?;
         let events = super::journal::events_after(transaction, journal.path(), &run, 0)?;
@@ -261,44 +258,19 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
     })
 }
 
-/// Asks the driver of a run to hand it over. The running driver sees it with its next heartbeat; whether it answers shows in the lease.
-///
-/// # Errors
-/// [`JournalError`] if the request can't be written.
-pub async fn request_handover(journal: &Journal, run: &str) -> Result<(), JournalError> {
-    let run = run.to_owned();
-    let asker = Owner::current();
-    journal
-        .write(move |journal| {
-            journal.transaction(|transaction| {
-                transaction
-                    .execute(
-                        "INSERT INTO requests (run, kind, asked_by, at) VALUES (?1, 'handover', ?2, ?3)",
-                        params![run, format!("process {} on `{}`", asker.pid, asker.host), Timestamp::now().as_millisecond()],
-                    )
-                    .map_err(|error| journal.failed(&error))?;
-                Ok(())
-            })
-        })
-        .await
+/// Why waiting for a run ended without it.
+fn give_up(cancel: &CancellationToken, run: String, view: LeaseView) -> super::run::EngineError {
+    if cancel.is_cancelled() {
+        return super::run::EngineError::StoppedWaiting { run };
+    }
+    LeaseError::Held { run, owner: Box::new(view.owner), epoch: view.epoch.0 }.into()
 }
 
-async fn withdraw(journal: &Journal, run: String) -> Result<(), JournalError> {
-    journal
-        .write(move |journal| {
-            journal.transaction(|transaction| {
-                transaction.execute("DELETE FROM requests WHERE run = ?1", params![run]).map_err(|error| journal.failed(&error))?;
-                Ok(())
-            })
-        })
-        .await
-}
-
-/// Enters a run: takes it, starts it, or waits for a handover.
-pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, super::run::EngineError> {
+/// Enters a run: takes it, starts it, or waits for a handover. Cancelled while it waits it takes its request back.
+pub(super) async fn enter(journal: &Journal, entry: Entry, cancel: &CancellationToken) -> Result<Entered, super::run::EngineError> {
     let owner = Owner::current();
     let patience = Instant::now() + entry.take_over.unwrap_or_default();
-    let mut asked = None;
+    let mut asked: Option<(String, RequestId)> = None;
     loop {
         let (try_entry, try_owner) = (entry.clone(), owner.clone());
         match journal.write(move |journal| try_enter(journal, &try_entry, &try_owner)).await? {
@@ -310,15 +282,19 @@ pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, su
                 return Err(super::run::EngineError::Finished { run, playbook: entry.started.playbook });
             }
             Err(Refused::Held { run, view }) => {
-                if Instant::now() >= patience {
-                    if asked.is_some() {
-                        withdraw(journal, run.clone()).await?;
+                let waited_enough = Instant::now() >= patience || cancel.is_cancelled();
+                match &asked {
+                    Some((of, request)) if *of == run => {
+                        if waited_enough && (withdraw_request(journal, *request).await? || Instant::now() >= patience + HANDOVER) {
+                            return Err(give_up(cancel, run, *view));
+                        }
                     }
-                    return Err(LeaseError::Held { run, owner: Box::new(view.owner), epoch: view.epoch.0 }.into());
-                }
-                if asked.as_ref() != Some(&run) {
-                    request_handover(journal, &run).await?;
-                    asked = Some(run);
+                    // Nobody was asked yet, or the run asked for is no longer the newest.
+                    _ if waited_enough => return Err(give_up(cancel, run, *view)),
+                    _ => {
+                        let request = request_handover(journal, &run).await?;
+                        asked = Some((run, request));
+                    }
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -328,7 +304,7 @@ pub(super) async fn enter(journal: &Journal, entry: Entry) -> Result<Entered, su
 
 /// What one sign of life found.
 enum Beat {
-    Ours { asked_by: Option<String> },
+    Ours { asked: Option<Asked> },
     Lost,
 }
 
@@ -344,13 +320,8 @@ fn beat(journal: &Journal, run: &str, epoch: Epoch) -> Result<Beat, JournalError
         if ours == 0 {
             return Ok(Beat::Lost);
         }
-        let asked_by = transaction
-            .query_row("SELECT asked_by FROM requests WHERE run = ?1 AND kind = 'handover' ORDER BY id LIMIT 1", params![run], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(sql)?;
-        Ok(Beat::Ours { asked_by })
+        let asked = handover::standing(transaction, run).map_err(sql)?;
+        Ok(Beat::Ours { asked })
     })
 }
 
@@ -359,17 +330,17 @@ pub(super) struct Heartbeat {
     tasks: JoinSet<()>,
     /// Cancelled when the lease is gone.
     pub lost: CancellationToken,
-    /// Who asked for the run, if anybody did.
-    pub asked_by: watch::Receiver<Option<String>>,
+    /// The request for the run that stood at the last sign of life.
+    pub asked: watch::Receiver<Option<Asked>>,
 }
 
 impl Heartbeat {
     pub fn start(journal: &RunJournal) -> Heartbeat {
         let lost = CancellationToken::new();
-        let (ask, asked_by) = watch::channel(None);
+        let (ask, asked) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(journal.clone(), lost.clone(), ask));
-        Heartbeat { tasks, lost, asked_by }
+        Heartbeat { tasks, lost, asked }
     }
 
     /// Stops and lets go of the lease, if it is still ours.
@@ -394,17 +365,17 @@ impl Heartbeat {
     }
 }
 
-async fn keep(journal: RunJournal, lost: CancellationToken, ask: watch::Sender<Option<String>>) {
+async fn keep(journal: RunJournal, lost: CancellationToken, ask: watch::Sender<Option<Asked>>) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let (run, epoch) = (journal.run().clone(), journal.epoch());
         match journal.journal().write(move |journal| beat(journal, &run, epoch)).await {
-            Ok(Beat::Ours { asked_by }) => {
+            Ok(Beat::Ours { asked }) => {
                 last = Instant::now();
                 ask.send_if_modified(|old| {
-                    let changed = *old != asked_by;
-                    *old = asked_by;
+                    let changed = *old != asked;
+                    *old = asked;
                     changed
                 });
             }

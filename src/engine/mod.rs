@@ -5,16 +5,18 @@
 //! | [`step`], [`context`] | the contract with the stores: the five verbs, and what a step is handed |
 //! | [`run`] | the way in: what to drive, [`drive`](run::drive), what comes back |
 //! | [`journal`] | the append-only record; state is a fold over it |
-//! | [`lease`] | one driver per run, and how one hands over to the next |
+//! | [`lease`], [`handover`] | one driver per run, and how one hands over to the next |
 //! | `driver`, `gates`, `resume` | a run from where it stands to where it should go; what may be started; what a crash left open |
 //! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; the way back; who waits for whom |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
+//! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`drift`] | whether a playbook changed under a run |
 //! | [`observer`] | what a person sees meanwhile |
 //! | [`outcome`] | how a run ends, and the exit codes |
 //! | [`crash`] | where a test may pull the plug |
 
+pub mod approval;
 pub mod budget;
 pub mod certificate;
 pub mod context;
@@ -25,6 +27,7 @@ mod driver;
 mod execute;
 mod gates;
 mod graph;
+pub mod handover;
 pub mod journal;
 pub mod lease;
 pub mod observer;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
 use super::certificate::{Certificate, DEFAULT_LIFETIME};
-use super::context::{Checkpoints, RunKind, StepContext};
+use super::context::{Checkpoints, Outputs, RunKind, StepContext};
 use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
@@ -178,6 +178,12 @@ pub enum EngineError {
         /// The playbook.
         playbook: String,
     },
+    /// Asked to stop while another driver was asked to hand over.
+    #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
+    StoppedWaiting {
+        /// The run.
+        run: String,
+    },
     /// A step failed before the run could begin.
     #[error("`{step}`: {error}")]
     Step {
@@ -213,7 +219,7 @@ pub async fn drive(
         steps: graph.plan(),
     };
     let entry = Entry { started, new_run: request.new_run, take_over: request.take_over };
-    let entered = lease::enter(&journal, entry).await?;
+    let entered = lease::enter(&journal, entry, &cancel).await?;
     super::crash::point("run.started");
     Driver::new(request, graph, fingerprint, entered, journal, observer, cancel).drive(&leases).await
 }
@@ -244,7 +250,7 @@ impl Checkpoints for NoCheckpoints {
 }
 
 /// Asks every step what it would do and how long that takes, and sums it up. Touches nothing and needs no run; `certificate` and
-/// `rates` (of an earlier run) are what estimates are made from.
+/// `rates` (of an earlier run) are what estimates are made from, `outputs` what references lead to.
 ///
 /// # Errors
 /// [`EngineError::Playbook`] if the steps don't fit together.
@@ -252,6 +258,7 @@ pub async fn preview(
     request: &RunRequest,
     steps: Vec<BuiltStep>,
     rates: BTreeMap<String, Work>,
+    outputs: Arc<Outputs>,
 ) -> Result<(Vec<StepPreview>, Forecast), EngineError> {
     let graph = Graph::new(steps)?;
     let certificate = match &request.rehearsed {
@@ -274,7 +281,7 @@ pub async fn preview(
             ready: tokio::sync::watch::channel(false).0,
             checkpoints: Arc::new(NoCheckpoints),
             rates: all_rates.clone(),
-            outputs: Arc::default(),
+            outputs: Arc::clone(&outputs),
         };
         let plan = built.step.plan(&context).await.map_err(|error| error.message);
         let estimate = built.step.estimate(&context).await.map_err(|error| error.message);

@@ -17,6 +17,7 @@ use super::context::RunKind;
 use super::crash;
 use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
+use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
 use super::lease::LeaseError;
 use super::outcome::Verdict;
@@ -29,7 +30,7 @@ const SAMPLE: Duration = Duration::from_secs(2);
 impl Driver {
     /// Satisfied for those that need it: done, and where the effect lives in the process, done by this one.
     pub(super) fn is_satisfied(&self, index: usize) -> bool {
-        let done = self.journal.with_state(|state| state.step(self.graph.id(index)).phase == Phase::Done);
+        let (done, switched) = self.journal.with_state(|state| (state.step(self.graph.id(index)).phase == Phase::Done, state.switched()));
         if self.is_service(index) {
             // One that was ended on purpose by a cutover that was undone has to serve the next one again.
             let over = self.journal.with_state(|state| state.switched() || state.stage_done(StageName::Cutover));
@@ -38,6 +39,8 @@ impl Driver {
         }
         let built = &self.graph.steps[index];
         let lives_on = (!built.step.volatile() && self.request.again != Some(built.stage)) || self.graph.point_of_no_return == Some(index);
+        // Behind the switch a run can only be driven forward: what a person was asked and answered is not asked again.
+        let lives_on = lives_on || (switched && built.step.question().is_some());
         done && (lives_on || self.done_here.contains(&index))
     }
 
@@ -126,9 +129,12 @@ impl Driver {
             })
     }
 
+    /// A driver that is not asked for the cutover is not in it: one that waits at a gate there has begun nothing.
     pub(super) fn in_cutover(&self) -> bool {
-        self.journal
-            .with_state(|state| state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none()))
+        self.request.until >= StageName::Cutover
+            && self.journal.with_state(|state| {
+                state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none())
+            })
     }
 
     /// Waits until something has happened.
@@ -139,18 +145,21 @@ impl Driver {
             Lost,
             Ended(Result<(Id, Result<Output, Halt>), JoinError>),
             Cancelled,
-            Asked(String),
+            Asked(Asked),
             Nudged,
             Ticked,
         }
-        let asked_by = &mut self.heartbeat.asked_by;
+        let (asked, withdrawn) = (&mut self.heartbeat.asked, self.withdrawn);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
             Some(ended) = self.tasks.join_next_with_id() => Woken::Ended(ended),
             () = self.cancel.cancelled(), if !switching => Woken::Cancelled,
-            by = async { asked_by.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()) }, if may_hand_over => match by {
-                Some(by) => Woken::Asked(by),
+            request = async {
+                let standing = |request: &Option<Asked>| request.as_ref().is_some_and(|request| Some(request.id) != withdrawn);
+                asked.wait_for(standing).await.ok().and_then(|request| request.clone())
+            }, if may_hand_over => match request {
+                Some(request) => Woken::Asked(request),
                 // The heartbeat has ended, which it does only with the lease.
                 None => Woken::Lost,
             },
@@ -164,7 +173,13 @@ impl Driver {
             }
             Woken::Ended(ended) => self.ended(ended).await,
             Woken::Cancelled => Err(Stop::Verdict(Verdict::Interrupted)),
-            Woken::Asked(to) => Err(Stop::Verdict(Verdict::HandedOver { to })),
+            Woken::Asked(request) if handover::accept_request(self.journal.journal(), request.id).await? => {
+                Err(Stop::Verdict(Verdict::HandedOver { to: request.by }))
+            }
+            Woken::Asked(request) => {
+                self.withdrawn = Some(request.id);
+                Ok(())
+            }
             Woken::Nudged => Ok(()),
             Woken::Ticked => self.look().await,
         }

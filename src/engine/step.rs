@@ -14,12 +14,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::context::StepContext;
+use super::context::{Outputs, StepContext};
 
 /// Whether a step ends by itself or keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,13 +187,19 @@ pub trait Step: Send + Sync {
     /// What undo can do.
     fn undoable(&self) -> Undoable;
     /// True if the effect lives in this process or its connections (a held lock) and so is gone
-    /// after a crash. The engine runs such a step again when it resumes behind it.
+    /// after a crash, or if it is a look at something that may have changed. The engine runs such a step again when it
+    /// resumes behind it.
     fn volatile(&self) -> bool {
         false
     }
     /// True if clients' writes are held from this step on: the `max_write_gap` budget starts here.
     fn holds_writes(&self) -> bool {
         false
+    }
+    /// What a person has to say yes to before it passes, if it asks. Such a step looks for the yes with
+    /// [`StepContext::approval`] and fails with [`Failure::Waiting`] without it.
+    fn question(&self) -> Option<&str> {
+        None
     }
     /// What it would do. Touches nothing.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError>;
@@ -222,9 +229,10 @@ impl fmt::Display for Epoch {
 pub trait TargetLease: Send + Sync {
     /// The store's name in the playbook.
     fn store(&self) -> &str;
-    /// Claims the target for `epoch`. Fails with [`Failure::LeaseLost`] if a higher epoch, or a
+    /// Claims the target for `epoch`. `outputs` are those of the run's steps so far: where the target's address is one of them and
+    /// not there yet, there is nothing to claim. Fails with [`Failure::LeaseLost`] if a higher epoch, or a
     /// different run, stands there. Waits for the old driver's commits under way.
-    async fn claim(&self, run: &str, epoch: Epoch) -> Result<(), StepError>;
+    async fn claim(&self, run: &str, epoch: Epoch, outputs: &Arc<Outputs>) -> Result<(), StepError>;
     /// Lets go of the target when the run is over for good (a rehearsal undone, a production run done to its end), so that
     /// another run may claim it. Called by the driver that holds `epoch`; a claim of anybody else must stay. A
     /// store whose claim goes away with what its steps undo needs nothing here.

@@ -25,6 +25,7 @@ use super::position::Position;
 use super::shared::Shared;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
+use crate::engine::context::Outputs;
 use crate::engine::step::{Epoch, StepError, TargetLease};
 
 /// What a store's memory may take and how it works; the steps' arguments override single values.
@@ -196,7 +197,7 @@ impl TargetLease for MysqlStore {
     }
 
     /// Where dbmove's schema is not there yet, nothing is claimed: `mysql.prepare` makes it and claims it.
-    async fn claim(&self, run: &str, epoch: Epoch) -> std::result::Result<(), StepError> {
+    async fn claim(&self, run: &str, epoch: Epoch, _outputs: &Arc<Outputs>) -> std::result::Result<(), StepError> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
         if bookkeeping::lease(&mut session, &self.name).await?.is_some() {
             bookkeeping::claim(&mut session, &self.name, run, epoch).await?;

@@ -9,13 +9,14 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::model::{
-    Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Run, Serving, Stage, Step, StepError,
+    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Run, Serving, Stage, Step, StepError,
     StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
 use super::{next, status, verification};
 use crate::engine::budget::StepForecast;
 use crate::engine::journal::{self, Event, JournalError, JournalReader, Phase, RecordedEvent, RunState, UndoScope};
 use crate::engine::outcome;
+use crate::engine::step::Failure;
 use crate::playbook::model::StageName;
 
 /// What the fold forgets.
@@ -69,6 +70,10 @@ impl Told {
             }
             Event::Outcome { step, action, result, .. } => {
                 match result {
+                    // No failure: the step's state and the verdict say it.
+                    journal::StepResult::Failed { error } if error.failure == Failure::Waiting => {
+                        self.failures.remove(step);
+                    }
                     // Kept when the step is undone after it, forgotten when a later attempt succeeds.
                     journal::StepResult::Failed { error } => {
                         self.failures.insert(step.clone(), StepError { message: error.message.clone(), hint: error.hint.clone() });
@@ -100,6 +105,7 @@ pub fn step_state(service: bool, step: &journal::StepState) -> StepState {
         Phase::Running => StepState::Running,
         Phase::Done => StepState::Done,
         Phase::Stopped => StepState::Stopped,
+        Phase::Failed { .. } if step.is_waiting() => StepState::Waiting,
         Phase::Failed { .. } => StepState::Failed,
         Phase::Undoing => StepState::Undoing,
         Phase::UndoFailed { .. } => StepState::UndoFailed,
@@ -133,7 +139,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
         format: FORMAT,
         dbmove_version: env!("CARGO_PKG_VERSION").to_owned(),
         made: now,
-        verdict: verdict(&state, outcome, driver.as_ref()),
+        verdict: verdict(&state, outcome, driver.as_ref(), path),
         run: Run {
             id: state.run.clone(),
             playbook: state.playbook.clone(),
@@ -154,7 +160,11 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             switched: gap.switched,
         }),
         certificate,
-        approvals: Approvals { without_rehearsal: state.without_rehearsal.clone(), accepted_changes: told.accepted_changes },
+        approvals: Approvals {
+            without_rehearsal: state.without_rehearsal.clone(),
+            accepted_changes: told.accepted_changes,
+            given: approvals(&state),
+        },
         retries: told.retries,
         undos: told.undos,
         notes: told.notes,
@@ -163,7 +173,24 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
     })
 }
 
-fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>) -> Verdict {
+fn approvals(state: &RunState) -> Vec<Approval> {
+    let approvals = state.approvals.iter().map(|given| {
+        let approval = given.approval.clone();
+        Approval {
+            stands: approval.playbook_hash == state.fingerprint.whole,
+            step: approval.step,
+            question: approval.question,
+            by: approval.by,
+            at: given.at,
+            reason: approval.reason,
+            from: approval.from,
+            playbook_hash: approval.playbook_hash,
+        }
+    });
+    approvals.collect()
+}
+
+fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>, path: Option<&Path>) -> Verdict {
     let finished = state.finished.as_ref();
     let exit_code = finished.map(|finished| match (&finished.verdict, state.not_undone.is_empty()) {
         (outcome::Verdict::LeaseLost { .. }, _) | (_, true) => finished.verdict.exit_code().code(),
@@ -177,7 +204,10 @@ fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>) 
     Verdict {
         outcome,
         sentence,
-        hint: finished.and_then(|finished| finished.verdict.hint()).map(str::to_owned),
+        hint: finished
+            .and_then(|finished| finished.verdict.hint())
+            .map(str::to_owned)
+            .or_else(|| next::approval(state, path).map(|command| format!("`{command}` gives the approval"))),
         exit_code,
         serving: serving(finished.map_or_else(|| state.serving(), |finished| finished.serving)),
         concluded: finished.is_some_and(|finished| finished.concluded),

@@ -208,6 +208,8 @@ pub enum StepState {
     Done,
     /// Stopped on request.
     Stopped,
+    /// Waits for a person's yes; nothing was touched.
+    Waiting,
     /// Failed.
     Failed,
     /// Being undone.
@@ -344,6 +346,31 @@ pub struct Approvals {
     pub without_rehearsal: Option<String>,
     /// Changes to the playbook that were accepted on the way.
     pub accepted_changes: Vec<String>,
+    /// What people said yes to, in order.
+    #[serde(default)]
+    pub given: Vec<Approval>,
+}
+
+/// A person's yes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Approval {
+    /// The step that asked.
+    pub step: String,
+    /// What it asked.
+    pub question: String,
+    /// Who said yes.
+    pub by: String,
+    /// When.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// From where, as the system knows it.
+    pub from: String,
+    /// The playbook it was given for.
+    pub playbook_hash: String,
+    /// False if the playbook has changed since, so that it no longer counts.
+    pub stands: bool,
 }
 
 /// A transient failure.

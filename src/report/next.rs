@@ -5,6 +5,7 @@ use std::path::Path;
 use super::model::Outcome;
 use crate::engine::context::RunKind;
 use crate::engine::journal::RunState;
+use crate::engine::outcome::Verdict;
 use crate::playbook::model::StageName;
 
 /// A word as a shell takes it.
@@ -18,6 +19,17 @@ pub fn shell_word(text: &str) -> String {
 #[must_use]
 pub fn playbook_word(playbook: &str, path: Option<&Path>) -> String {
     shell_word(&path.map_or_else(|| format!("{playbook}.yaml"), |path| path.display().to_string()))
+}
+
+/// The command that gives the approval a run waits for, unless it was given since.
+#[must_use]
+pub fn approval(state: &RunState, path: Option<&Path>) -> Option<String> {
+    match state.finished.as_ref().map(|finished| &finished.verdict) {
+        Some(Verdict::WaitingForApproval { step, .. }) if state.approval(step).is_none() => {
+            Some(format!("dbmove approve {} {}", playbook_word(&state.playbook, path), shell_word(step)))
+        }
+        _ => None,
+    }
 }
 
 /// What makes sense after (or beside) a run.
@@ -36,7 +48,8 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
     let again = format!("dbmove {command} {playbook}{anew}");
     match outcome {
         Outcome::Running => vec!["dbmove status".to_owned()],
-        Outcome::Crashed | Outcome::Interrupted | Outcome::WaitingForApproval | Outcome::HandedOver => vec![again, report],
+        Outcome::WaitingForApproval => approval(state, path).into_iter().chain([again, report]).collect(),
+        Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => vec![again, report],
         Outcome::LeaseLost => vec!["dbmove status".to_owned(), report],
         Outcome::Done if state.kind == RunKind::Rehearsal => {
             vec![format!("dbmove run {playbook}"), report]

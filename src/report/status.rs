@@ -135,6 +135,10 @@ pub fn sentence(state: &RunState, outcome: Outcome, driver: Option<&Driver>) -> 
     let who = |driver: &Driver| format!("process {} on `{}`", driver.pid, driver.host);
     match (&state.finished, outcome, driver) {
         (Some(finished), ..) => match &finished.verdict {
+            Verdict::WaitingForApproval { step, .. } if state.approval(step).is_some() => {
+                let by = state.approval(step).map(|given| given.approval.by.clone()).unwrap_or_default();
+                format!("step `{step}` has been approved by {by} since; the same command goes on from here")
+            }
             Verdict::Done { until } => format!("everything up to and including `{}`", until.as_str()),
             verdict => verdict.to_string(),
         },
@@ -181,7 +185,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             let seconds = if under_way { step.started.map(since) } else { step.seconds };
             let points = series.remove(&planned.id).unwrap_or_default();
             let error = match &step.phase {
-                Phase::Failed { error } | Phase::UndoFailed { error } => Some(error.message.clone()),
+                Phase::Failed { error } | Phase::UndoFailed { error } if !step.is_waiting() => Some(error.message.clone()),
                 _ => None,
             };
             StepStatus {

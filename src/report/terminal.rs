@@ -46,6 +46,7 @@ fn state_word(state: StepState) -> &'static str {
         StepState::Ready => "ready",
         StepState::Done => "done",
         StepState::Stopped => "stopped",
+        StepState::Waiting => "waiting",
         StepState::Failed => "FAILED",
         StepState::Undoing => "undoing",
         StepState::Undone => "undone",
@@ -224,6 +225,16 @@ fn evidence(text: &mut Text, report: &Report) {
     text.line("");
     if let Some(reason) = &report.approvals.without_rehearsal {
         text.line(format!("rehearsal    NONE: {}", printable(reason)));
+    }
+    for approval in &report.approvals.given {
+        let reason = approval.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+        let void = if approval.stands { "" } else { " (void: the playbook has changed since)" };
+        text.line(format!(
+            "approved     `{}` by {} at {:.0}{reason}{void}",
+            printable(&approval.step),
+            printable(&approval.by),
+            approval.at
+        ));
     }
     for change in &report.approvals.accepted_changes {
         text.line(format!("accepted     {}", printable(change)));

@@ -29,20 +29,32 @@ pub struct Binding {
     pub target: Arc<Server>,
 }
 
+/// Which endpoints of a store a kind of run works on: source and target.
+///
+/// # Errors
+/// [`BuildError::NoRehearsalPair`].
+pub fn endpoints<'a>(name: &str, store: &'a Store, kind: RunKind) -> Result<(&'a Endpoint, &'a Endpoint), BuildError> {
+    match (kind, &store.rehearsal) {
+        (RunKind::Production, _) => Ok((&store.source, &store.target)),
+        (RunKind::Rehearsal, Some(pair)) => Ok((&pair.source, &pair.target)),
+        (RunKind::Rehearsal, None) => Err(BuildError::NoRehearsalPair { store: name.to_owned() }),
+    }
+}
+
 /// Binds one store's endpoints for a kind of run.
 ///
 /// # Errors
 /// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a reference or address that can't be used.
 pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Binding, BuildError> {
+    let (source, target) = endpoints(name, store, kind)?;
     if kind == RunKind::Production {
         return Ok(Binding {
             store: name.to_owned(),
-            source: Arc::new(server(name, "source", &store.source, resolver).await?),
-            target: Arc::new(server(name, "target", &store.target, resolver).await?),
+            source: Arc::new(server(name, "source", source, resolver).await?),
+            target: Arc::new(server(name, "target", target, resolver).await?),
         });
     }
-    let pair = store.rehearsal.as_ref().ok_or_else(|| BuildError::NoRehearsalPair { store: name.to_owned() })?;
-    let rehearsal = [("source", &pair.source), ("target", &pair.target)];
+    let rehearsal = [("source", source), ("target", target)];
     let production = [("source", &store.source), ("target", &store.target)];
     for (rehearsal_side, ours) in rehearsal {
         for (production_side, theirs) in production {
@@ -58,8 +70,8 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
     }
     Ok(Binding {
         store: name.to_owned(),
-        source: Arc::new(server(name, "rehearsal source", &pair.source, resolver).await?),
-        target: Arc::new(server(name, "rehearsal target", &pair.target, resolver).await?),
+        source: Arc::new(server(name, "rehearsal source", source, resolver).await?),
+        target: Arc::new(server(name, "rehearsal target", target, resolver).await?),
     })
 }
 

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::{Make, Materials};
+use super::Make;
+use super::shared::Shared;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::playbook::model::Template;
@@ -39,7 +40,7 @@ pub struct Deferred {
     with: Map<String, Value>,
     make: Make,
     texts: &'static [&'static str],
-    materials: Arc<Materials>,
+    shared: Arc<Shared>,
     shape: Arc<dyn Step>,
 }
 
@@ -73,16 +74,11 @@ impl Deferred {
     ///
     /// # Errors
     /// What the step has against its arguments.
-    pub fn new(
-        with: Map<String, Value>,
-        make: Make,
-        texts: &'static [&'static str],
-        materials: Arc<Materials>,
-    ) -> Result<Deferred, StepError> {
+    pub fn new(with: Map<String, Value>, make: Make, texts: &'static [&'static str], shared: Arc<Shared>) -> Result<Deferred, StepError> {
         let names = with.get(ENVIRONMENT).and_then(Value::as_object).into_iter().flatten();
         let environment = names.map(|(name, _)| (name.clone(), SecretString::default())).collect();
-        let shape = make(&Resolved { with: with.clone(), environment, password: None }, &materials)?;
-        Ok(Deferred { with, make, texts, materials, shape })
+        let shape = make(&Resolved { with: with.clone(), environment, password: None }, shared.shape())?;
+        Ok(Deferred { with, make, texts, shared, shape })
     }
 
     /// The step as it acts now.
@@ -110,7 +106,8 @@ impl Deferred {
             Some(Value::String(text)) => Some(secret(text, &resolver).await.map_err(|error| failed(PASSWORD, &error))?),
             _ => None,
         };
-        (self.make)(&Resolved { with, environment, password }, &self.materials)
+        let materials = self.shared.bound(&context.run, &context.outputs).await?;
+        (self.make)(&Resolved { with, environment, password }, &materials)
     }
 }
 
@@ -143,6 +140,9 @@ impl Step for Deferred {
     }
     fn holds_writes(&self) -> bool {
         self.shape.holds_writes()
+    }
+    fn question(&self) -> Option<&str> {
+        self.shape.question()
     }
     /// With what is known now: an output of a step that has not run is shown as the reference it is.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {

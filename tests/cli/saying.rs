@@ -2,7 +2,7 @@
 
 use super::command::{Place, acts};
 
-const COMMANDS: [&str; 10] = ["", "playbook", "plan", "rehearse", "run", "verify", "cutover", "status", "report", "audit"];
+const COMMANDS: [&str; 11] = ["", "playbook", "plan", "rehearse", "run", "verify", "cutover", "approve", "status", "report", "audit"];
 
 #[test]
 fn help_fits_eighty_columns() {
@@ -114,6 +114,7 @@ fn every_command_speaks_json_that_ends_with_next() {
         format!("run {file}"),
         format!("verify {file}"),
         format!("cutover {file} --yes"),
+        format!("approve {file} look"),
         format!("rehearse {file}"),
         format!("run {file} --yes --no-follow"),
         "status".to_owned(),

@@ -239,10 +239,46 @@ fn a_directory_that_is_full_from_the_start_is_named() {
     let world = World::new(json!({}));
     let Some(disk) = small_disk(&world, "a_directory_that_is_full_from_the_start_is_named") else { return };
     fill(&disk.0);
-    match Journal::open(&disk.0) {
-        Err(error) => assert!(matches!(error, JournalError::Full { .. } | JournalError::Io { .. }), "{error}"),
-        Ok(_) => panic!("a full directory was opened"),
+    says_no_room(Journal::open(&disk.0), &disk.0);
+    assert!(matches!(JournalReader::open(&disk.0), Err(JournalError::Missing { .. })), "there is no journal yet");
+
+    // A journal that was there before: whatever is the first to find no room for itself, the words are the same.
+    std::fs::remove_file(disk.0.join("filler")).unwrap();
+    drop(Journal::open(&disk.0).unwrap());
+    std::fs::remove_file(disk.0.join("reserve")).unwrap();
+    fill(&disk.0);
+    says_no_room(Journal::open(&disk.0), &disk.0);
+    says_no_room(JournalReader::open(&disk.0), &disk.0);
+    let left: Vec<_> = std::fs::read_dir(&disk.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.starts_with(".room")), "a probe was left behind: {left:?}");
+    std::fs::remove_file(disk.0.join("filler")).unwrap();
+    assert_eq!(Journal::open(&disk.0).unwrap().audit().unwrap().broken, None);
+}
+
+fn says_no_room<T>(opened: Result<T, JournalError>, directory: &Path) {
+    let Err(error) = opened else { panic!("a full directory was opened") };
+    assert!(matches!(&error, JournalError::NoRoom { directory: named } if named == directory), "{error:?}");
+    let words = error.to_string();
+    for part in
+        [&*directory.display().to_string(), "is full", "nothing was started, changed or undone", "Make room", "the same command again"]
+    {
+        assert!(words.contains(part), "{part}: {words}");
     }
+    assert_eq!(error.exit_code(), ExitCode::Error);
+}
+
+#[test]
+fn an_error_that_is_no_lack_of_room_is_not_called_one() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state");
+    drop(Journal::open(&directory).unwrap());
+    for name in ["reserve", FILE] {
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    // A directory where a file is expected: SQLite can't open it, and there is all the room in the world.
+    std::fs::create_dir(directory.join(format!("{FILE}-wal"))).unwrap();
+    let Err(error) = Journal::open(&directory) else { panic!("it was opened") };
+    assert!(!matches!(error, JournalError::NoRoom { .. } | JournalError::Full { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

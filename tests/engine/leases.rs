@@ -1,7 +1,9 @@
 //! One driver per run: the second is turned away, the dead one's run is taken over, the stale one is refused everywhere.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbmove::engine::handover::{accept_request, request_handover, withdraw_request};
 use dbmove::engine::journal::Journal;
 use dbmove::engine::lease::{LeaseError, Liveness, Owner};
 use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
@@ -10,7 +12,7 @@ use dbmove::engine::step::{Epoch, TargetLease};
 use dbmove::playbook::model::StageName;
 use serde_json::json;
 
-use crate::world::{FileLease, World, ledger, step, was_killed, whole_story};
+use crate::world::{FileLease, World, ledger, step, switch, was_killed, whole_story};
 
 fn until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -111,6 +113,107 @@ async fn a_driver_inside_the_cutover_does_not_hand_over() {
     assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_a_person_in_its_cutover_is_followed_and_handed_over() {
+    let mut world = World::new(json!({
+        "sync": [step("follow", json!({ "service": true }))],
+        "cutover": [step("ask", json!({ "fails": "waiting", "fails_while": "asking", "undoable": "nothing" })), switch("switch", json!({}))],
+    }));
+    world.put("asking");
+    let waiting = world.drive().await.unwrap();
+    assert_eq!((waiting.exit_code(), waiting.serving), (ExitCode::WaitingForApproval, Serving::Source));
+    assert!(waiting.undone.is_empty(), "a step that only asked was undone: {:?}", waiting.undone);
+    world.scenario.until = StageName::Verify;
+    world.scenario.keep_services = true;
+    let mut following = world.start_elsewhere(None);
+    let begun = |world: &World| ledger(world.path()).iter().filter(|line| *line == "begin follow").count();
+    until(Duration::from_secs(20), "it is followed meanwhile", || begun(&world) == 2);
+    world.take("asking");
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    world.scenario.take_over_ms = Some(10_000);
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0), "the driver that only follows did not hand over");
+    assert_eq!(following.wait().unwrap().code(), Some(0));
+    assert_eq!(world.state().serving(), Serving::Target);
+}
+
+#[test]
+fn who_is_handed_a_run_waits_until_it_has_it() {
+    // Deaf to requests to stop, so that letting go takes the grace of four seconds: longer than the asker's patience.
+    let mut world = World::new(json!({
+        "sync": [step("slow", json!({ "sleep_ms": 60_000, "deaf": true, "undoable": "nothing" }))],
+        "settle": [step("after", json!({}))],
+    }));
+    world.scenario.until = StageName::Sync;
+    world.scenario.stop_grace_ms = 4_000;
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is at work", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    world.scenario.playbook.stages.sync[0].with.insert("sleep_ms".to_owned(), json!(0));
+    world.scenario.accept_drift = true;
+    world.scenario.take_over_ms = Some(3_000);
+    // What changed has begun, so the second driver is refused: but by the playbook, with the run in its hands, not by the lease.
+    let second = world.drive_elsewhere(None);
+    assert_eq!(first.wait().unwrap().code(), Some(0), "the first driver did not hand over");
+    assert_eq!(second.code(), Some(4), "the asker gave up on a driver that was stopping for it");
+    assert_eq!(world.state().epoch, Some(Epoch(2)));
+}
+
+#[test]
+fn a_request_that_was_taken_back_stops_nobody() {
+    let mut world = World::new(json!({ "sync": [step("slow", json!({ "sleep_ms": 6_000 }))] }));
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is at work", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    // Mostly gone before a heartbeat sees it; now and then one does, and then the asker has to get the run.
+    world.scenario.take_over_ms = Some(1);
+    let refused = world.drive_elsewhere(None).code();
+    let reader = world.reader();
+    if refused == Some(7) {
+        assert_eq!(first.wait().unwrap().code(), Some(0));
+        assert_eq!((world.state().epoch, world.state().finished.map(|end| end.concluded)), (Some(Epoch(1)), Some(true)), "it was stopped");
+    } else {
+        assert_eq!((refused, world.state().epoch), (Some(0), Some(Epoch(2))));
+        first.wait().unwrap();
+    }
+    assert_eq!(reader.audit().unwrap().broken, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_accepted_or_withdrawn_and_never_both() {
+    let world = World::new(json!({}));
+    let journal = Journal::open(&world.path().join("state")).unwrap();
+    let (taken_back, kept) = (request_handover(&journal, "run").await.unwrap(), request_handover(&journal, "run").await.unwrap());
+    assert!(withdraw_request(&journal, taken_back).await.unwrap());
+    assert!(!accept_request(&journal, taken_back).await.unwrap(), "a driver would stop for somebody who has gone");
+    assert!(accept_request(&journal, kept).await.unwrap());
+    assert!(!withdraw_request(&journal, kept).await.unwrap(), "an asker would go while a driver stops for it");
+    assert!(!accept_request(&journal, kept).await.unwrap(), "accepted twice");
+    for _ in 0..50 {
+        let request = request_handover(&journal, "run").await.unwrap();
+        let (accepted, withdrawn) = tokio::join!(accept_request(&journal, request), withdraw_request(&journal, request));
+        assert_ne!(accepted.unwrap(), withdrawn.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asker_that_is_stopped_takes_its_request_back() {
+    let mut world = World::new(
+        json!({ "cutover": [step("slow", json!({ "sleep_ms": 4_000 }))], "settle": [step("after", json!({ "sleep_ms": 3_000 }))] }),
+    );
+    let mut first = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the first driver is in its cutover", || ledger(world.path()).contains(&"begin slow".to_owned()));
+    world.scenario.take_over_ms = Some(60_000);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let (result, ()) = tokio::join!(world.scenario.drive(cancel.clone()), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cancel.cancel();
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, EngineError::StoppedWaiting { .. }), "{error}");
+    assert_eq!(error.exit_code(), ExitCode::Interrupted);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!((world.state().epoch, world.state().finished.map(|end| end.concluded)), (Some(Epoch(1)), Some(true)), "it was stopped");
+}
+
 /// Stops a driver while it holds no lock on the journal: stopped in the middle of a write it would keep everybody out.
 fn stop_between_writes(world: &World, driver: rustix::process::Pid) {
     let connection = rusqlite::Connection::open(world.path().join("state").join(dbmove::engine::journal::FILE)).unwrap();
@@ -167,9 +270,9 @@ async fn a_target_claimed_by_a_higher_epoch_or_another_run_is_left_alone() {
     assert!(outcome.verdict.to_string().contains("another-run"));
     assert!(ledger(world.path()).is_empty());
     let lease = FileLease(world.path().join("mine"));
-    lease.claim("run", Epoch(3)).await.unwrap();
-    lease.claim("run", Epoch(3)).await.unwrap();
-    assert!(lease.claim("run", Epoch(2)).await.is_err());
+    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
+    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
+    assert!(lease.claim("run", Epoch(2), &Arc::default()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -232,7 +232,7 @@ async fn a_certificate_is_void_when_expired_edited_or_of_another_playbook() {
 async fn a_preview_touches_nothing() {
     let world = cutover(json!({ "estimate_ms": 60_000 }), json!({}));
     let request = RunRequest::new(Arc::new(world.scenario.playbook.clone()), RunKind::Production, StageName::Settle);
-    let (steps, forecast) = preview(&request, world.scenario.built(), BTreeMap::new()).await.unwrap();
+    let (steps, forecast) = preview(&request, world.scenario.built(), BTreeMap::new(), std::sync::Arc::default()).await.unwrap();
     assert_eq!(steps.len(), 5);
     assert_eq!(steps[2].plan.as_ref().unwrap().lines, ["append `drain` to the ledger"]);
     assert!((forecast.seconds - 60.0).abs() < 0.001 && (forecast.with_margin_seconds - 75.0).abs() < 0.001);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dbmove::engine::certificate::Certificate;
-use dbmove::engine::context::{Progress, RunKind, StepContext};
+use dbmove::engine::context::{Outputs, Progress, RunKind, StepContext};
 use dbmove::engine::deadline::Deadline;
 use dbmove::engine::journal::{Journal, JournalReader, RunState};
 use dbmove::engine::observer::Silent;
@@ -247,7 +247,7 @@ impl TargetLease for FileLease {
     fn store(&self) -> &str {
         "school"
     }
-    async fn claim(&self, run: &str, epoch: Epoch) -> Result<(), StepError> {
+    async fn claim(&self, run: &str, epoch: Epoch, _outputs: &Arc<Outputs>) -> Result<(), StepError> {
         if let Some((other, stands)) = self.stands()
             && (other != run || stands > epoch.0)
         {

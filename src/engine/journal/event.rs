@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::approval::Approval;
 use crate::engine::budget::Forecast;
 use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
@@ -122,6 +123,9 @@ pub struct PlannedStep {
     pub service: bool,
     /// True if it is the run's point of no return.
     pub point_of_no_return: bool,
+    /// What a person has to say yes to before it passes, if it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
 }
 
 /// One fact.
@@ -222,6 +226,8 @@ pub enum Event {
         /// The steps from now on.
         steps: Vec<PlannedStep>,
     },
+    /// A person has said yes to what a step asks. Written by whoever said it, not by the driver.
+    Approved(Approval),
     /// A cutover goes ahead without a certificate.
     WithoutRehearsal {
         /// Why, in the operator's words.
@@ -310,6 +316,9 @@ pub enum Event {
 }
 
 impl Event {
+    /// The kind of [`Event::Approved`], which is looked for by kind.
+    pub(in crate::engine) const APPROVED: &'static str = "approved";
+
     /// The name the event goes by in the journal's `kind` column.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -326,6 +335,7 @@ impl Event {
             Event::Retry { .. } => "retry",
             Event::Probed { .. } => "probed",
             Event::PlaybookAccepted { .. } => "playbook_accepted",
+            Event::Approved(_) => Event::APPROVED,
             Event::WithoutRehearsal { .. } => "without_rehearsal",
             Event::CertificateAccepted { .. } => "certificate_accepted",
             Event::CertificateIssued { .. } => "certificate_issued",

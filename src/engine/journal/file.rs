@@ -3,6 +3,10 @@
 //! The state directory is made with mode 0700 and the journal with 0600; a link in place of either is refused, as is a
 //! directory that others may write to, because whoever can swap the journal can make the engine act. SQLite gives
 //! its `-wal` and `-shm` files the journal's own mode.
+//!
+//! A full file system has many voices. SQLite reports one as `SQLITE_FULL` only where it was writing to the journal itself; where it
+//! could not make its shared-memory file (which even a reader needs) it says no more than "disk I/O error". So what
+//! SQLite calls an I/O error is looked into: if not even [`PROBE_BYTES`] can be written beside the journal, there is no room.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
@@ -19,6 +23,8 @@ pub const FILE: &str = "journal.sqlite";
 /// What is given up when the disk is full; see the module's comment.
 const RESERVE: &str = "reserve";
 const RESERVE_BYTES: usize = 1 << 20;
+/// What can be written where there is room: more than SQLite's shared-memory file takes to begin with (32 KiB).
+const PROBE_BYTES: usize = 64 << 10;
 /// The newest format this build writes.
 pub const FORMAT: u32 = 1;
 /// Marks the file as ours: `dbmv`.
@@ -95,6 +101,9 @@ CREATE TABLE requests(
 pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> JournalError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => JournalError::Full { directory: path.parent().unwrap_or(path).to_owned() },
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if path.parent().is_some_and(is_full) => {
+            JournalError::Full { directory: path.parent().unwrap_or(path).to_owned() }
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Busy { path: path.to_owned() },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             JournalError::Damaged { path: path.to_owned(), sequence: None, reason: error.to_string() }
@@ -103,8 +112,33 @@ pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> JournalError {
     }
 }
 
+fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
+/// True if a small file can't be written in the directory for lack of room. It is gone again when this returns.
+fn is_full(directory: &Path) -> bool {
+    let path = directory.join(format!(".room-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
+        file.write_all(&vec![0x5a; PROBE_BYTES])?;
+        // A file system may say yes to the bytes and no only when it has to find a place for them.
+        file.sync_all()
+    });
+    // Not there if it could not be made.
+    let _ = std::fs::remove_file(&path);
+    written.is_err_and(|error| is_no_room(&error))
+}
+
+/// A full disk before anything began has words of its own: there is nothing to be resumed.
+fn while_opening(error: JournalError) -> JournalError {
+    match error {
+        JournalError::Full { directory } => JournalError::NoRoom { directory },
+        error => error,
+    }
+}
+
 fn system(path: &Path, error: &std::io::Error) -> JournalError {
-    if error.kind() == std::io::ErrorKind::StorageFull {
+    if is_no_room(error) {
         return JournalError::Full { directory: path.parent().unwrap_or(path).to_owned() };
     }
     JournalError::Io { path: path.to_owned(), error: error.to_string() }
@@ -147,9 +181,15 @@ fn check_file(path: &Path) -> Result<bool, JournalError> {
 
 /// Opens the journal for writing; makes directory and file where they are missing.
 pub(super) fn open(directory: &Path) -> Result<(Connection, PathBuf), JournalError> {
+    make_and_open(directory).map_err(while_opening)
+}
+
+fn make_and_open(directory: &Path) -> Result<(Connection, PathBuf), JournalError> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        // It is the state directory that has no place, wherever its parent lies.
+        Err(error) if is_no_room(&error) => return Err(JournalError::NoRoom { directory: directory.to_owned() }),
         Err(error) => return Err(system(directory, &error)),
     }
     check_directory(directory)?;
@@ -217,8 +257,8 @@ pub(super) fn open_read_only(directory: &Path) -> Result<(Connection, PathBuf), 
         return Err(missing());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(&path, flags).map_err(|error| failed(&path, &error))?;
-    if check_format(&connection, &path)? == 0 {
+    let connection = Connection::open_with_flags(&path, flags).map_err(|error| while_opening(failed(&path, &error)))?;
+    if check_format(&connection, &path).map_err(while_opening)? == 0 {
         return Err(missing());
     }
     Ok((connection, path))

@@ -60,6 +60,14 @@ pub enum JournalError {
         /// The state directory.
         directory: PathBuf,
     },
+    /// Disk full before anything began.
+    #[error(
+        "the file system of the state directory `{directory}` is full, so the journal can't be opened; nothing was started, changed or undone. Make room on it (an empty journal takes about 2 MiB with its reserve) and give the same command again"
+    )]
+    NoRoom {
+        /// The state directory.
+        directory: PathBuf,
+    },
     /// The disk or the file system failed.
     #[error(
         "the journal `{path}` can't be read or written: {error}. Nothing acts without a written intent; the run stops and can be resumed"

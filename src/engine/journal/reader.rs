@@ -92,6 +92,17 @@ pub(in crate::engine) fn events_after(
     read().map_err(|error| file::failed(path, &error))?.into_iter().map(|row| recorded(path, row)).collect()
 }
 
+/// Every event of one kind in a run, in order.
+pub(super) fn events_of_kind(connection: &Connection, path: &Path, run: &str, kind: &str) -> Result<Vec<RecordedEvent>, JournalError> {
+    let read = || -> rusqlite::Result<Vec<Stored>> {
+        let mut statement =
+            connection.prepare_cached("SELECT seq, run, at, body, hash FROM events WHERE run = ?1 AND kind = ?2 ORDER BY seq")?;
+        let rows = statement.query_map(params![run, kind], stored)?;
+        rows.collect()
+    };
+    read().map_err(|error| file::failed(path, &error))?.into_iter().map(|row| recorded(path, row)).collect()
+}
+
 /// The newest run of a playbook and kind.
 pub(in crate::engine) fn latest_run(connection: &Connection, playbook: &str, kind: RunKind) -> rusqlite::Result<Option<RunSummary>> {
     connection

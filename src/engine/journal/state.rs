@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Action, AfterUndo, Event, PlannedStep, RecordedError, RecordedEvent, StepResult, UndoScope};
+use crate::engine::approval::Given;
 use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::outcome::{Serving, Verdict};
-use crate::engine::step::{Epoch, Output};
+use crate::engine::step::{Epoch, Failure, Output};
 use crate::playbook::model::StageName;
 
 /// Where a step stands.
@@ -69,10 +70,16 @@ pub struct StepState {
 }
 
 impl StepState {
+    /// True if it waits for a person: it was asked to run and has touched nothing.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(&self.phase, Phase::Failed { error } if error.failure == Failure::Waiting)
+    }
+
     /// True if there may be traces of it.
     #[must_use]
     pub fn is_begun(&self) -> bool {
-        self.phase != Phase::NotBegun
+        self.phase != Phase::NotBegun && !self.is_waiting()
     }
 }
 
@@ -165,6 +172,8 @@ pub struct RunState {
     pub certificate: Option<Certificate>,
     /// Why there was no rehearsal.
     pub without_rehearsal: Option<String>,
+    /// What people have said yes to, in order; a driver's own copy lacks what others wrote since it began.
+    pub approvals: Vec<Given>,
     /// How the last driver ended; `None` while one drives, or after a crash.
     pub finished: Option<Finished>,
 }
@@ -193,6 +202,7 @@ impl RunState {
             write_gap: None,
             certificate: None,
             without_rehearsal: None,
+            approvals: Vec::new(),
             finished: None,
         };
         for event in events {
@@ -228,6 +238,7 @@ impl RunState {
                 self.fingerprint = fingerprint.clone();
                 self.plan.clone_from(steps);
             }
+            Event::Approved(approval) => self.approvals.push(Given { at, approval: approval.clone() }),
             Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),
@@ -321,6 +332,12 @@ impl RunState {
     #[must_use]
     pub fn step(&self, id: &str) -> StepState {
         self.steps.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The yes that stands for a step: given in this run, for the playbook as it is now.
+    #[must_use]
+    pub fn approval(&self, step: &str) -> Option<&Given> {
+        self.approvals.iter().rev().find(|given| given.approval.step == step && given.approval.playbook_hash == self.fingerprint.whole)
     }
 
     /// Ids of all steps that may have left traces.

@@ -16,6 +16,7 @@ use super::event::{Event, RecordedEvent};
 use super::reader::{self, JournalReader};
 use super::state::RunState;
 use super::{JournalError, WAITING, file};
+use crate::engine::approval::Given;
 use crate::engine::context::{Checkpoints, Progress};
 use crate::engine::crash;
 use crate::engine::lease::LeaseError;
@@ -385,6 +386,20 @@ impl Checkpoints for RunJournal {
         rows.into_iter()
             .map(|(key, text)| serde_json::from_str(&text).map_err(|error| damaged_value(step, &key, &error)).map(|value| (key, value)))
             .collect()
+    }
+
+    /// From the file, not from the fold: it is another process that writes approvals.
+    fn approval(&self, step: &str) -> Result<Option<Given>, StepError> {
+        let events = blocking(|| reader::events_of_kind(&self.journal.lock(), self.journal.path(), &self.run, Event::APPROVED))
+            .map_err(StepError::from)?;
+        let playbook_hash = self.with_state(|state| state.fingerprint.whole.clone());
+        let given = events.into_iter().rev().find_map(|recorded| match recorded.event {
+            Event::Approved(approval) if approval.step == step && approval.playbook_hash == playbook_hash => {
+                Some(Given { at: recorded.at, approval })
+            }
+            _ => None,
+        });
+        Ok(given)
     }
 
     fn find(&self, step: &str, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {

@@ -182,13 +182,21 @@ pub(super) fn endpoint_urls(tree: &Node) -> Vec<(&str, &Node)> {
 }
 
 /// An endpoint's url may name what a step provides; that step must come before every step of the store.
-pub(super) fn check_endpoint_steps(store: &str, endpoint: &Node, source: &str, steps: &[StepView<'_>], problems: &mut Vec<Problem>) {
+pub(super) fn check_endpoint_steps(
+    store: &str,
+    endpoint: &Node,
+    source: &str,
+    steps: &[StepView<'_>],
+    earlier: &[BTreeSet<&str>],
+    problems: &mut Vec<Problem>,
+) {
     let Some((url, node)) = endpoint.field_text("url") else { return };
     // Broken references are reported with the store.
     for piece in check_references(url, node, source, &mut Vec::new()).unwrap_or_default() {
         let Piece::Reference(Reference::StepOutput { step: id, .. }) = piece else { continue };
-        let until = steps.iter().position(|step| step.store.as_ref().is_some_and(|(name, _)| *name == store)).unwrap_or(steps.len());
-        let before: BTreeSet<&str> = steps[..until].iter().filter_map(|step| step.id.as_ref().map(|(id, _)| *id)).collect();
+        let all: BTreeSet<&str> = steps.iter().filter_map(|step| step.id.as_ref().map(|(id, _)| *id)).collect();
+        let users = steps.iter().zip(earlier).filter(|(step, _)| step.store.as_ref().is_some_and(|(name, _)| *name == store));
+        let before = users.fold(all, |before, (_, earlier)| before.intersection(earlier).copied().collect());
         if !before.contains(id.as_str()) {
             problems.push(unreachable_step(&id, node, &format!("store `{store}`"), steps, &before));
         }

@@ -75,7 +75,7 @@ pub(crate) fn check(tree: &Node, source: &str, vocabulary: &[StepWord]) -> Vec<P
         }
     }
     for (text, node) in earlier::endpoint_urls(tree) {
-        earlier::check_endpoint_steps(text, node, source, &steps, &mut problems);
+        earlier::check_endpoint_steps(text, node, source, &steps, &earlier, &mut problems);
     }
     problems
 }

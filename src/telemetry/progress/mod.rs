@@ -16,7 +16,7 @@ use super::screen::Screen;
 use crate::engine::context::RunKind;
 use crate::engine::journal::{Action, Event, StepResult};
 use crate::engine::observer::{Observer, Silent};
-use crate::engine::step::Probe;
+use crate::engine::step::{Failure, Probe};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +84,9 @@ pub fn announcement(event: &Event) -> Option<String> {
             Probe::Done => format!("{}: found done", printable(step)),
             Probe::Foreign { found } => format!("{}: found what is not ours: {}", printable(step), printable(found)),
         },
+        Event::PlaybookAccepted { changes, .. } if changes.is_empty() => return None,
         Event::PlaybookAccepted { changes, .. } => format!("the changed playbook was accepted ({} changes)", changes.len()),
+        Event::Approved(approval) => format!("{} was approved by {}", printable(&approval.step), printable(&approval.by)),
         Event::WithoutRehearsal { reason } => format!("going ahead without a rehearsal: {}", printable(reason)),
         Event::CertificateAccepted { certificate } => format!("certificate {} accepted", short_hash(certificate)),
         Event::CertificateIssued { certificate } => {
@@ -117,6 +119,9 @@ fn outcome(step: &str, action: Action, result: &StepResult, seconds: f64) -> Str
             None => format!("{step} done in {took}"),
         },
         (Action::Run, StepResult::Stopped) => format!("{step} stopped after {took}"),
+        (Action::Run, StepResult::Failed { error }) if error.failure == Failure::Waiting => {
+            format!("{step} waits for approval: {}", first_line(&error.message))
+        }
         (Action::Run, StepResult::Failed { error }) => format!("{step} FAILED after {took}: {}", first_line(&error.message)),
         (Action::Undo, StepResult::Done { .. }) => format!("{step} undone in {took}"),
         (Action::Undo, StepResult::Stopped) => format!("the undo of {step} was stopped after {took}"),
@@ -149,7 +154,7 @@ fn interval(running: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::engine::journal::RecordedError;
-    use crate::engine::step::{Failure, Output, Work};
+    use crate::engine::step::{Output, Work};
 
     #[test]
     fn rarer_as_time_goes_on() {
@@ -187,6 +192,16 @@ mod tests {
             settled: false,
         };
         assert_eq!(announcement(&failed).unwrap(), "the undo of copy FAILED after 100ms: table `a\\u{1b}[2J`");
+        let error = RecordedError { failure: Failure::Waiting, message: "Go?".into(), hint: None };
+        let waiting = Event::Outcome {
+            step: "go".into(),
+            attempt: 1,
+            action: Action::Run,
+            result: StepResult::Failed { error },
+            seconds: 0.0,
+            settled: false,
+        };
+        assert_eq!(announcement(&waiting).unwrap(), "go waits for approval: Go?");
         assert_eq!(announcement(&Event::Unknown), None);
     }
 }

@@ -1,0 +1,7 @@
+//! Gates: steps that change nothing and decide whether a run may go on.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`approve`] | the step `gate.approve`: a person has to say yes |
+
+pub mod approve;

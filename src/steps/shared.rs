@@ -1,0 +1,267 @@
+//! What the steps of one store share, and when it is bound to servers.
+//!
+//! Most stores are bound when the playbook is built: their addresses are known, and a rehearsal on production is refused before a run
+//! exists. A store whose address is an output of a step (`${step:provision.endpoint}`) can't be: the server comes into being
+//! in the run. It is bound when one of its steps first acts, from the outputs of *this* run and no other, and the rules of
+//! [`binding`] hold then. Until then its steps are shapes: they tell what they are, and know no server.
+//!
+//! The claim on the target follows the same way: a driver that takes a run over knows the outputs of the steps that are done, so it
+//! binds and claims before it acts; where the address is not known, nothing can have been written there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::binding::{self, Binding};
+use super::{BuildError, MakeMysql, StepArguments};
+use crate::engine::context::{Outputs, RunKind, StepContext};
+use crate::engine::outcome::ExitCode;
+use crate::engine::step::{Epoch, Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, TargetLease, Undoable};
+use crate::mysql::connect::Server;
+use crate::mysql::names::Selection;
+use crate::mysql::store::{MysqlStore, StoreSettings};
+use crate::playbook::model::{Endpoint, Store, Tls};
+use crate::playbook::reference::{Piece, Reference, Resolver};
+use crate::traffic::watch::CanaryWatch;
+
+/// What steps of one playbook share.
+pub struct Materials {
+    /// The store the step works on, where it works on one.
+    pub binding: Option<Binding>,
+    /// What the canary has seen: for the canary and the check behind the switch.
+    pub watch: Arc<CanaryWatch>,
+    /// The MySQL store, where it is one.
+    pub mysql: Option<Arc<MysqlStore>>,
+}
+
+/// What steps of one store (or of none) share, bound or yet to be.
+pub struct Shared {
+    /// What is known when the playbook is built; all there is, unless the store is bound later.
+    shape: Arc<Materials>,
+    late: Option<Late>,
+}
+
+/// A store whose address is an output of a step.
+struct Late {
+    name: String,
+    store: Store,
+    kind: RunKind,
+    selection: Selection,
+    /// For which run it was bound: a plan is made from the outputs of an earlier run.
+    bound: Mutex<Option<(String, Arc<Materials>)>>,
+}
+
+/// The steps that an address is an output of. One that can't be read refers to none; binding it says why.
+fn providers(endpoint: &Endpoint) -> Vec<String> {
+    let pieces = endpoint.url.parse().unwrap_or_default();
+    let step = |piece: Piece| match piece {
+        Piece::Reference(Reference::StepOutput { step, .. }) => Some(step),
+        _ => None,
+    };
+    pieces.into_iter().filter_map(step).collect()
+}
+
+/// A server whose address is still a reference; nothing connects to it.
+fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
+    let role = format!("{side} of `{store}`");
+    Server { role, host: endpoint.url.0.clone(), port: 0, user: String::new(), password: None, tls: endpoint.tls.unwrap_or(Tls::Verify) }
+}
+
+fn materials(binding: Binding, selection: &Selection, watch: Arc<CanaryWatch>) -> Arc<Materials> {
+    let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
+    let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), StoreSettings::default());
+    Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
+}
+
+impl Shared {
+    /// For steps that work on no store.
+    #[must_use]
+    pub fn without_store() -> Shared {
+        Shared { shape: Arc::new(Materials { binding: None, watch: Arc::default(), mysql: None }), late: None }
+    }
+
+    /// For the steps of a store, bound now if its addresses are known.
+    ///
+    /// # Errors
+    /// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a pattern, reference or address that can't be used.
+    pub async fn of_store(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Shared, BuildError> {
+        let selection =
+            Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
+        let (source, target) = binding::endpoints(name, store, kind)?;
+        let watch = Arc::default();
+        if providers(source).is_empty() && providers(target).is_empty() {
+            let binding = binding::bind(name, store, kind, resolver).await?;
+            return Ok(Shared { shape: materials(binding, &selection, watch), late: None });
+        }
+        let binding = Binding {
+            store: name.to_owned(),
+            source: Arc::new(unknown(name, "source", source)),
+            target: Arc::new(unknown(name, "target", target)),
+        };
+        let shape = materials(binding, &selection, watch);
+        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, bound: Mutex::new(None) };
+        Ok(Shared { shape, late: Some(late) })
+    }
+
+    /// What a step can be made of to tell what it is. Its servers may not be known.
+    #[must_use]
+    pub fn shape(&self) -> &Arc<Materials> {
+        &self.shape
+    }
+
+    /// What a step acts with in this run.
+    ///
+    /// # Errors
+    /// If the store can't be bound: an output it refers to is not there, or leads where it must not.
+    pub async fn bound(&self, run: &str, outputs: &Arc<Outputs>) -> Result<Arc<Materials>, StepError> {
+        let Some(late) = &self.late else { return Ok(Arc::clone(&self.shape)) };
+        let mut bound = late.bound.lock().await;
+        if let Some((_, materials)) = bound.as_ref().filter(|(of, _)| of == run) {
+            return Ok(Arc::clone(materials));
+        }
+        let resolver = Resolver::new(Arc::clone(outputs));
+        let binding = binding::bind(&late.name, &late.store, late.kind, &resolver).await.map_err(|error| {
+            let failure = if error.exit_code() == ExitCode::Refused { Failure::Refused } else { Failure::Definite };
+            let message = match &error {
+                BuildError::Reference { store, endpoint, error } => format!("{endpoint} of store `{store}`: {error}"),
+                error => error.to_string(),
+            };
+            StepError::new(failure, message)
+        })?;
+        let materials = materials(binding, &late.selection, Arc::clone(&self.shape.watch));
+        *bound = Some((run.to_owned(), Arc::clone(&materials)));
+        Ok(materials)
+    }
+
+    /// What the store was bound to in this run, if it was.
+    async fn bound_before(&self, run: &str) -> Option<Arc<Materials>> {
+        let bound = self.late.as_ref()?.bound.lock().await;
+        bound.as_ref().filter(|(of, _)| of == run).map(|(_, materials)| Arc::clone(materials))
+    }
+
+    /// True if a step that an address refers to has left nothing behind yet.
+    fn waits_for_a_step(&self, outputs: &Outputs) -> bool {
+        let Some(late) = &self.late else { return false };
+        let endpoints = binding::endpoints(&late.name, &late.store, late.kind).ok();
+        let awaited = |endpoint: &Endpoint| providers(endpoint).iter().any(|step| !outputs.contains_key(step));
+        endpoints.is_some_and(|(source, target)| awaited(source) || awaited(target))
+    }
+
+    /// Where the driver's epoch is written.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>) -> Option<Arc<dyn TargetLease>> {
+        let store = self.shape.mysql.as_ref()?;
+        Some(if self.late.is_some() {
+            Arc::new(LateLease { store: store.name.clone(), shared: Arc::clone(self) })
+        } else {
+            Arc::clone(store) as Arc<dyn TargetLease>
+        })
+    }
+
+    /// A step of this MySQL store.
+    ///
+    /// # Errors
+    /// What the step has against its arguments.
+    pub fn mysql_step(self: &Arc<Self>, make: MakeMysql, with: &StepArguments) -> Result<Arc<dyn Step>, StepError> {
+        let shape = mysql_step(&self.shape, make, with)?;
+        if self.late.is_none() {
+            return Ok(shape);
+        }
+        Ok(Arc::new(LateStep { shape, make, with: with.clone(), shared: Arc::clone(self) }))
+    }
+}
+
+fn mysql_step(materials: &Materials, make: MakeMysql, with: &StepArguments) -> Result<Arc<dyn Step>, StepError> {
+    match &materials.mysql {
+        Some(store) => make(Arc::clone(store), with),
+        None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
+    }
+}
+
+/// The claim on a target whose address is an output of a step.
+struct LateLease {
+    store: String,
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl TargetLease for LateLease {
+    fn store(&self) -> &str {
+        &self.store
+    }
+    async fn claim(&self, run: &str, epoch: Epoch, outputs: &Arc<Outputs>) -> Result<(), StepError> {
+        if self.shared.waits_for_a_step(outputs) {
+            return Ok(());
+        }
+        match &self.shared.bound(run, outputs).await?.mysql {
+            Some(target) => target.claim(run, epoch, outputs).await,
+            None => Ok(()),
+        }
+    }
+    async fn release(&self, run: &str, epoch: Epoch) -> Result<(), StepError> {
+        match self.shared.bound_before(run).await.and_then(|materials| materials.mysql.clone()) {
+            Some(target) => target.release(run, epoch).await,
+            // This driver never knew the target, so it has claimed nothing.
+            None => Ok(()),
+        }
+    }
+}
+
+/// A MySQL step whose store is bound when it first acts.
+struct LateStep {
+    /// Tells what the step is; never acts.
+    shape: Arc<dyn Step>,
+    make: MakeMysql,
+    with: StepArguments,
+    shared: Arc<Shared>,
+}
+
+impl LateStep {
+    async fn bound(&self, context: &StepContext) -> Result<Arc<dyn Step>, StepError> {
+        mysql_step(&*self.shared.bound(&context.run, &context.outputs).await?, self.make, &self.with)
+    }
+}
+
+#[async_trait]
+impl Step for LateStep {
+    fn name(&self) -> &'static str {
+        self.shape.name()
+    }
+    fn kind(&self) -> StepKind {
+        self.shape.kind()
+    }
+    fn undoable(&self) -> Undoable {
+        self.shape.undoable()
+    }
+    fn volatile(&self) -> bool {
+        self.shape.volatile()
+    }
+    fn holds_writes(&self) -> bool {
+        self.shape.holds_writes()
+    }
+    fn question(&self) -> Option<&str> {
+        self.shape.question()
+    }
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        match self.bound(context).await {
+            Ok(step) => step.plan(context).await,
+            Err(unbound) => Ok(Plan { lines: vec![format!("not known yet: {}", unbound.message)], warnings: Vec::new() }),
+        }
+    }
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        match self.bound(context).await {
+            Ok(step) => step.estimate(context).await,
+            Err(_) => Ok(Estimate::Unknown("its server is not known yet".to_owned())),
+        }
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        self.bound(context).await?.run(context).await
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        self.bound(context).await?.probe(context).await
+    }
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        self.bound(context).await?.undo(context).await
+    }
+}
