@@ -197,7 +197,7 @@ async fn memory_stays_bounded_while_copying_and_following_soak() {
     let log = || std::fs::read_to_string(moving.log()).unwrap();
     let before = log().len();
     let mut run = moving.run(&[]);
-    moving.until("following", &mut run, async || log()[before..].contains("follow lag")).await;
+    moving.until("following", &mut run, async || log()[before..].contains("lag ")).await;
     eprintln!("following nothing: peak {} MiB", peak(&run) >> 20);
     conn.exec_drop("INSERT INTO large.blobs (content) VALUES (?)", (Dice::new(12, 0).bytes(LARGE),)).await.unwrap();
     let count = "SELECT COUNT(*) FROM large.blobs";

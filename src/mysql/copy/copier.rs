@@ -3,7 +3,7 @@
 //! All of them are futures of one [`tokio::task::JoinSet`]: if one fails the others are aborted, and
 //! what their transactions had not committed is rolled back by the server.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -259,32 +259,41 @@ impl Copier {
         join(tasks).await
     }
 
-    /// Plans chunk after chunk, and waits for the last ones; a table that is complete goes to the index builder.
+    /// Plans chunk after chunk, of several tables in turn, and waits for the last ones; a table that is complete goes to the
+    /// index builder.
     async fn plan_chunks(self, tables: Vec<(TableId, TableState)>, wave: Wave, cancel: CancellationToken) -> Result<()> {
         let Wave { planned, paces, open, index_jobs, finished } = wave;
         let _finished = finished.drop_guard();
         let mut source = Session::open(&self.source, Purpose::Read).await?;
         let mut target = self.writer().await?;
         let mut complete: JoinSet<Result<()>> = JoinSet::new();
-        for (id, mut state) in tables {
-            let table = self.shared.tables.get(id);
-            self.progress.say(format!("copying `{}`", table.name()));
-            // One more until everything is planned, so that a table is not taken for complete too early.
-            open.add(id, 1);
-            for (number, range) in std::mem::take(&mut state.open) {
+        let mut waiting = tables.into_iter();
+        // Writers that put rows into different trees get in each other's way less.
+        let mut turns: VecDeque<(TableId, TableState)> = VecDeque::new();
+        loop {
+            while turns.len() < self.settings.writers.max(1) {
+                let Some((id, mut state)) = waiting.next() else { break };
+                self.progress.say(format!("copying `{}`", self.shared.tables.get(id).name()));
+                // One more until everything is planned, so that a table is not taken for complete too early.
                 open.add(id, 1);
-                self.hand(&planned, Chunk { table: id, number, range }, &cancel).await?;
+                for (number, range) in std::mem::take(&mut state.open) {
+                    open.add(id, 1);
+                    self.hand(&planned, Chunk { table: id, number, range }, &cancel).await?;
+                }
+                turns.push_back((id, state));
             }
-            loop {
-                let rows = paces.get(&id).map_or(1000, Pace::rows);
-                let next =
-                    plan::next(&mut source, &mut target, (&self.shared.store, self.epoch), id, &table.table, &mut state, rows).await?;
-                let Some(chunk) = next else { break };
+            let Some((id, mut state)) = turns.pop_front() else { break };
+            let table = self.shared.tables.get(id);
+            let rows = paces.get(&id).map_or(1000, Pace::rows);
+            let next = plan::next(&mut source, &mut target, (&self.shared.store, self.epoch), id, &table.table, &mut state, rows).await?;
+            if let Some(chunk) = next {
                 open.add(id, 1);
                 self.hand(&planned, chunk, &cancel).await?;
+                turns.push_back((id, state));
+            } else {
+                open.add(id, -1);
+                complete.spawn(self.clone().completed(id, open.clone(), index_jobs.clone()));
             }
-            open.add(id, -1);
-            complete.spawn(self.clone().completed(id, open.clone(), index_jobs.clone()));
         }
         join(complete).await
     }

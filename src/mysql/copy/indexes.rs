@@ -18,19 +18,24 @@ const DUPLICATE: u16 = 1062;
 /// How often building a unique index is tried again.
 const TRIES: u32 = 5;
 
-/// What the target may take for sorting the entries of one table's indexes, in bytes.
-const SORT_BUFFER: u32 = 64 << 20;
+/// What an index build gets on the target: bytes for sorting the entries of one table's indexes, instead of MySQL's 1 MiB
+/// for all indexes of a statement, which makes it write and merge hundreds of runs per table; and threads, fewer than MySQL's
+/// four, since two tables are built at once while rows go in. Measured with 1.5 million rows and three indexes on two cores,
+/// others idle: 3.3 s and 5.4 s of processor time before, 2.7 s and 3.9 s with these.
+const SETTINGS: [(&str, u32); 3] = [("innodb_ddl_buffer_size", 64 << 20), ("innodb_ddl_threads", 2), ("innodb_parallel_read_threads", 2)];
 
-/// Lets this session's index builds sort in memory: MySQL's default of 1 MiB, shared by all indexes of a statement,
-/// makes it write and merge hundreds of runs per table. Servers that don't know the setting keep what they have.
+/// Lets this session's index builds sort in memory. Servers that don't know a setting keep what they have.
 ///
 /// # Errors
 /// If the connection breaks.
 pub async fn more_room_to_sort(session: &mut Session) -> Result<()> {
-    match session.run(&format!("SET SESSION innodb_ddl_buffer_size = {SORT_BUFFER}"), "setting up the session").await {
-        Err(error) if error.code() == Some(UNKNOWN_VARIABLE) => Ok(()),
-        result => result,
+    for (setting, value) in SETTINGS {
+        match session.run(&format!("SET SESSION {setting} = {value}"), "setting up the session").await {
+            Err(error) if error.code() == Some(UNKNOWN_VARIABLE) => {}
+            result => result?,
+        }
     }
+    Ok(())
 }
 
 /// "Unknown system variable".

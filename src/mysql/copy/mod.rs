@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A table is cut into key ranges of about half a second each ([`plan`]); readers stream them as
-//! `LOAD DATA` text ([`read_chunk`]), writers put them in ([`write_chunk`]). Several chunks of one
-//! table and of several are under way at once. When a table is complete its secondary indexes are
+//! `LOAD DATA` text ([`read_chunk`]), writers put them in ([`write_chunk`]). Chunks of
+//! several tables in turn are under way at once, and several of one where no other is left. When a table is complete its secondary indexes are
 //! built ([`indexes`]). Tables without a key go whole ([`keyless`]): those that a cascade reaches before
 //! all others, the rest beside them.
 //!
