@@ -269,27 +269,27 @@ impl Copier {
         let mut complete: JoinSet<Result<()>> = JoinSet::new();
         let mut waiting = tables.into_iter();
         // Writers that put rows into different trees get in each other's way less.
-        let mut turns: VecDeque<(TableId, TableState)> = VecDeque::new();
+        let mut turns: VecDeque<(TableId, TableState, VecDeque<Chunk>)> = VecDeque::new();
         loop {
             while turns.len() < self.settings.writers.max(1) {
                 let Some((id, mut state)) = waiting.next() else { break };
                 self.progress.say(format!("copying `{}`", self.shared.tables.get(id).name()));
                 // One more until everything is planned, so that a table is not taken for complete too early.
                 open.add(id, 1);
-                for (number, range) in std::mem::take(&mut state.open) {
-                    open.add(id, 1);
-                    self.hand(&planned, Chunk { table: id, number, range }, &cancel).await?;
-                }
-                turns.push_back((id, state));
+                let chunks = std::mem::take(&mut state.open).into_iter().map(|(number, range)| Chunk { table: id, number, range });
+                turns.push_back((id, state, chunks.collect()));
             }
-            let Some((id, mut state)) = turns.pop_front() else { break };
-            let table = self.shared.tables.get(id);
-            let rows = paces.get(&id).map_or(1000, Pace::rows);
-            let next = plan::next(&mut source, &mut target, (&self.shared.store, self.epoch), id, &table.table, &mut state, rows).await?;
-            if let Some(chunk) = next {
+            let Some((id, mut state, mut chunks)) = turns.pop_front() else { break };
+            if chunks.is_empty() {
+                let table = &self.shared.tables.get(id).table;
+                let rows = paces.get(&id).map_or(1000, Pace::rows);
+                let driver = (self.shared.store.as_str(), self.epoch);
+                chunks = plan::next(&mut source, &mut target, driver, id, table, &mut state, rows).await?.into();
+            }
+            if let Some(chunk) = chunks.pop_front() {
                 open.add(id, 1);
                 self.hand(&planned, chunk, &cancel).await?;
-                turns.push_back((id, state));
+                turns.push_back((id, state, chunks));
             } else {
                 open.add(id, -1);
                 complete.spawn(self.clone().completed(id, open.clone(), index_jobs.clone()));

@@ -137,8 +137,11 @@ pub async fn load(session: &mut Session, store: &str, table: &TableName) -> Resu
     Ok(state)
 }
 
-/// Plans the next chunk of a table and saves it, as the `driver` (store and epoch) that holds the lease. `None` when
-/// everything is planned.
+/// Chunks planned in one transaction, once a table's pace is known.
+const AHEAD: usize = 4;
+
+/// Plans the next chunks of a table, of about `rows` rows each, and saves them, as the `driver` (store and epoch) that holds
+/// the lease. None when everything is planned.
 ///
 /// # Errors
 /// If the source can't be asked or the target can't be written.
@@ -150,44 +153,58 @@ pub async fn next(
     table: &Table,
     state: &mut TableState,
     rows: u64,
-) -> Result<Option<Chunk>> {
+) -> Result<Vec<Chunk>> {
     let (store, epoch) = driver;
-    if state.planned {
-        return Ok(None);
+    let mut chunks = Vec::new();
+    // The first chunk's size is a guess, so it is planned alone.
+    let count = if state.next_number == 0 { 1 } else { AHEAD };
+    while chunks.len() < count && !state.planned {
+        let after = state.planned_through.take();
+        let through = range::next_upper(source, table, after.as_ref(), rows).await?;
+        state.planned = through.is_none();
+        state.planned_through.clone_from(&through);
+        chunks.push(Chunk { table: id, number: state.next_number, range: KeyRange { after, through } });
+        state.next_number += 1;
     }
-    let upper = range::next_upper(source, table, state.planned_through.as_ref(), rows).await?;
-    let chunk =
-        Chunk { table: id, number: state.next_number, range: KeyRange { after: state.planned_through.clone(), through: upper.clone() } };
+    if chunks.is_empty() {
+        return Ok(chunks);
+    }
     let name = &table.name;
-    target.run("BEGIN", "planning a chunk").await?;
+    let values: Vec<String> = chunks
+        .iter()
+        .map(|chunk| {
+            format!(
+                "({}, {}, {}, {}, {}, {}, 0, 0, 0)",
+                sql::text(store),
+                sql::text(&name.database),
+                sql::text(&name.table),
+                chunk.number,
+                hex_key(chunk.range.after.as_ref()),
+                hex_key(chunk.range.through.as_ref())
+            )
+        })
+        .collect();
+    target.run("BEGIN", "planning chunks").await?;
     bookkeeping::hold_lease(target, store, epoch).await?;
-    // REPLACE: a commit whose answer got lost may have planned a chunk of this number, which nobody was given.
+    // REPLACE: a commit whose answer got lost may have planned chunks of these numbers, which nobody was given.
     let statement = format!(
-        "REPLACE INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES ({}, {}, {}, {}, {}, {}, 0, 0, 0)",
+        "REPLACE INTO {} (store, database_name, table_name, number, range_after, range_through, done, row_count, byte_count) VALUES {}",
         own_table("chunk"),
-        sql::text(store),
-        sql::text(&name.database),
-        sql::text(&name.table),
-        chunk.number,
-        hex_key(chunk.range.after.as_ref()),
-        hex_key(chunk.range.through.as_ref())
+        values.join(", ")
     );
-    target.write(statement.as_bytes(), "planning a chunk").await?;
+    target.write(statement.as_bytes(), "planning chunks").await?;
     let statement = format!(
         "REPLACE INTO {} (store, database_name, table_name, planned_through, planned, copied, indexed) VALUES ({}, {}, {}, {}, {}, 0, 0)",
         own_table("copied_table"),
         sql::text(store),
         sql::text(&name.database),
         sql::text(&name.table),
-        hex_key(upper.as_ref()),
-        u8::from(upper.is_none())
+        hex_key(state.planned_through.as_ref()),
+        u8::from(state.planned)
     );
-    target.write(statement.as_bytes(), "planning a chunk").await?;
-    target.run("COMMIT", "planning a chunk").await?;
-    state.next_number += 1;
-    state.planned = upper.is_none();
-    state.planned_through = upper;
-    Ok(Some(chunk))
+    target.write(statement.as_bytes(), "planning chunks").await?;
+    target.run("COMMIT", "planning chunks").await?;
+    Ok(chunks)
 }
 
 /// The statement that saves what of a chunk is in; run it in the transaction of its rows.
