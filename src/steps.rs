@@ -21,6 +21,7 @@ use crate::hook::exec::{HookArguments, HookExec};
 use crate::mysql::names::PatternError;
 use crate::mysql::steps;
 use crate::mysql::store::MysqlStore;
+use crate::mysql::tls::ProtectionError;
 use crate::playbook::address::AddressError;
 use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
 use crate::playbook::model::{Playbook, StoreKind};
@@ -394,6 +395,16 @@ pub enum BuildError {
         endpoint: &'static str,
         /// Why.
         error: AddressError,
+    },
+    /// `tls` and `ca` contradict each other, or the file is no use.
+    #[error("{endpoint} of store `{store}`: {error}; nothing was touched. {}", .error.hint())]
+    Protection {
+        /// The store.
+        store: String,
+        /// Which endpoint.
+        endpoint: &'static str,
+        /// Why.
+        error: ProtectionError,
     },
 }
 

@@ -22,7 +22,7 @@ use dbmove::mysql::position::Position;
 use dbmove::mysql::range::KeyRange;
 use dbmove::mysql::shared::Shared;
 use dbmove::mysql::tables::Tables;
-use dbmove::playbook::model::Tls;
+use dbmove::mysql::tls::Protection;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ fn server(of: &LocalServer) -> Arc<Server> {
         port: of.port(),
         user: "root".to_owned(),
         password: None,
-        tls: Tls::Off,
+        tls: Protection::Off,
     })
 }
 

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder, SslOpts};
+use mysql_async::{Conn, OptsBuilder};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{MysqlError, Result};
 use super::sql;
-use crate::playbook::model::Tls;
+use super::tls::Protection;
 
 /// Where a server is and who we are there. Resolved: no `${…}` in it any more.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct Server {
     /// Password, if the account has one.
     pub password: Option<SecretString>,
     /// How the connection is protected.
-    pub tls: Tls,
+    pub tls: Protection,
 }
 
 impl fmt::Debug for Server {
@@ -145,9 +145,11 @@ impl Session {
             .tcp_keepalive(Some(Duration::from_secs(20)))
             .max_allowed_packet(Some(1 << 30))
             .wait_timeout(Some(28_800));
-        if server.tls == Tls::Verify {
-            options = options.ssl_opts(SslOpts::default());
-        }
+        let protection = server.tls.options().map_err(|error| MysqlError::Object {
+            message: format!("cannot connect to the {server}: {error}"),
+            hint: error.hint().to_owned(),
+        })?;
+        options = options.ssl_opts(protection);
         let conn = match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
             Ok(opened) => opened.map_err(failed)?,
             Err(_) => {
@@ -381,7 +383,7 @@ mod tests {
             port: 3306,
             user: "dbmove".into(),
             password: Some("s3cret".to_owned().into()),
-            tls: Tls::Off,
+            tls: Protection::Off,
         };
         assert_eq!(format!("{server:?}"), "source of `school` `dbmove@db1:3306`");
     }

@@ -107,6 +107,15 @@ fn plain(error: &mysql_async::Error) -> String {
     }
 }
 
+/// Whether TLS failed for what the server showed, and not for the network: trying again can't help.
+fn distrusted(error: &mysql_async::IoError) -> bool {
+    match error {
+        mysql_async::IoError::Tls(_) => true,
+        // So the TLS library reports what it read and could not accept.
+        mysql_async::IoError::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+    }
+}
+
 impl MysqlError {
     /// A row without one of its values: the driver has no other word for it than a panic, and a NULL would be a lie.
     pub(super) fn missing_value(of: &str) -> MysqlError {
@@ -121,7 +130,7 @@ impl MysqlError {
     pub fn transient(&self) -> bool {
         match self {
             MysqlError::Connect { source, .. } | MysqlError::Statement { source, .. } => match source.as_ref() {
-                mysql_async::Error::Io(_) => true,
+                mysql_async::Error::Io(error) => !distrusted(error),
                 mysql_async::Error::Driver(error) => matches!(
                     error,
                     mysql_async::DriverError::ConnectionClosed
@@ -158,6 +167,14 @@ impl MysqlError {
             MysqlError::LeaseLost(_) => "another `dbmove` drives this run; look at it with `dbmove status`",
             MysqlError::Drift { .. } => {
                 "something else wrote to the target, or its schema was changed; `dbmove verify` names every differing row"
+            }
+            MysqlError::Connect { source, .. } if matches!(source.as_ref(), mysql_async::Error::Io(error) if distrusted(error)) => {
+                "the server's identity could not be proven: check `ca` (for RDS and Aurora Amazon's `global-bundle.pem`) and that the url has the name that is in its certificate"
+            }
+            MysqlError::Connect { source, .. }
+                if matches!(source.as_ref(), mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer)) =>
+            {
+                "the server offers no TLS: turn it on there, or say `tls: off` if the network between is private"
             }
             MysqlError::Connect { source, .. } if matches!(source.as_ref(), mysql_async::Error::Io(_)) => {
                 "check host and port, that the server runs, and that it can be reached from here"

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! | --- | --- |
-//! | [`connect`] | sessions with known settings |
+//! | [`connect`], [`tls`] | sessions with known settings, and how they are protected |
 //! | [`names`], [`position`], [`table`], [`cell`] | the words: tables, binary log positions, columns, values |
 //! | [`sql`] | the one place where identifiers and values become SQL |
 //! | [`range`], [`read`] | key ranges, and the rows in them |
@@ -49,5 +49,6 @@ pub mod store;
 pub mod table;
 pub mod tables;
 pub mod tail;
+pub mod tls;
 pub mod touches;
 pub mod verification;

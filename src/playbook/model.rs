@@ -5,6 +5,7 @@
 //! [`Template`]s and are resolved at use, so that a secret never lies in the model.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,10 @@ pub struct Endpoint {
     /// How the connection is protected. Default `verify` for hosts beyond this machine's loopback, `off` on loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// A PEM file of the authorities that may vouch for the server, instead of the public ones: RDS and Aurora need Amazon's
+    /// `global-bundle.pem`. A path as seen from where dbmove is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
 }
 
 /// How a connection is protected.

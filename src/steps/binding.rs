@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::BuildError;
 use crate::engine::context::RunKind;
 use crate::mysql::connect::Server;
+use crate::mysql::tls::Protection;
 use crate::playbook::address::Address;
 use crate::playbook::model::{Endpoint, Store, Tls};
 use crate::playbook::reference::Resolver;
@@ -91,7 +92,12 @@ async fn server(store: &str, endpoint: &'static str, written: &Endpoint, resolve
         })?),
         None => None,
     };
-    let tls = written.tls.unwrap_or(if is_loopback(&host) { Tls::Off } else { Tls::Verify });
+    let otherwise = if is_loopback(&host) { Tls::Off } else { Tls::Verify };
+    let tls = Protection::of(written.tls, written.ca.as_deref(), otherwise).map_err(|error| BuildError::Protection {
+        store: store.to_owned(),
+        endpoint,
+        error,
+    })?;
     Ok(Server { role: format!("{endpoint} of `{store}`"), host, port, user, password, tls })
 }
 
@@ -148,7 +154,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!((bound.source.port, bound.target.port), (3306, 3307));
-        assert_eq!((bound.source.tls, bound.target.tls), (Tls::Off, Tls::Verify));
+        assert_eq!((&bound.source.tls, &bound.target.tls), (&Protection::Off, &Protection::Verified { authorities: None }));
     }
 
     #[tokio::test]

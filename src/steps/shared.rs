@@ -21,7 +21,8 @@ use crate::engine::step::{Epoch, Estimate, Failure, Output, Plan, Probe, Step, S
 use crate::mysql::connect::Server;
 use crate::mysql::names::Selection;
 use crate::mysql::store::{MysqlStore, StoreSettings};
-use crate::playbook::model::{Endpoint, Store, Tls};
+use crate::mysql::tls::Protection;
+use crate::playbook::model::{Endpoint, Store};
 use crate::playbook::reference::{Piece, Reference, Resolver};
 use crate::traffic::watch::CanaryWatch;
 
@@ -65,7 +66,14 @@ fn providers(endpoint: &Endpoint) -> Vec<String> {
 /// A server whose address is still a reference; nothing connects to it.
 fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
     let role = format!("{side} of `{store}`");
-    Server { role, host: endpoint.url.0.clone(), port: 0, user: String::new(), password: None, tls: endpoint.tls.unwrap_or(Tls::Verify) }
+    Server {
+        role,
+        host: endpoint.url.0.clone(),
+        port: 0,
+        user: String::new(),
+        password: None,
+        tls: Protection::Verified { authorities: None },
+    }
 }
 
 fn materials(binding: Binding, selection: &Selection, watch: Arc<CanaryWatch>) -> Arc<Materials> {

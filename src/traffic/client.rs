@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts};
+use mysql_async::{Conn, Opts, OptsBuilder, Row};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::beat::BeatTable;
@@ -18,7 +18,7 @@ use super::watch::{CanaryWatch, Side};
 use crate::engine::step::StepError;
 use crate::hook::message::printable;
 use crate::mysql::sql;
-use crate::playbook::model::Tls;
+use crate::mysql::tls::Protection;
 
 /// Privileges that let an account write while `read_only` is set: with one of them the canary would undo the fence's
 /// meaning and measure nothing.
@@ -57,7 +57,7 @@ pub(super) struct Client {
     pub(super) route: Route,
     pub(super) user: String,
     pub(super) password: Option<SecretString>,
-    pub(super) tls: Tls,
+    pub(super) tls: Protection,
     pub(super) table: BeatTable,
     pub(super) id: String,
     pub(super) run: String,
@@ -92,9 +92,9 @@ impl Client {
             // Given, so that the driver does not ask: every round trip before the first beat lengthens the gap.
             .max_allowed_packet(Some(1 << 24))
             .wait_timeout(Some(28_800));
-        if self.tls == Tls::Verify {
-            options = options.ssl_opts(SslOpts::default());
-        }
+        let protection =
+            self.tls.options().map_err(|error| AttemptError { message: format!("{error}: {}", error.hint()), definite: true })?;
+        options = options.ssl_opts(protection);
         let (marker, run) = (sql::table(&self.table.marker()), sql::text(&self.run));
         let opened = async {
             let mut conn = Conn::new(options).await?;

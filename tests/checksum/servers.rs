@@ -11,7 +11,7 @@ use dbmove::mysql::names::{Selection, TableName};
 use dbmove::mysql::read::{self, Order, Scope};
 use dbmove::mysql::sql;
 use dbmove::mysql::table::Table;
-use dbmove::playbook::model::Tls;
+use dbmove::mysql::tls::Protection;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
@@ -51,7 +51,7 @@ pub async fn session(server: &LocalServer, purpose: Purpose) -> Session {
         port: server.port(),
         user: "root".to_owned(),
         password: None,
-        tls: Tls::Off,
+        tls: Protection::Off,
     });
     Session::open(&place, purpose).await.unwrap()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dbmove::local::{Account, DEFAULT_PASSWORD, LocalServer};
 use dbmove::mysql::connect::{Purpose, Server, Session};
 use dbmove::mysql::names::Selection;
-use dbmove::playbook::model::Tls;
+use dbmove::mysql::tls::Protection;
 
 const SCHOOL: &str = include_str!("../../fixtures/schema/school.sql");
 const TYPES: &str = include_str!("../../fixtures/mysql/types.sql");
@@ -24,7 +24,7 @@ pub async fn session_for(server: &LocalServer, account: Account, purpose: Purpos
         port: server.port(),
         user: account.user().to_owned(),
         password,
-        tls: Tls::Off,
+        tls: Protection::Off,
     };
     Session::open(&Arc::new(server), purpose).await.unwrap()
 }

@@ -9,7 +9,7 @@ use dbmove::engine::context::{RunKind, StepContext};
 use dbmove::engine::step::{Failure, Output, Probe, Step as _, StepError};
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
 use dbmove::mysql::connect::Server;
-use dbmove::playbook::model::Tls;
+use dbmove::mysql::tls::Protection;
 use dbmove::traffic::canary::{CanaryArguments, TrafficCanary};
 use dbmove::traffic::check::{CheckArguments, TrafficCheck};
 use dbmove::traffic::file::{FileArguments, TrafficFile};
@@ -29,7 +29,7 @@ fn admin(server: &LocalServer, role: &str) -> Arc<Server> {
         port: server.port(),
         user: Account::Dbmove.user().to_owned(),
         password: Some(server.password()),
-        tls: Tls::Off,
+        tls: Protection::Off,
     })
 }
 
@@ -397,7 +397,14 @@ async fn a_schema_with_somebody_elses_table_is_left() {
 #[test]
 fn arguments_that_do_not_fit_together_are_named() {
     let server = || {
-        Arc::new(Server { role: "source".to_owned(), host: "h".to_owned(), port: 1, user: "u".to_owned(), password: None, tls: Tls::Off })
+        Arc::new(Server {
+            role: "source".to_owned(),
+            host: "h".to_owned(),
+            port: 1,
+            user: "u".to_owned(),
+            password: None,
+            tls: Protection::Off,
+        })
     };
     let refused = |arguments: Value| {
         let arguments: CanaryArguments = serde_json::from_value(arguments).unwrap();

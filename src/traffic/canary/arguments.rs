@@ -46,6 +46,9 @@ pub struct CanaryArguments {
     /// How its connections are protected. Default `off`, as for clients inside a private network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// A PEM file of the authorities that may vouch for the server, as for a store's endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// Between two beats. Default `20ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<DurationText>,

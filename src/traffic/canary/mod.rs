@@ -37,6 +37,7 @@ use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKi
 use crate::hook::runner::read_limit;
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::MysqlError;
+use crate::mysql::tls::Protection;
 use crate::playbook::model::Tls;
 
 pub use arguments::CanaryArguments;
@@ -58,7 +59,7 @@ pub struct TrafficCanary {
     route: RouteArgument,
     user: String,
     password: Option<SecretString>,
-    tls: Tls,
+    tls: Protection,
     interval: Duration,
     limit: Duration,
     table: BeatTable,
@@ -87,7 +88,8 @@ impl TrafficCanary {
         Ok(TrafficCanary {
             user: arguments.user.clone(),
             password,
-            tls: arguments.tls.unwrap_or(Tls::Off),
+            tls: Protection::of(arguments.tls, arguments.ca.as_deref(), Tls::Off)
+                .map_err(|error| StepError::definite(error.to_string()).hint(error.hint()))?,
             interval: read_limit("interval", arguments.interval.as_ref(), DEFAULT_INTERVAL)?,
             limit: read_limit("attempt_timeout", arguments.attempt_timeout.as_ref(), route.attempt_timeout())?,
             route,
@@ -107,7 +109,7 @@ impl TrafficCanary {
             route,
             user: self.user.clone(),
             password: self.password.clone(),
-            tls: self.tls,
+            tls: self.tls.clone(),
             table: self.table.clone(),
             id: context.step.to_string(),
             run: context.run.to_string(),
