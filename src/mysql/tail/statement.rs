@@ -119,9 +119,11 @@ fn concerns(tokens: &[Token], default_database: &str, selection: &Selection) -> 
     if names.iter().any(|(database, table)| table.is_some() && selection.touches_database(database)) {
         return true;
     }
-    let database_itself = tokens.iter().take(2).any(|token| token.is("DATABASE") || token.is("SCHEMA"));
-    if database_itself {
-        return names.iter().any(|(name, _)| selection.touches_database(name));
+    if let Some(at) = tokens.iter().take(2).position(|token| token.is("DATABASE") || token.is("SCHEMA")) {
+        let name = tokens[at + 1..].iter().find(|token| !["IF", "NOT", "EXISTS"].iter().any(|word| token.is(word))).and_then(Token::name);
+        // `ALTER DATABASE` without a name means the selected one; what follows then looks like a name.
+        let selected = tokens.first().is_some_and(|token| token.is("ALTER")).then_some(default_database);
+        return name.into_iter().chain(selected).any(|name| !name.is_empty() && selection.touches_database(name));
     }
     if default_database.is_empty() || !selection.touches_database(default_database) {
         return false;
@@ -263,6 +265,23 @@ mod tests {
         assert_eq!(say("INSERT INTO other.t VALUES (1)", "school"), Statement::Elsewhere);
         assert_eq!(say("ALTER TABLE t ADD x INT", "other"), Statement::Elsewhere);
         assert_eq!(say("DROP DATABASE other", "school"), Statement::Elsewhere);
+        assert_eq!(say("CREATE DATABASE IF NOT EXISTS other", "school"), Statement::Elsewhere);
+    }
+
+    #[test]
+    fn with_everything_included_what_belongs_to_the_server_or_to_us_does_not_concern_us() {
+        let everything = Selection::new(&["*.*".to_owned()], &[]).unwrap();
+        let say = |statement: &str, database: &str| classify(statement.as_bytes(), database, &everything);
+        for statement in [
+            "CREATE DATABASE `_dbmove_canary`",
+            "DROP DATABASE IF EXISTS `_dbmove_canary`",
+            "CREATE TABLE `_dbmove_canary`.`beat` (id INT)",
+            "INSERT INTO mysql.servers VALUES (1)",
+        ] {
+            assert_eq!(say(statement, ""), Statement::Elsewhere, "{statement}");
+        }
+        assert_eq!(say("CREATE DATABASE IF NOT EXISTS new", ""), Statement::Definition("CREATE DATABASE".into()));
+        assert_eq!(say("ALTER DATABASE CHARACTER SET utf8", "school"), Statement::Definition("ALTER DATABASE".into()));
     }
 
     #[test]
