@@ -132,6 +132,8 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
     };
     Ok(RunRequest {
         playbook: Arc::new(playbook.clone()),
+        // Whoever reads the journal later may stand in another directory.
+        playbook_file: std::path::absolute(&request.driving.playbook).ok(),
         kind: request.kind,
         until: request.until,
         keep_services: request.keep_services,

@@ -20,6 +20,7 @@
 //! that makes it its own settlement.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ impl Default for Limits {
 pub struct RunRequest {
     /// The playbook as loaded.
     pub playbook: Arc<Playbook>,
+    /// The full path it was read from, if from a file.
+    pub playbook_file: Option<PathBuf>,
     /// Rehearsal or production.
     pub kind: RunKind,
     /// The last stage, inclusive.
@@ -138,6 +141,7 @@ impl RunRequest {
             rehearsed: Rehearsed::Certificate(None),
             limits: Limits::default(),
             playbook,
+            playbook_file: None,
         }
     }
 }
@@ -213,6 +217,7 @@ pub async fn drive(
         .map_err(|error| EngineError::Playbook(format!("playbook `{}` can't be written as JSON: {error}", request.playbook.playbook)))?;
     let started = RunStarted {
         playbook: request.playbook.playbook.clone(),
+        playbook_file: request.playbook_file.clone(),
         fingerprint: fingerprint.clone(),
         kind: request.kind,
         dbmove_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -24,6 +24,7 @@ pub fn playbook_word(playbook: &str, path: Option<&Path>) -> String {
 /// The command that gives the approval a run waits for, unless it was given since.
 #[must_use]
 pub fn approval(state: &RunState, path: Option<&Path>) -> Option<String> {
+    let path = path.or(state.playbook_file.as_deref());
     match state.finished.as_ref().map(|finished| &finished.verdict) {
         Some(Verdict::WaitingForApproval { step, .. }) if state.approval(step).is_none() => {
             Some(format!("dbmove approve {} {}", playbook_word(&state.playbook, path), shell_word(step)))
@@ -32,10 +33,10 @@ pub fn approval(state: &RunState, path: Option<&Path>) -> Option<String> {
     }
 }
 
-/// What makes sense after (or beside) a run.
+/// What makes sense after (or beside) a run. Without `path` the playbook is where it was when the run began.
 #[must_use]
 pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<String> {
-    let playbook = playbook_word(&state.playbook, path);
+    let playbook = playbook_word(&state.playbook, path.or(state.playbook_file.as_deref()));
     let report = format!("dbmove report {}", shell_word(&state.run));
     // A step keeps the number of its last attempt when it is undone.
     let reached_cutover = state.plan.iter().any(|planned| planned.stage >= StageName::Cutover && state.step(&planned.id).attempt > 0);

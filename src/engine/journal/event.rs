@@ -7,6 +7,7 @@
 //! the meaning of an old kind needs a new `user_version` of the file.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,9 @@ pub enum AfterUndo {
 pub struct RunStarted {
     /// The playbook's name.
     pub playbook: String,
+    /// Where it was read from, for the commands that `status` and `report` suggest; a journal of an older build has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub playbook_file: Option<PathBuf>,
     /// Its hash, whole and in parts.
     pub fingerprint: PlaybookFingerprint,
     /// Rehearsal or production.

@@ -4,6 +4,7 @@
 //! event that this build doesn't know changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,8 @@ pub struct RunState {
     pub run: String,
     /// The playbook's name.
     pub playbook: String,
+    /// Where it was read from when the run began, if that is known.
+    pub playbook_file: Option<PathBuf>,
     /// Rehearsal or production.
     pub kind: RunKind,
     /// The playbook's hashes, as last accepted.
@@ -188,6 +191,7 @@ impl RunState {
         let mut state = RunState {
             run: first.run.clone(),
             playbook: started.playbook.clone(),
+            playbook_file: started.playbook_file.clone(),
             kind: started.kind,
             fingerprint: started.fingerprint.clone(),
             plan: started.steps.clone(),
