@@ -281,10 +281,8 @@ async fn clients_run() {
     assert!(matches!(server.client("no-such-client"), Err(LocalError::NoProgram { .. })));
 }
 
-/// Not a test of its own: the process that `servers_end_with_their_process` kills.
-#[tokio::test]
-#[ignore = "run by servers_end_with_their_process"]
-async fn hold_two_servers() {
+/// Starts two servers, says so, and waits to be killed.
+async fn hold_two_servers() -> ! {
     let directory = tempfile::tempdir().unwrap();
     let mut tied = None;
     for (name, outlives) in [("tied", false), ("free", true)] {
@@ -301,16 +299,24 @@ async fn hold_two_servers() {
     println!("\nserver all 0 {}", directory.keep().display());
     std::future::pending::<()>().await;
     drop(tied);
+    unreachable!("nothing ends the waiting but the signal");
 }
+
+/// Set for the process that is killed: this test, started by itself.
+const HOLD: &str = "SERVERS_TEST_HOLD";
 
 /// `kill -9` of the process that started them ends its servers; one told to live on lives on.
 #[tokio::test]
 async fn servers_end_with_their_process() {
+    if std::env::var_os(HOLD).is_some() {
+        hold_two_servers().await;
+    }
     if skipped("servers_end_with_their_process", &[ServerKind::Mysql55]) {
         return;
     }
     let mut holder = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "hold_two_servers", "--ignored", "--nocapture"])
+        .args(["--exact", "servers_end_with_their_process", "--nocapture"])
+        .env(HOLD, "1")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

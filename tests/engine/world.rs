@@ -377,8 +377,8 @@ impl World {
     pub fn start_elsewhere(&self, crash_at: Option<&str>) -> std::process::Child {
         std::fs::write(self.path().join("scenario"), serde_json::to_string(&self.scenario).unwrap()).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["world::driver_process", "--exact", "--ignored", "--nocapture"]);
-        command.env("ENGINE_TEST_WORLD", self.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(["world::driver_process", "--exact", "--nocapture"]);
+        command.env(WORLD, self.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         match crash_at {
             Some(point) => command.env(dbmove::engine::crash::VARIABLE, point),
             None => command.env_remove(dbmove::engine::crash::VARIABLE),
@@ -386,6 +386,9 @@ impl World {
         command.spawn().unwrap()
     }
 }
+
+/// Names the world to the process that drives it.
+const WORLD: &str = "ENGINE_TEST_WORLD";
 
 /// True if the process was killed with SIGKILL.
 pub fn was_killed(status: ExitStatus) -> bool {
@@ -434,12 +437,22 @@ impl Scenario {
     }
 }
 
-/// Not a test of its own: the driver that the other tests start, kill, and start again.
+/// The driver that the other tests start, kill, and start again, in a process of its own. By itself it proves that such a
+/// process drives what it is given and ends with the code of what became of it: what all the others build on.
 #[test]
-#[ignore = "started by other tests in a process of its own"]
 fn driver_process() {
-    let Ok(world) = std::env::var("ENGINE_TEST_WORLD") else { return };
-    let world = PathBuf::from(world);
+    if let Ok(world) = std::env::var(WORLD) {
+        drive_and_exit(&PathBuf::from(world));
+    }
+    let world = World::new(json!({ "prepare": [step("one", json!({}))] }));
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0));
+    assert_eq!(net(world.path()), BTreeMap::from([("one".to_owned(), 1)]));
+    let nothing = World::new(json!({ "prepare": [step_with_needs("one", &["nobody"], json!({}))] }));
+    assert_eq!(nothing.drive_elsewhere(None).code(), Some(2));
+    assert_eq!(net(nothing.path()), BTreeMap::new());
+}
+
+fn drive_and_exit(world: &Path) -> ! {
     let scenario: Scenario = serde_json::from_str(&std::fs::read_to_string(world.join("scenario")).unwrap()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let cancel = CancellationToken::new();
