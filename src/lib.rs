@@ -25,14 +25,20 @@
 //! | --- | --- |
 //! | [`cli`] | everything |
 //! | [`demo`] | everything but [`cli`]: it stands outside, and runs the built program |
-//! | [`steps`] | whoever has steps: [`mysql`], [`traffic`], [`hook`] |
+//! | [`steps`] | whoever has steps: [`mysql`], [`traffic`], [`hook`], [`gate`] |
 //! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
-//! | [`mysql`], [`hook`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
+//! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
 //! | [`report`] | [`engine`]'s journal, [`playbook`], [`verify`], [`telemetry`] |
 //! | [`telemetry`] | what [`engine`] tells its observers |
 //! | [`engine`] | [`playbook`]; no store, and nobody who shows what it does |
 //! | [`playbook`] | the patterns of table names in [`mysql`], and nothing else |
 //! | [`verify`], [`local`] | nobody |
+
+// A place that could still panic has to say why it can't.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented, clippy::unreachable, clippy::unwrap_used)
+)]
 
 pub mod cli;
 pub mod demo;

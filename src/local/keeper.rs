@@ -1,7 +1,7 @@
 //! Starts server processes so that they end with this one.
 //!
 //! A test binary that is killed must not leave servers behind, and neither must a static that is never dropped. The
-//! kernel can promise that (`PR_SET_PDEATHSIG`, asked for through `setpriv` because this crate has no unsafe code),
+//! kernel can promise that (`PR_SET_PDEATHSIG`, asked for through `setpriv` which needs no unsafe code here),
 //! but it sends the signal when the *thread* that started the process ends, and threads of an async runtime come and
 //! go. So one thread, which lives exactly as long as the process, starts them all.
 //!
@@ -21,7 +21,8 @@ struct Request {
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
-static KEEPER: OnceLock<mpsc::Sender<Request>> = OnceLock::new();
+/// The thread's ear, or why it could not be started.
+static KEEPER: OnceLock<Result<mpsc::Sender<Request>, String>> = OnceLock::new();
 
 /// Starts `command` with nothing to read and its output in `log`. With `tied`, the kernel kills it when this process
 /// ends, however it ends.
@@ -42,8 +43,9 @@ pub(super) async fn start(command: Command, log: File, tied: bool) -> io::Result
                 }
             })
             .map(|_| sender)
-            .expect("a process that can start servers can start one thread")
+            .map_err(|error| format!("the thread that starts servers could not be started: {error}"))
     });
+    let keeper = keeper.as_ref().map_err(|error| io::Error::other(error.as_str()))?;
     let (reply, answer) = oneshot::channel();
     let stopped = || io::Error::other("the thread that starts servers has stopped");
     keeper.send(Request { command, reply }).map_err(|_| stopped())?;

@@ -30,19 +30,34 @@ use super::sql;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [&str; 6] = [
-    "lease (store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)",
-    "follow (store VARBINARY(255) NOT NULL PRIMARY KEY, start_file VARBINARY(255) NOT NULL, start_offset BIGINT UNSIGNED NOT NULL, \
+const TABLES: [(&str, &str); 6] = [
+    ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
+    (
+        "follow",
+        "(store VARBINARY(255) NOT NULL PRIMARY KEY, start_file VARBINARY(255) NOT NULL, start_offset BIGINT UNSIGNED NOT NULL, \
      applied_file VARBINARY(255) NOT NULL, applied_offset BIGINT UNSIGNED NOT NULL, intent_file VARBINARY(255) NOT NULL, intent_offset BIGINT UNSIGNED NOT NULL)",
-    "keyless (store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
+    ),
+    (
+        "keyless",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
      file VARBINARY(255) NOT NULL, file_offset BIGINT UNSIGNED NOT NULL, PRIMARY KEY (store, database_name, table_name))",
-    "copied_table (store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
+    ),
+    (
+        "copied_table",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
      planned_through LONGBLOB NULL, planned TINYINT NOT NULL, copied TINYINT NOT NULL, indexed TINYINT NOT NULL, PRIMARY KEY (store, database_name, table_name))",
-    "chunk (store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, number BIGINT UNSIGNED NOT NULL, \
+    ),
+    (
+        "chunk",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, number BIGINT UNSIGNED NOT NULL, \
      range_after LONGBLOB NULL, range_through LONGBLOB NULL, done TINYINT NOT NULL, row_count BIGINT UNSIGNED NOT NULL, byte_count BIGINT UNSIGNED NOT NULL, \
      PRIMARY KEY (store, database_name, table_name, number))",
-    "created (store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
+    ),
+    (
+        "created",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
      PRIMARY KEY (store, database_name, table_name))",
+    ),
 ];
 
 /// One of dbmove's own tables, quoted.
@@ -65,8 +80,7 @@ pub async fn create(session: &mut Session) -> Result<()> {
             "looking for dbmove's own tables",
         )
         .await?;
-    for definition in TABLES {
-        let (name, columns) = definition.split_once(' ').expect("every definition above starts with its name");
+    for (name, columns) in TABLES {
         if !there.iter().any(|row| row[0].as_deref() == Some(name)) {
             let statement = format!("CREATE TABLE {} {columns} ENGINE = InnoDB", own_table(name));
             session.write(statement.as_bytes(), &format!("creating `_dbmove.{name}`")).await?;

@@ -28,6 +28,7 @@ pub fn columns<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
 
 /// A text as a string literal: for settings and catalog queries.
 #[must_use]
+#[expect(clippy::expect_used, reason = "the text is UTF-8 already, and only ASCII is put between its characters")]
 pub fn text(value: &str) -> String {
     let mut out = Vec::with_capacity(value.len() + 2);
     push_quoted(&mut out, value.as_bytes());
