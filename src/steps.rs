@@ -457,13 +457,11 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             .iter()
             .find(|entry| entry.word.name == spec.run)
             .ok_or_else(|| BuildError::UnknownStep { step: spec.id.clone(), name: spec.run.clone() })?;
-        let step: Result<Arc<dyn Step>, StepError> = match entry.constructor {
-            Constructor::Arguments { make, texts } => {
-                Deferred::new(spec.with.clone(), make, texts, shared).map(|step| Arc::new(step) as Arc<dyn Step>)
-            }
-            Constructor::Mysql(make) => shared.mysql_step(make, &spec.with),
-        };
-        let step = step.map_err(|error| BuildError::Argument { step: spec.id.clone(), name: spec.run.clone(), error })?;
+        let step = Deferred::step(spec.with.clone(), entry.constructor, shared).map_err(|error| BuildError::Argument {
+            step: spec.id.clone(),
+            name: spec.run.clone(),
+            error,
+        })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
     }
     Ok(built)

@@ -1,4 +1,5 @@
-//! A step whose arguments refer to secrets and to outputs of earlier steps: resolved each time it acts, and forgotten after.
+//! A step that refers to secrets or to outputs of earlier steps, in its arguments or in its store's address: resolved each
+//! time it acts, and forgotten after.
 //!
 //! A playbook is built hours before its last step acts: an output it refers to may not exist yet, and a secret should not lie in memory
 //! for the night. So the step is made twice: once with its references as written, which tells what it is (its kind, whether it can
@@ -11,8 +12,8 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::Make;
-use super::shared::Shared;
+use super::shared::{Materials, Shared};
+use super::{Constructor, MakeMysql};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::playbook::model::Template;
@@ -38,9 +39,9 @@ pub struct Resolved {
 /// A step that is made anew whenever it acts.
 pub struct Deferred {
     with: Map<String, Value>,
-    make: Make,
-    texts: &'static [&'static str],
+    constructor: Constructor,
     shared: Arc<Shared>,
+    /// Tells what the step is; never acts.
     shape: Arc<dyn Step>,
 }
 
@@ -70,24 +71,38 @@ pub fn no_references(with: &Map<String, Value>, arguments: &[&str]) -> Result<()
 }
 
 impl Deferred {
-    /// A step of arguments as written.
+    /// A step of arguments as written. One of a MySQL store that is known refers to nothing, and is made once.
     ///
     /// # Errors
     /// What the step has against its arguments.
-    pub fn new(with: Map<String, Value>, make: Make, texts: &'static [&'static str], shared: Arc<Shared>) -> Result<Deferred, StepError> {
-        let names = with.get(ENVIRONMENT).and_then(Value::as_object).into_iter().flatten();
-        let environment = names.map(|(name, _)| (name.clone(), SecretString::default())).collect();
-        let shape = make(&Resolved { with: with.clone(), environment, password: None }, shared.shape())?;
-        Ok(Deferred { with, make, texts, shared, shape })
+    pub fn step(with: Map<String, Value>, constructor: Constructor, shared: Arc<Shared>) -> Result<Arc<dyn Step>, StepError> {
+        let shape = match constructor {
+            Constructor::Arguments { make, .. } => {
+                let names = with.get(ENVIRONMENT).and_then(Value::as_object).into_iter().flatten();
+                let environment = names.map(|(name, _)| (name.clone(), SecretString::default())).collect();
+                make(&Resolved { with: with.clone(), environment, password: None }, shared.shape())?
+            }
+            Constructor::Mysql(make) => mysql_step(make, &with, shared.shape())?,
+        };
+        if matches!(constructor, Constructor::Mysql(_)) && !shared.is_late() {
+            return Ok(shape);
+        }
+        Ok(Arc::new(Deferred { with, constructor, shared, shape }))
     }
 
     /// The step as it acts now.
     async fn resolved(&self, context: &StepContext) -> Result<Arc<dyn Step>, StepError> {
+        let (make, texts) = match self.constructor {
+            Constructor::Arguments { make, texts } => (make, texts),
+            Constructor::Mysql(make) => {
+                return mysql_step(make, &self.with, &*self.shared.bound(&context.run, &context.outputs).await?);
+            }
+        };
         let resolver = Resolver::new(Arc::clone(&context.outputs));
         let failed =
             |argument: &str, error: &ReferenceError| StepError::definite(format!("`{argument}` of step `{}`: {error}", context.step));
         let mut with = self.with.clone();
-        for argument in self.texts {
+        for argument in texts {
             if unused(argument, &self.with, context.kind) {
                 continue;
             }
@@ -107,7 +122,14 @@ impl Deferred {
             _ => None,
         };
         let materials = self.shared.bound(&context.run, &context.outputs).await?;
-        (self.make)(&Resolved { with, environment, password }, &materials)
+        make(&Resolved { with, environment, password }, &materials)
+    }
+}
+
+fn mysql_step(make: MakeMysql, with: &Map<String, Value>, materials: &Materials) -> Result<Arc<dyn Step>, StepError> {
+    match &materials.mysql {
+        Some(store) => make(Arc::clone(store), with),
+        None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
     }
 }
 
@@ -144,19 +166,29 @@ impl Step for Deferred {
     fn question(&self) -> Option<&str> {
         self.shape.question()
     }
-    /// With what is known now: an output of a step that has not run is shown as the reference it is.
+    /// With what is known now: an output of a step that has not run is shown as the reference it is. The shape of a MySQL step
+    /// has no server to ask.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
-        match self.resolved(context).await {
-            Ok(step) => step.plan(context).await,
-            Err(unresolved) => {
-                let mut plan = self.shape.plan(context).await?;
-                plan.lines.push(format!("not known yet: {}", unresolved.message));
-                Ok(plan)
-            }
-        }
+        let unresolved = match self.resolved(context).await {
+            Ok(step) => return step.plan(context).await,
+            Err(unresolved) => unresolved,
+        };
+        let mut plan = match self.constructor {
+            Constructor::Arguments { .. } => self.shape.plan(context).await?,
+            Constructor::Mysql(_) => Plan { lines: Vec::new(), warnings: Vec::new() },
+        };
+        plan.lines.push(format!("not known yet: {}", unresolved.message));
+        Ok(plan)
     }
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
-        self.shape.estimate(context).await
+        match self.constructor {
+            // No secret is looked up, and no command run, for a figure.
+            Constructor::Arguments { .. } => self.shape.estimate(context).await,
+            Constructor::Mysql(_) => match self.resolved(context).await {
+                Ok(step) => step.estimate(context).await,
+                Err(_) => Ok(Estimate::Unknown("its server is not known yet".to_owned())),
+            },
+        }
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         self.resolved(context).await?.run(context).await

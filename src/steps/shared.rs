@@ -13,11 +13,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use super::BuildError;
 use super::binding::{self, Binding};
-use super::{BuildError, MakeMysql, StepArguments};
-use crate::engine::context::{Outputs, RunKind, StepContext};
+use crate::engine::context::{Outputs, RunKind};
 use crate::engine::outcome::ExitCode;
-use crate::engine::step::{Epoch, Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, TargetLease, Undoable};
+use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::mysql::connect::Server;
 use crate::mysql::names::Selection;
 use crate::mysql::store::{MysqlStore, StoreSettings};
@@ -167,23 +167,10 @@ impl Shared {
         })
     }
 
-    /// A step of this MySQL store.
-    ///
-    /// # Errors
-    /// What the step has against its arguments.
-    pub fn mysql_step(self: &Arc<Self>, make: MakeMysql, with: &StepArguments) -> Result<Arc<dyn Step>, StepError> {
-        let shape = mysql_step(&self.shape, make, with)?;
-        if self.late.is_none() {
-            return Ok(shape);
-        }
-        Ok(Arc::new(LateStep { shape, make, with: with.clone(), shared: Arc::clone(self) }))
-    }
-}
-
-fn mysql_step(materials: &Materials, make: MakeMysql, with: &StepArguments) -> Result<Arc<dyn Step>, StepError> {
-    match &materials.mysql {
-        Some(store) => make(Arc::clone(store), with),
-        None => Err(StepError::definite("it works on a MySQL store: name one with `store`")),
+    /// Whether the store's servers are known only in the run.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.is_some()
     }
 }
 
@@ -213,63 +200,5 @@ impl TargetLease for LateLease {
             // This driver never knew the target, so it has claimed nothing.
             None => Ok(()),
         }
-    }
-}
-
-/// A MySQL step whose store is bound when it first acts.
-struct LateStep {
-    /// Tells what the step is; never acts.
-    shape: Arc<dyn Step>,
-    make: MakeMysql,
-    with: StepArguments,
-    shared: Arc<Shared>,
-}
-
-impl LateStep {
-    async fn bound(&self, context: &StepContext) -> Result<Arc<dyn Step>, StepError> {
-        mysql_step(&*self.shared.bound(&context.run, &context.outputs).await?, self.make, &self.with)
-    }
-}
-
-#[async_trait]
-impl Step for LateStep {
-    fn name(&self) -> &'static str {
-        self.shape.name()
-    }
-    fn kind(&self) -> StepKind {
-        self.shape.kind()
-    }
-    fn undoable(&self) -> Undoable {
-        self.shape.undoable()
-    }
-    fn volatile(&self) -> bool {
-        self.shape.volatile()
-    }
-    fn holds_writes(&self) -> bool {
-        self.shape.holds_writes()
-    }
-    fn question(&self) -> Option<&str> {
-        self.shape.question()
-    }
-    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
-        match self.bound(context).await {
-            Ok(step) => step.plan(context).await,
-            Err(unbound) => Ok(Plan { lines: vec![format!("not known yet: {}", unbound.message)], warnings: Vec::new() }),
-        }
-    }
-    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
-        match self.bound(context).await {
-            Ok(step) => step.estimate(context).await,
-            Err(_) => Ok(Estimate::Unknown("its server is not known yet".to_owned())),
-        }
-    }
-    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        self.bound(context).await?.run(context).await
-    }
-    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
-        self.bound(context).await?.probe(context).await
-    }
-    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
-        self.bound(context).await?.undo(context).await
     }
 }
