@@ -5,6 +5,7 @@
 //! applied: from here on nobody but clients writes to the target. Undo starts nothing by itself: the
 //! engine starts the follow service again when the cutover is tried once more.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,12 +53,14 @@ impl Promote {
         );
         let wanted = source.rows(&query, "reading AUTO_INCREMENT counters").await?;
         let held = target.rows(&query, "reading AUTO_INCREMENT counters").await?;
+        // By name: there may be thousands of them, and writes are held meanwhile.
+        let held: HashMap<(String, String), u64> =
+            held.iter().map(|row| ((bookkeeping::text(row, 0), bookkeeping::text(row, 1)), bookkeeping::number(row, 2))).collect();
         let mut raised = 0;
         for row in wanted {
             let (database, table, counter) = (bookkeeping::text(&row, 0), bookkeeping::text(&row, 1), bookkeeping::number(&row, 2));
             let Some(id) = described.shared.tables.id(&database, &table) else { continue };
-            let now = held.iter().find(|held| held[0] == row[0] && held[1] == row[1]).map_or(0, |held| bookkeeping::number(held, 2));
-            if now >= counter {
+            if held.get(&(database, table)).is_some_and(|&now| now >= counter) {
                 continue;
             }
             let name = described.shared.tables.get(id).name();
