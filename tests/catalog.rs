@@ -11,7 +11,7 @@ use dbmove::mysql::names::TableName;
 use dbmove::mysql::table::{ColumnType, ReferentialAction};
 use schema::{catalog_session, load_school, load_types, selection};
 
-const KINDS: [ServerKind; 4] = [ServerKind::Mysql55, ServerKind::Mysql56, ServerKind::MariaDb, ServerKind::Mysql97];
+const KINDS: [ServerKind; 5] = [ServerKind::Mysql55, ServerKind::Mysql5614, ServerKind::Mysql56, ServerKind::MariaDb, ServerKind::Mysql97];
 
 #[tokio::test]
 async fn every_server_shows_the_same_school() {
@@ -210,7 +210,11 @@ async fn facts_of_every_server() {
         assert_eq!(facts.max_allowed_packet, 64 << 20);
         assert_eq!(facts.lower_case_table_names, 0);
         assert_eq!(facts.binlog_row_image.is_some(), kind != ServerKind::Mysql55, "{kind}");
-        assert_eq!(facts.server_uuid.is_some(), matches!(kind, ServerKind::Mysql56 | ServerKind::Mysql97), "{kind}");
+        assert_eq!(
+            facts.server_uuid.is_some(),
+            matches!(kind, ServerKind::Mysql5614 | ServerKind::Mysql56 | ServerKind::Mysql97),
+            "{kind}"
+        );
         assert!(!facts.hostname.is_empty() && !facts.datadir.is_empty() && !facts.time_zone.is_empty());
         let ours = &facts.privileges;
         assert!(

@@ -102,6 +102,12 @@ async fn mysql_56_with_old_row_events_to_mysql_97() {
     moves("mysql_56_with_old_row_events_to_mysql_97", ServerKind::Mysql56, ServerKind::Mysql97).await;
 }
 
+/// The early 5.6 as it comes: row events of version 2 and binary log checksums.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_5614_to_mysql_97() {
+    moves("mysql_5614_to_mysql_97", ServerKind::Mysql5614, ServerKind::Mysql97).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_to_mariadb() {
     moves("mariadb_to_mariadb", ServerKind::MariaDb, ServerKind::MariaDb).await;

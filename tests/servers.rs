@@ -144,6 +144,13 @@ async fn mysql_5_5_34() {
 }
 
 #[tokio::test]
+async fn mysql_5_6_14() {
+    if !skipped("mysql_5_6_14", &[ServerKind::Mysql5614]) {
+        starts_and_survives_kill(ServerKind::Mysql5614).await;
+    }
+}
+
+#[tokio::test]
 async fn mysql_5_6_24() {
     if !skipped("mysql_5_6_24", &[ServerKind::Mysql56]) {
         starts_and_survives_kill(ServerKind::Mysql56).await;

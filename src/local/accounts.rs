@@ -56,7 +56,7 @@ impl Account {
 pub(super) fn password_statement(kind: ServerKind, account: Account, quoted_password: &str) -> String {
     let user = account.user();
     match kind {
-        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56 => {
+        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql5614 | ServerKind::Mysql56 => {
             format!("SET PASSWORD FOR '{user}'@'%' = PASSWORD({quoted_password})")
         }
         ServerKind::Mysql97 | ServerKind::MariaDb => {
@@ -68,7 +68,7 @@ pub(super) fn password_statement(kind: ServerKind, account: Account, quoted_pass
 /// Lines for `--init-file`: the first account that can come in over loopback.
 pub(super) fn first_account(kind: ServerKind) -> &'static str {
     match kind {
-        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56 => {
+        ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql5614 | ServerKind::Mysql56 => {
             "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n"
         }
         ServerKind::Mysql97 | ServerKind::MariaDb => {
@@ -84,7 +84,7 @@ pub(super) fn statements(kind: ServerKind, rds_like: bool) -> Vec<String> {
     let mut add = |statement: &str| statements.push(statement.to_owned());
 
     // Accounts without a name match before named ones and would shadow them.
-    if matches!(kind, ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql56) {
+    if matches!(kind, ServerKind::Mysql559 | ServerKind::Mysql55 | ServerKind::Mysql5614 | ServerKind::Mysql56) {
         add("DELETE FROM mysql.user WHERE User = ''");
         add("DELETE FROM mysql.db WHERE User = ''");
         add("FLUSH PRIVILEGES");

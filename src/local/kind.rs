@@ -9,6 +9,8 @@ pub enum ServerKind {
     Mysql559,
     /// MySQL 5.5.34 as Oracle built it: the old source. No GTIDs, no checksums, v1 row events, TLS 1.0.
     Mysql55,
+    /// MySQL 5.6.14 as Oracle built it: an early 5.6: v2 row events and binlog checksums.
+    Mysql5614,
     /// MySQL 5.6.24: v2 row events and binlog checksums. `--log-bin-use-v1-row-events=1` and
     /// `--binlog-checksum=NONE` make it log as 5.5 does.
     Mysql56,
@@ -20,13 +22,14 @@ pub enum ServerKind {
 
 impl ServerKind {
     /// Every kind, oldest first.
-    pub const ALL: [Self; 5] = [Self::Mysql559, Self::Mysql55, Self::Mysql56, Self::MariaDb, Self::Mysql97];
+    pub const ALL: [Self; 6] = [Self::Mysql559, Self::Mysql55, Self::Mysql5614, Self::Mysql56, Self::MariaDb, Self::Mysql97];
 
     /// The server's name in the cache, which is also what `fixtures/servers/fetch` calls it.
     pub fn cache_name(self) -> &'static str {
         match self {
             Self::Mysql559 => "mysql-5.5.9",
             Self::Mysql55 => "mysql-5.5.34",
+            Self::Mysql5614 => "mysql-5.6.14",
             Self::Mysql56 => "mysql-5.6.24",
             Self::Mysql97 => "mysql-9.7",
             Self::MariaDb => "mariadb-10.11",
@@ -38,6 +41,7 @@ impl ServerKind {
         match self {
             Self::Mysql559 => "5.5.9",
             Self::Mysql55 => "5.5.34",
+            Self::Mysql5614 => "5.6.14",
             Self::Mysql56 => "5.6.24",
             Self::Mysql97 => "9.7.",
             Self::MariaDb => "10.11.",
@@ -50,6 +54,7 @@ impl fmt::Display for ServerKind {
         formatter.write_str(match self {
             Self::Mysql559 => "MySQL 5.5.9",
             Self::Mysql55 => "MySQL 5.5.34",
+            Self::Mysql5614 => "MySQL 5.6.14",
             Self::Mysql56 => "MySQL 5.6.24",
             Self::Mysql97 => "MySQL 9.7",
             Self::MariaDb => "MariaDB 10.11",

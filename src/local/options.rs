@@ -139,7 +139,9 @@ impl ServerOptions {
 pub(super) fn fixed_at_birth(kind: ServerKind) -> impl Iterator<Item = &'static str> {
     let arguments: &[&str] = match kind {
         ServerKind::Mysql559 | ServerKind::Mysql55 => &["--innodb-log-file-size=32M", "--innodb-file-per-table=1", "--secure-file-priv="],
-        ServerKind::Mysql56 => &["--innodb-log-file-size=32M", "--secure-file-priv=", "--explicit-defaults-for-timestamp=0"],
+        ServerKind::Mysql5614 | ServerKind::Mysql56 => {
+            &["--innodb-log-file-size=32M", "--secure-file-priv=", "--explicit-defaults-for-timestamp=0"]
+        }
         ServerKind::Mysql97 => &["--innodb-redo-log-capacity=64M", "--mysqlx=OFF", "--secure-file-priv="],
         ServerKind::MariaDb => &["--innodb-log-file-size=64M", "--secure-file-priv="],
     };

@@ -83,6 +83,11 @@ async fn every_type_from_55_to_mariadb() {
 }
 
 #[tokio::test]
+async fn every_type_from_5614_to_97() {
+    every_type("from_5614_to_97", ServerKind::Mysql5614, ServerKind::Mysql97, &[Function::Sha2]).await;
+}
+
+#[tokio::test]
 async fn every_type_from_56_to_97() {
     every_type("from_56_to_97", ServerKind::Mysql56, ServerKind::Mysql97, &[Function::Sha2]).await;
 }

@@ -251,6 +251,11 @@ async fn events_of_5_5_equal_selects() {
     events_equal_selects(ServerKind::Mysql55, false).await;
 }
 
+#[tokio::test]
+async fn events_of_5_6_14_equal_selects() {
+    events_equal_selects(ServerKind::Mysql5614, false).await;
+}
+
 /// One after the other: both use the one server of this kind.
 #[tokio::test]
 async fn events_of_5_6_equal_selects_in_both_versions() {
