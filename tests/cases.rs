@@ -1,0 +1,71 @@
+//! The cases of `fixtures/cases/`, each moved by the built program between real servers: a case needs no Rust.
+//!
+//! One pair of servers per combination, one move for all its cases: every case has a database `case_NAME` of its own.
+//! `before.sql` is copied, `during.sql` followed: either while the copy runs, or after it, when every event has to
+//! find what the copy brought. What must hold is said in `fixtures/cases/README.md`; that both sides are equal is found
+//! by plain SELECTs that share nothing with dbmove's own comparison (`cases/compare.rs`), besides that comparison.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+#[path = "cases/case.rs"]
+mod case;
+#[path = "cases/compare.rs"]
+mod compare;
+mod real;
+#[path = "cases/world.rs"]
+mod world;
+
+use case::Case;
+use dbmove::local::ServerKind;
+use world::{Moment, World};
+
+async fn all_cases(test: &str, source: ServerKind, target: ServerKind, moment: Moment) {
+    if real::skipped(test, &[source, target]) {
+        return;
+    }
+    let cases = Case::all(source, target);
+    assert!(cases.len() > 10, "only {} cases apply", cases.len());
+    let world = World::start(source, target, moment).await;
+    let mut wrong = Vec::new();
+    for case in cases.iter().filter(|case| case.refusal.is_some()) {
+        wrong.extend(world.refuses(case).await);
+    }
+    let moved: Vec<&Case> = cases.iter().filter(|case| case.refusal.is_none()).collect();
+    wrong.extend(world.moves(&moved).await);
+    assert!(wrong.is_empty(), "{test}: the move did not go well:\n{}", wrong.join("\n"));
+    let mut rows = 0;
+    for case in &moved {
+        match compare::compare(&world.source, &world.target, &case.database()).await {
+            Ok(compared) => rows += compared,
+            Err(differences) => wrong.extend(differences.into_iter().map(|difference| format!("{}: {difference}", case.name))),
+        }
+        wrong.extend(world.expectation_unmet(case).await);
+    }
+    eprintln!("{test}: {} cases, {rows} rows compared", cases.len());
+    assert!(wrong.is_empty(), "{} of {} cases: {} are wrong:\n{}", test, cases.len(), wrong.len(), wrong.join("\n"));
+    assert!(rows > 100, "only {rows} rows were compared");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_55_to_mysql_97() {
+    all_cases("mysql_55_to_mysql_97", ServerKind::Mysql55, ServerKind::Mysql97, Moment::Followed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_56_to_mysql_97() {
+    all_cases("mysql_56_to_mysql_97", ServerKind::Mysql56, ServerKind::Mysql97, Moment::Followed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_to_mysql_97() {
+    all_cases("mariadb_to_mysql_97", ServerKind::MariaDb, ServerKind::Mysql97, Moment::Followed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_55_to_mariadb() {
+    all_cases("mysql_55_to_mariadb", ServerKind::Mysql55, ServerKind::MariaDb, Moment::Copied).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_to_mariadb() {
+    all_cases("mariadb_to_mariadb", ServerKind::MariaDb, ServerKind::MariaDb, Moment::Followed).await;
+}
