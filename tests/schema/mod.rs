@@ -10,6 +10,7 @@ use dbmove::mysql::names::Selection;
 use dbmove::mysql::tls::Protection;
 
 const SCHOOL: &str = include_str!("../../fixtures/schema/school.sql");
+const ODD: &str = include_str!("../../fixtures/schema/odd.sql");
 const TYPES: &str = include_str!("../../fixtures/mysql/types.sql");
 
 pub async fn session_as(server: &LocalServer, account: Account) -> Session {
@@ -41,6 +42,13 @@ pub fn selection(include: &[&str]) -> Selection {
 pub async fn load_school(session: &mut Session, database: &str) {
     for statement in SCHOOL.split("\n\n").filter(|paragraph| !paragraph.starts_with("--")) {
         session.run(&statement.replace("academy", database), "loading the school").await.unwrap();
+    }
+}
+
+/// Other engines, partitions and odd names, in a database of this name. MySQL 5.5 and 5.6 only.
+pub async fn load_odd(session: &mut Session, database: &str) {
+    for statement in ODD.split("\n\n").filter(|paragraph| !paragraph.starts_with("--")) {
+        session.run(&statement.replace("academy", database), "loading what is odd").await.unwrap();
     }
 }
 

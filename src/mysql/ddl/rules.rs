@@ -4,6 +4,7 @@
 //! apply says nothing. What can't be converted is an error, never left out.
 
 use super::super::connect::Version;
+use super::super::sql;
 use super::super::table::Table;
 use super::statement::{CreateTable, Item, ItemKind, TableOption};
 use super::token::{Token, TokenKind, after_group, find, render};
@@ -18,8 +19,10 @@ pub(super) struct Context<'a> {
 type Rule = fn(&mut CreateTable, &Context<'_>, &mut Changes) -> Result<(), DdlError>;
 
 /// In the order in which they are applied.
-const RULES: [(&str, Rule); 9] = [
-    ("myisam-to-innodb", myisam_to_innodb),
+const RULES: [(&str, Rule); 11] = [
+    ("name", name),
+    ("myisam-to-innodb", engine_to_innodb),
+    ("auto-increment-index", auto_increment_index),
     ("engine-options", engine_options),
     ("row-format-dynamic", row_format_dynamic),
     ("auto-increment-clause", auto_increment_clause),
@@ -52,29 +55,77 @@ pub(super) fn apply(create: &mut CreateTable, context: &Context<'_>) -> Result<V
     Ok(changes.fired)
 }
 
-/// MyISAM, Aria and ARCHIVE become InnoDB: managed servers take nothing else, and nothing else keeps
-/// its rows in a crash. MEMORY, MERGE, FEDERATED and the like are no places for rows of their own.
-fn myisam_to_innodb(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+/// MyISAM, Aria, ARCHIVE, MEMORY and CSV become InnoDB: managed servers take nothing else, and nothing else keeps
+/// its rows in a crash. (A MEMORY table is emptied when its server starts; the InnoDB table is not, which an application
+/// may have to know.) MERGE, FEDERATED and BLACKHOLE hold no rows of their own: whoever has them decides what they become.
+fn engine_to_innodb(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
     let Some(engine) = create.options.iter_mut().find(|option| option.name == "ENGINE") else {
         return Err(context.refused("its statement names no storage engine"));
     };
     match engine.value.to_ascii_lowercase().as_str() {
         "innodb" => return Ok(()),
-        "myisam" | "aria" | "archive" => {}
+        "myisam" => {}
+        "aria" => changes.rule = "aria-to-innodb",
+        "archive" => changes.rule = "archive-to-innodb",
+        "memory" | "heap" => changes.rule = "memory-to-innodb",
+        "csv" => changes.rule = "csv-to-innodb",
+        "mrg_myisam" | "merge" => {
+            return Err(context.refused(
+                "a MERGE table shows other tables' rows and has none of its own; exclude it, and make a view over its tables (UNION ALL) on the target",
+            ));
+        }
+        "federated" => {
+            return Err(
+                context.refused("a FEDERATED table's rows are on another server; exclude it, and move them from there if they are needed")
+            );
+        }
+        "blackhole" => {
+            return Err(context.refused("a BLACKHOLE table keeps no rows; exclude it, and create it by hand where something writes to it"));
+        }
         _ => return Err(context.refused(&format!("dbmove does not know how to make InnoDB of the engine `{}`", engine.value))),
     }
     let before = engine.render();
     engine.value = "InnoDB".to_owned();
     changes.note(before, engine.render());
-    // MyISAM counts inside a group; InnoDB counts by the first column of an index only.
-    let counter = context.table.columns.iter().position(|column| column.auto_increment);
-    if let Some(counter) = counter
-        && !context.table.indexes.iter().any(|index| index.parts.first().is_some_and(|part| part.column == counter))
-    {
-        let column = &context.table.columns[counter].name;
-        return Err(context.refused(&format!(
-            "its AUTO_INCREMENT column `{column}` is in no index's first place, which InnoDB needs; add one on the source (`ADD INDEX (…)`)"
-        )));
+    Ok(())
+}
+
+/// MyISAM counts inside a group, by the second column of a key (`PRIMARY KEY (course, number)`); InnoDB counts over the
+/// whole table, and needs an index that begins with the counter. It gets one of its own. Rows keep their numbers; new ones
+/// are numbered through, no longer from 1 in each group: something the application has to be told, so the rule's name shows it.
+fn auto_increment_index(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    let Some(counter) = context.table.columns.iter().position(|column| column.auto_increment) else {
+        return Ok(());
+    };
+    if context.table.indexes.iter().any(|index| index.parts.first().is_some_and(|part| part.column == counter)) {
+        return Ok(());
+    }
+    let taken = |name: &str| context.table.indexes.iter().any(|index| index.name.eq_ignore_ascii_case(name));
+    let mut name = COUNTER_INDEX.to_owned();
+    while taken(&name) {
+        name.push('_');
+    }
+    let column = &context.table.columns[counter].name;
+    let symbol = |text: &str, spaced| Token { kind: TokenKind::Symbol, text: text.to_owned(), spaced };
+    let quoted = |name: &str, spaced| Token { kind: TokenKind::Identifier, text: sql::identifier(name), spaced };
+    let tokens = vec![Token::word("KEY"), quoted(&name, true), symbol("(", true), quoted(column, false), symbol(")", false)];
+    let item = Item { kind: ItemKind::Index, name, tokens };
+    changes.note("", item.render());
+    create.items.push(item);
+    Ok(())
+}
+
+/// The index that [`auto_increment_index`] adds, unless the table has one of this name.
+const COUNTER_INDEX: &str = "dbmove_auto_increment";
+
+/// `#mysql50#` before a name says that the server could not decode the name of the table's file (it comes from a server
+/// older than 5.1). New servers take the mark for a part of the name.
+fn name(_: &mut CreateTable, context: &Context<'_>, _: &mut Changes) -> Result<(), DdlError> {
+    let named = &context.table.name;
+    if [&named.database, &named.table].iter().any(|name| name.starts_with("#mysql50#")) {
+        return Err(context.refused(
+            "its name was never converted from before MySQL 5.1 (`#mysql50#`); rename it on the source (`RENAME TABLE`, or `ALTER DATABASE … UPGRADE DATA DIRECTORY NAME`)",
+        ));
     }
     Ok(())
 }
@@ -155,10 +206,14 @@ fn auto_increment_clause(create: &mut CreateTable, _: &Context<'_>, changes: &mu
     Ok(())
 }
 
-/// Partitions name their engine again, each: it has to be the table's. Places on the source's disk are refused.
-fn partition_engine(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
-    if create.partitions.windows(2).any(|pair| (pair[0].is("DATA") || pair[0].is("INDEX")) && pair[1].is("DIRECTORY")) {
-        return Err(context.refused("its partitions lie in directories of their own"));
+/// Partitions name their engine again, each: it has to be the table's. Places on the source's disk mean nothing to the
+/// target and are dropped.
+fn partition_engine(create: &mut CreateTable, _: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
+    let tokens = &mut create.partitions;
+    while let Some(at) = find(tokens, &["DATA", "DIRECTORY"]).or_else(|| find(tokens, &["INDEX", "DIRECTORY"])) {
+        let value = at + 2 + usize::from(tokens.get(at + 2).is_some_and(|token| token.is("=")));
+        let dropped: Vec<Token> = tokens.drain(at..(value + 1).min(tokens.len())).collect();
+        changes.note(format!("PARTITION … {}", render(&dropped)), "");
     }
     let mut converted = None;
     for place in 2..create.partitions.len() {
