@@ -190,9 +190,12 @@ pub const REGISTRY: &[Entry] = &[
             stages: &[StageName::Prepare],
             requires_before: &[],
             arguments: || schemars::schema_for!(steps::assess::AssessArguments),
-            check: |with| arguments::<steps::assess::AssessArguments>(with).map(drop),
+            check: |with| {
+                let assess: steps::assess::AssessArguments = arguments(with)?;
+                crate::mysql::assess::acceptance::check(&assess.accept)
+            },
         },
-        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::assess::Assess { store }))),
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::assess::Assess { store, arguments: from_map(with)? }))),
     },
     Entry {
         word: StepWord {

@@ -101,6 +101,8 @@ pub enum Command {
     /// List, show, make and check playbooks
     #[command(subcommand)]
     Playbook(PlaybookCommand),
+    /// Look for what stands in the way: findings with evidence and fix; touches nothing. Exit code 4 if an error stands
+    Assess(Assess),
     /// Show what every step would do and how long it should take; touches nothing
     Plan(Plan),
     /// Run every stage, the switch and the way back on the rehearsal pair; leaves a certificate
@@ -156,6 +158,28 @@ pub enum PlaybookCommand {
     },
     /// Print the JSON Schema of playbooks, for editors
     Schema,
+}
+
+/// `dbmove assess`.
+#[derive(Clone, Debug, Args)]
+pub struct Assess {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Look at the rehearsal pair instead of production
+    #[arg(long)]
+    pub rehearsal: bool,
+    /// From which level on findings that are not accepted end with exit code 4
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub fail_on: FailOn,
+}
+
+/// From which level on findings refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Warnings and errors.
+    Warn,
+    /// Errors only.
+    Error,
 }
 
 /// `dbmove plan`.

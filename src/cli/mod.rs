@@ -6,6 +6,7 @@
 //! | module | command |
 //! | --- | --- |
 //! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
+//! | [`assess`] | `assess` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
 //! | [`approve`], [`status`], [`report`], [`audit`] | the same |
@@ -15,6 +16,7 @@
 pub mod answer;
 pub mod approve;
 pub mod arguments;
+pub mod assess;
 pub mod audit;
 pub mod cutover;
 pub mod demo;
@@ -79,6 +81,7 @@ impl Command {
             Command::Playbook(PlaybookCommand::New { .. }) => "playbook new",
             Command::Playbook(PlaybookCommand::Check { .. }) => "playbook check",
             Command::Playbook(PlaybookCommand::Schema) => "playbook schema",
+            Command::Assess(_) => "assess",
             Command::Plan(_) => "plan",
             Command::Rehearse(_) => "rehearse",
             Command::Run(_) => "run",
@@ -103,6 +106,7 @@ impl Command {
 fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal> {
     match command {
         Command::Playbook(command) => execute_playbook(everywhere, command),
+        Command::Assess(typed) => on_runtime(assess::assess(everywhere, typed)),
         Command::Plan(typed) => on_runtime(plan::plan(everywhere, typed)),
         Command::Rehearse(typed) => on_runtime(rehearse::rehearse(everywhere, typed)),
         Command::Run(typed) => on_runtime(run::run(everywhere, typed)),

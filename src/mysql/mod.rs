@@ -10,6 +10,7 @@
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
+//! | [`assess`] | what stands in the way of a migration, found before anything is touched |
 //! | [`store`] | one store of a run: both servers, made ready once for all its steps |
 //! | [`steps`] | the steps of a playbook, one file each |
 //! | [`copy`] | copies every row that is there |
@@ -24,6 +25,7 @@
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod apply;
+pub mod assess;
 pub mod bookkeeping;
 pub mod catalog;
 pub mod cell;

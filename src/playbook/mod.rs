@@ -25,7 +25,7 @@ pub mod address;
 pub mod hash;
 mod mask;
 pub mod model;
-mod nearest;
+pub mod nearest;
 mod order;
 pub mod problem;
 pub mod quantity;

@@ -70,6 +70,11 @@ impl ServerFacts {
             })
             .collect();
         let privileges = Privileges::read(session).await?;
+        Ok(ServerFacts::of(session.version.clone(), variables, privileges))
+    }
+
+    /// From what a server printed.
+    pub(in crate::mysql) fn of(version: Version, variables: BTreeMap<String, String>, privileges: Privileges) -> ServerFacts {
         let text = |name: &str| variables.get(name).cloned();
         let number = |name: &str| variables.get(name).and_then(|value| value.parse::<u64>().ok());
         let on = |name: &str| variables.get(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "ON" | "1"));
@@ -79,8 +84,8 @@ impl ServerFacts {
             Some(0) | None => (days * 86_400.0) as u64,
             Some(seconds) => seconds,
         };
-        Ok(ServerFacts {
-            version: session.version.clone(),
+        ServerFacts {
+            version,
             server_id: number("server_id").and_then(|id| u32::try_from(id).ok()).unwrap_or(0),
             server_uuid: text("server_uuid"),
             hostname: text("hostname").unwrap_or_default(),
@@ -103,7 +108,7 @@ impl ServerFacts {
             event_scheduler: on("event_scheduler"),
             privileges,
             variables,
-        })
+        }
     }
 }
 

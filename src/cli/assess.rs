@@ -1,0 +1,146 @@
+//! `dbmove assess`: what stands in the way of a migration. Needs no run, touches nothing, and makes no state directory.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::answer::{Answer, Refusal};
+use super::arguments::{Assess, FailOn};
+use super::reading::{self, Reading};
+use super::settings::Everywhere;
+use crate::engine::context::RunKind;
+use crate::engine::outcome::ExitCode;
+use crate::engine::step::{Failure, StepError};
+use crate::mysql::assess::{self, Assessment, Finding, Level};
+use crate::mysql::steps::assess::AssessArguments;
+use crate::playbook::model::Playbook;
+use crate::playbook::reference::Resolver;
+use crate::report::{next, terminal};
+use crate::steps::shared::Shared;
+use crate::telemetry::human::wrapped;
+use crate::telemetry::printable::printable;
+
+/// What the command says as JSON.
+#[derive(Serialize)]
+struct Data<'a> {
+    playbook: &'a str,
+    kind: &'static str,
+    errors: usize,
+    warnings: usize,
+    stores: &'a [Assessment],
+}
+
+/// Runs the command. Exit code 4 if an error stands that the playbook does not accept (with `--fail-on warn`, or a warning).
+///
+/// # Errors
+/// If the playbook can't be used or a server can't be read.
+pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, Refusal> {
+    let kind = if typed.rehearsal { RunKind::Rehearsal } else { RunKind::Production };
+    let playbook = super::drive::load(everywhere, &typed.playbook)?;
+    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, kind)?;
+    let run = match reading::journal(&everywhere.state_directory)? {
+        Some(reader) => reader.latest_run(&playbook.playbook, kind)?.map(|latest| latest.run),
+        None => None,
+    };
+    let mut stores = Vec::new();
+    for (name, store) in &playbook.stores {
+        let shared = Shared::of_store(name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
+        // Addresses that are outputs of a step come from the newest run, if there is one.
+        let materials = shared.bound(run.as_deref().unwrap_or_default(), &reading.outputs).await.map_err(refusal)?;
+        let Some(mysql) = &materials.mysql else { continue };
+        let arguments = arguments(&playbook, name)?;
+        let assessed = assess::assess(mysql, run.as_deref(), &arguments.accept).await;
+        stores.push(assessed.map_err(|error| refusal(error.into()))?);
+    }
+    let standing = |level| stores.iter().map(|store: &Assessment| store.standing(level)).sum::<usize>();
+    let (errors, warnings) = (standing(Level::Error), standing(Level::Warn));
+    let refused = errors > 0 || (typed.fail_on == FailOn::Warn && warnings > 0);
+    let exit_code = if refused { ExitCode::Refused } else { ExitCode::Done };
+    let word = next::playbook_word("", Some(&typed.playbook));
+    let next = if refused {
+        vec![format!("dbmove assess {word}{}", if typed.rehearsal { " --rehearsal" } else { "" })]
+    } else {
+        vec![format!("dbmove plan {word}")]
+    };
+    let word = if kind == RunKind::Rehearsal { "rehearsal" } else { "production" };
+    let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, stores: &stores };
+    let mut text: String = stores.iter().map(|store| self::text(store, everywhere.columns)).collect();
+    text.push_str(&terminal::next_lines(&next));
+    Ok(Answer::new("assess", exit_code, &data, &next, text))
+}
+
+/// What the playbook's own `mysql.assess` of the store is told; nothing, if it has none.
+fn arguments(playbook: &Playbook, store: &str) -> Result<AssessArguments, Refusal> {
+    let step = playbook.stages.iter().map(|(_, spec)| spec).find(|spec| spec.run == "mysql.assess" && spec.store.as_deref() == Some(store));
+    let Some(step) = step else { return Ok(AssessArguments::default()) };
+    serde_json::from_value(serde_json::Value::Object(step.with.clone()))
+        .map_err(|error| Refusal::usage(format!("step `{}`: {error}; nothing was touched", step.id)))
+}
+
+fn refusal(error: StepError) -> Refusal {
+    let exit_code = if error.failure == Failure::Refused { ExitCode::Refused } else { ExitCode::Error };
+    Refusal { hint: error.hint, ..Refusal::new(exit_code, format!("{}; nothing was touched", error.message)) }
+}
+
+/// One store for people, grouped by level.
+fn text(assessment: &Assessment, columns: usize) -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "{}", wrapped(line, columns));
+    };
+    line(&format!("store `{}`: {} tables, {} checks", printable(&assessment.store), assessment.tables, assessment.checks));
+    line(&format!("  {}", printable(&assessment.source)));
+    line(&format!("  {}", printable(&assessment.target)));
+    for (level, heading) in [(Level::Error, "errors"), (Level::Warn, "warnings"), (Level::Info, "good to know")] {
+        let of: Vec<&Finding> = assessment.findings.iter().filter(|finding| finding.stands(level)).collect();
+        if !of.is_empty() {
+            line(&format!("\n{heading}: {}", of.len()));
+            findings(&of, &mut line);
+        }
+    }
+    let accepted: Vec<&Finding> = assessment.findings.iter().filter(|finding| finding.accepted.is_some()).collect();
+    if !accepted.is_empty() {
+        line(&format!("\naccepted by the playbook: {}", accepted.len()));
+        findings(&accepted, &mut line);
+    }
+    if !assessment.unused_acceptances.is_empty() {
+        line(&format!("\naccepted, but not found: {}", assessment.unused_acceptances.len()));
+        for unused in &assessment.unused_acceptances {
+            let object = unused.object.as_ref().map(|object| format!(" for `{}`", printable(object))).unwrap_or_default();
+            line(&format!("  {}{object}: take it out, or correct its object", printable(&unused.id)));
+        }
+    }
+    if !assessment.not_looked_at.is_empty() {
+        line(&format!("\nnot looked at: {}", assessment.not_looked_at.len()));
+        for skipped in &assessment.not_looked_at {
+            line(&format!("  {}: {} can't be read: {}", skipped.id, skipped.part.words(), printable(&skipped.why)));
+        }
+    }
+    if assessment.findings.is_empty() {
+        line("\nnothing found");
+    }
+    text
+}
+
+/// Findings under their ids: what is the same for all of an id is said once.
+fn findings(findings: &[&Finding], line: &mut impl FnMut(&str)) {
+    let mut ids: Vec<&str> = findings.iter().map(|finding| finding.id).collect();
+    ids.dedup();
+    for id in ids {
+        let of: Vec<&&Finding> = findings.iter().filter(|finding| finding.id == id).collect();
+        let Some(first) = of.first() else { continue };
+        line(&format!("  {id} ({}): {}", of.len(), first.why));
+        let mut fix = None;
+        for finding in of {
+            line(&format!("    `{}`: {}", printable(&finding.object), printable(&finding.found)));
+            line(&format!("      {}: {}", printable(&finding.evidence.asked), printable(&finding.evidence.returned)));
+            if let Some(reason) = &finding.accepted {
+                line(&format!("      accepted: {}", printable(reason)));
+            } else if fix != Some(&finding.fix) {
+                line(&format!("      fix: {}", printable(&finding.fix)));
+                fix = Some(&finding.fix);
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Accounts that the target refuses, or that work otherwise there.
+
+use std::collections::BTreeSet;
+
+use super::super::gather::AccountRow;
+use super::{Check, Found, Gathered, Level, Part};
+
+/// All of them.
+pub const CHECKS: &[Check] = &[
+    Check {
+        id: "missing-definers",
+        level: Level::Error,
+        about: "A view, routine, trigger or event whose definer does not exist.",
+        why: "It fails when it is used, on the target as on the source, and creating it there needs a privilege that managed targets don't give.",
+        looks_at: &[Part::Bodies, Part::Accounts],
+        never_accepted: None,
+        look: missing_definers,
+    },
+    Check {
+        id: "old-passwords",
+        level: Level::Error,
+        about: "An account with a password hash of 16 characters.",
+        why: "Such a hash is from before 4.1; no target takes it, and whoever uses it can't log in there.",
+        looks_at: &[Part::Accounts],
+        never_accepted: None,
+        look: |gathered| {
+            let old = |account: &AccountRow| account.hash_length == 16 && matches!(account.plugin.as_str(), "" | "mysql_old_password");
+            let fix = "`SET SESSION old_passwords = 0; SET PASSWORD FOR … = PASSWORD('…')` on the source, or drop the account";
+            accounts(gathered, old, "its password's hash has 16 characters", "LENGTH(Password)", fix)
+        },
+    },
+    Check {
+        id: "super-accounts",
+        level: Level::Warn,
+        about: "An account other than `root` that holds SUPER.",
+        why: "It writes though a server is `read_only`, and no managed target gives SUPER to anyone.",
+        looks_at: &[Part::Accounts],
+        never_accepted: None,
+        look: |gathered| {
+            let holds = |account: &AccountRow| account.super_privilege && account.user != "root";
+            accounts(
+                gathered,
+                holds,
+                "it holds SUPER",
+                "Super_priv",
+                "`REVOKE SUPER ON *.* FROM …` unless it is dbmove's or an administrator's",
+            )
+        },
+    },
+    Check {
+        id: "anonymous-users",
+        level: Level::Warn,
+        about: "An account without a user name.",
+        why: "It takes the place of `user`@`%` for clients from its host, which then fail or see less; managed targets have none.",
+        looks_at: &[Part::Accounts],
+        never_accepted: None,
+        look: |gathered| accounts(gathered, |account| account.user.is_empty(), "its user name is empty", "User", "`DROP USER ''@'…'`"),
+    },
+];
+
+fn accounts(gathered: &Gathered, wanted: fn(&AccountRow) -> bool, found: &str, column: &str, fix: &str) -> Vec<Found> {
+    let accounts = gathered.accounts.iter().filter(|account| wanted(account));
+    accounts
+        .map(|account| {
+            let returned = match column {
+                "LENGTH(Password)" => account.hash_length.to_string(),
+                "Super_priv" => "Y".to_owned(),
+                _ => format!("'{}'", account.user),
+            };
+            Found::new(account.name(), found).evidence(format!("SELECT User, Host, {column} FROM mysql.user"), returned).fix(fix)
+        })
+        .collect()
+}
+
+fn missing_definers(gathered: &Gathered) -> Vec<Found> {
+    let known: BTreeSet<String> = gathered.accounts.iter().map(AccountRow::name).collect();
+    let missing = gathered.bodies.iter().filter(|body| !body.definer.is_empty() && !known.contains(&body.definer));
+    missing
+        .map(|body| {
+            Found::new(&body.name, format!("{} of the definer `{}`, which is no account", body.kind, body.definer))
+                .evidence(format!("{}.DEFINER; SELECT User, Host FROM mysql.user", body.place), &body.definer)
+                .fix("create the account, or create the object again with a definer that exists")
+        })
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! Whether there is a binary log to follow, with whole rows in it, for long enough.
+
+use super::super::super::catalog::ServerFacts;
+use super::{Check, Found, Gathered, Level, Part};
+
+/// Why none of it can be accepted.
+const NEEDED: &str = "without it the target can't be kept equal while the source is written";
+
+/// All of them.
+pub const CHECKS: &[Check] = &[
+    Check {
+        id: "log-bin",
+        level: Level::Error,
+        about: "The source writes no binary log.",
+        why: "Changes made while the copy runs are read from the binary log; without one they would be lost.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: Some(NEEDED),
+        look: |gathered| log_bin(&gathered.source),
+    },
+    Check {
+        id: "binlog-format",
+        level: Level::Error,
+        about: "The binary log holds statements instead of rows.",
+        why: "A statement may do something else on the target; only rows are exact.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: Some(NEEDED),
+        look: |gathered| binlog_format(&gathered.source),
+    },
+    Check {
+        id: "binlog-row-image",
+        level: Level::Error,
+        about: "Rows in the binary log are not complete.",
+        why: "With `MINIMAL` or `NOBLOB` the log holds only some columns of a changed row.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: Some(NEEDED),
+        look: |gathered| binlog_row_image(&gathered.source),
+    },
+    Check {
+        id: "server-id",
+        level: Level::Error,
+        about: "The source has no server id.",
+        why: "A server whose `server_id` is 0 refuses to send its log.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: Some(NEEDED),
+        look: |gathered| server_id(&gathered.source),
+    },
+    Check {
+        id: "binlog-retention",
+        level: Level::Warn,
+        about: "Binary logs are kept for less than a day.",
+        why: "A log that is purged before it was read means starting over.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: None,
+        look: |gathered| binlog_retention(&gathered.source),
+    },
+    Check {
+        id: "log-slave-updates",
+        level: Level::Error,
+        about: "The source is itself a replica and does not log what it replicates.",
+        why: "Changes that come from its own source would never be seen.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: None,
+        look: log_slave_updates,
+    },
+];
+
+/// A setting as it was read.
+fn setting(name: &str, found: String, returned: &str) -> Found {
+    Found::new(name, found).evidence(format!("SHOW GLOBAL VARIABLES LIKE '{name}'"), returned)
+}
+
+fn log_bin(facts: &ServerFacts) -> Vec<Found> {
+    if facts.log_bin {
+        return Vec::new();
+    }
+    let found = setting("log_bin", "the source writes no binary log: there is nothing to follow".to_owned(), "OFF");
+    vec![found.fix("set `log-bin` and `server-id` and restart the source")]
+}
+
+fn binlog_format(facts: &ServerFacts) -> Vec<Found> {
+    let wrong = facts.binlog_format.as_deref().filter(|format| !format.eq_ignore_ascii_case("ROW"));
+    let found = wrong.map(|format| {
+        setting("binlog_format", format!("`binlog_format` is `{format}`: changed rows are not in the log"), format)
+            .fix("`SET GLOBAL binlog_format = 'ROW'`, put it into the configuration, and let every application reconnect: a session keeps its format until then")
+    });
+    found.into_iter().collect()
+}
+
+fn binlog_row_image(facts: &ServerFacts) -> Vec<Found> {
+    let wrong = facts.binlog_row_image.as_deref().filter(|image| !image.eq_ignore_ascii_case("FULL"));
+    let found = wrong.map(|image| {
+        setting("binlog_row_image", format!("`binlog_row_image` is `{image}`: rows are not complete in the log"), image)
+            .fix("`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect")
+    });
+    found.into_iter().collect()
+}
+
+fn server_id(facts: &ServerFacts) -> Vec<Found> {
+    if !facts.log_bin || facts.server_id != 0 {
+        return Vec::new();
+    }
+    let found = setting("server_id", "`server_id` is 0: the source refuses to be followed".to_owned(), "0");
+    vec![found.fix("`SET GLOBAL server_id = 1` (any number that no other server has)")]
+}
+
+fn binlog_retention(facts: &ServerFacts) -> Vec<Found> {
+    let kept = facts.binlog_expire_seconds;
+    if kept == 0 || kept >= 86_400 {
+        return Vec::new();
+    }
+    let found = setting("expire_logs_days", format!("binary logs are kept for {kept} s only"), &format!("{kept} s"));
+    vec![found.fix("keep them for at least as long as the copy takes and an interruption may last")]
+}
+
+fn log_slave_updates(gathered: &Gathered) -> Vec<Found> {
+    let Some((source, ran)) = gathered.replicates_from.as_ref() else { return Vec::new() };
+    if gathered.source.log_slave_updates {
+        return Vec::new();
+    }
+    let found = format!("the source replicates from `{source}` (SQL thread running: {ran}), and `log_slave_updates` is off");
+    vec![
+        Found::new("log_slave_updates", found)
+            .evidence("SHOW SLAVE STATUS; SHOW GLOBAL VARIABLES LIKE 'log_slave_updates'", format!("{source}; OFF"))
+            .fix("set `log-slave-updates` in its configuration and restart it, or move from its own source; or stop replicating for good and `RESET SLAVE ALL`"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::facts;
+    use super::*;
+
+    #[test]
+    fn settings_fire_and_are_quiet() {
+        let good = facts(&[
+            ("log_bin", "ON"),
+            ("binlog_format", "ROW"),
+            ("binlog_row_image", "FULL"),
+            ("server_id", "7"),
+            ("expire_logs_days", "7"),
+        ]);
+        for look in [log_bin, binlog_format, binlog_row_image, server_id, binlog_retention] {
+            assert_eq!(look(&good), [], "fires on a good server");
+        }
+        let object = |found: Vec<Found>| found[0].object.clone();
+        assert_eq!(object(log_bin(&facts(&[("log_bin", "OFF")]))), "log_bin");
+        assert_eq!(object(binlog_format(&facts(&[("binlog_format", "MIXED")]))), "binlog_format");
+        assert_eq!(object(binlog_row_image(&facts(&[("binlog_row_image", "MINIMAL")]))), "binlog_row_image");
+        assert_eq!(object(server_id(&facts(&[("log_bin", "ON"), ("server_id", "0")]))), "server_id");
+        assert_eq!(object(binlog_retention(&facts(&[("binlog_expire_logs_seconds", "3600")]))), "expire_logs_days");
+    }
+}
