@@ -11,9 +11,10 @@
 //!
 //! # Bounded
 //!
-//! Entries are kept for [`RETENTION`], at most `capacity` of them over all tables. When more are needed
-//! the oldest go early, and the time of the newest one that went is kept for its table: a chunk that was
-//! read before that time (and a margin for the commit gap) can't be judged and is read again. See
+//! Entries are kept for [`RETENTION`], at most `capacity` of them over all tables. Whether an entry goes because
+//! it is old or because there is no more room, the time of the newest one that went is kept for its table: a chunk
+//! that was read before that time (and a margin for the commit gap) can't be judged and is read again. Age alone
+//! proves nothing: a chunk may wait longer than the retention while a large transaction is applied in parts. See
 //! [`DeleteMemory::covers`].
 
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +32,7 @@ pub const COMMIT_GAP: Duration = Duration::from_secs(30);
 /// Deleted keys.
 pub struct DeleteMemory {
     capacity: usize,
+    retention: Duration,
     state: Mutex<State>,
 }
 
@@ -44,7 +46,7 @@ struct State {
 #[derive(Default)]
 struct Deleted {
     since: HashMap<Arc<Key>, Instant>,
-    /// Newest deletion that was forgotten before its time.
+    /// Newest deletion that was forgotten.
     forgotten: Option<Instant>,
 }
 
@@ -52,7 +54,7 @@ impl DeleteMemory {
     /// A memory of at most `capacity` keys.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        DeleteMemory { capacity: capacity.max(1), state: Mutex::default() }
+        DeleteMemory { capacity: capacity.max(1), retention: RETENTION, state: Mutex::default() }
     }
 
     /// Remembers deleted keys of a table.
@@ -68,8 +70,7 @@ impl DeleteMemory {
         }
         while let Some((at, _, _)) = order.front() {
             let at = *at;
-            let expired = now.duration_since(at) > RETENTION;
-            if !expired && order.len() <= self.capacity {
+            if now.duration_since(at) <= self.retention && order.len() <= self.capacity {
                 break;
             }
             let Some((_, table, key)) = order.pop_front() else { break };
@@ -77,9 +78,7 @@ impl DeleteMemory {
             // The key may have been deleted again later: then the later entry keeps it.
             if deleted.since.get(&key) == Some(&at) {
                 deleted.since.remove(&key);
-                if !expired {
-                    deleted.forgotten = Some(at);
-                }
+                deleted.forgotten = Some(at);
             }
         }
     }
@@ -138,6 +137,18 @@ mod tests {
         assert!(!memory.covers(1, before));
         assert!(!memory.covers(1, Instant::now()));
         assert!(memory.covers(1, Instant::now() + COMMIT_GAP + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn what_is_forgotten_for_its_age_makes_older_chunks_unjudgeable_too() {
+        let memory = DeleteMemory { retention: Duration::from_millis(1), ..DeleteMemory::new(10) };
+        let before = Instant::now();
+        memory.remember(1, [key(1)]);
+        assert!(memory.covers(1, before));
+        std::thread::sleep(Duration::from_millis(5));
+        memory.remember(1, [key(2)]);
+        assert!(!memory.contains(1, &key(1)));
+        assert!(!memory.covers(1, before));
     }
 
     #[test]

@@ -54,14 +54,12 @@ impl ParentMemory {
         state.changes.push_back((now, parent, Arc::new(change)));
         while let Some((at, _, _)) = state.changes.front() {
             let at = *at;
-            let expired = now.duration_since(at) > RETENTION;
-            if !expired && state.changes.len() <= self.capacity {
+            if now.duration_since(at) <= RETENTION && state.changes.len() <= self.capacity {
                 break;
             }
+            // Whatever the reason: a chunk that was read before can't be judged any more.
             state.changes.pop_front();
-            if !expired {
-                state.forgotten = Some(at);
-            }
+            state.forgotten = Some(at);
         }
     }
 
