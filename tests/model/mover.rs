@@ -241,8 +241,9 @@ impl Mover {
             } else {
                 let before = state.target;
                 cascade(&mut state.target, script.on_delete);
-                for place in 1..PLACES {
-                    if before[place].is_some() && state.target[place].is_none() {
+                let after = state.target;
+                for (place, _) in before.iter().zip(after).enumerate().filter(|(_, (before, after))| before.is_some() && after.is_none()) {
+                    if place != PARENT {
                         remember(state, place, end);
                     }
                 }
@@ -306,10 +307,8 @@ impl Mover {
             if state.applied < state.replay_until {
                 // The row in the way is the trace of a later event, which is written again.
                 let ours: Vec<Place> = lane.iter().filter(|(_, row)| row.is_some()).map(|(place, _)| *place).collect();
-                for place in 1..PLACES {
-                    if !ours.contains(&place) {
-                        rows[place] = None;
-                    }
+                for (_, row) in rows.iter_mut().enumerate().filter(|(place, _)| *place != PARENT && !ours.contains(place)) {
+                    *row = None;
                 }
             }
             state.collision |= collides(&rows);
