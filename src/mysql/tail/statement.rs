@@ -29,6 +29,9 @@ pub enum Statement {
     Accounts,
     /// DDL that concerns what is moved. Holds the kind (`ALTER TABLE`).
     Definition(String),
+    /// A view, trigger, routine or event of a moved database was made, changed or dropped: no row is changed by that, but a
+    /// person has to know. Holds the kind (`CREATE VIEW`).
+    Object(String),
     /// Rows of an included table may have changed by statement: stop.
     DataByStatement,
 }
@@ -87,18 +90,117 @@ pub fn classify(statement: &[u8], default_database: &str, selection: &Selection)
         "OPTIMIZE" | "REPAIR" => Statement::Elsewhere,
         "CREATE" | "DROP" | "ALTER" | "RENAME" | "TRUNCATE" => {
             // Temporary tables live in their session; their rows are not in a row-based log.
-            if tokens.iter().take(4).any(|token| token.is("TEMPORARY")) || !concerns() {
+            if tokens.iter().take(4).any(|token| token.is("TEMPORARY")) {
                 return Statement::Elsewhere;
             }
-            let object = tokens.iter().skip(1).take(8).find_map(|token| match token {
-                Token::Word(upper, _) if OBJECTS.contains(&upper.as_str()) => Some(upper.as_str()),
-                _ => None,
-            });
-            Statement::Definition(format!("{} {}", word(0), object.unwrap_or("TABLE")))
+            definition(&tokens, default_database, selection)
         }
         _ if concerns() => Statement::DataByStatement,
         _ => Statement::Elsewhere,
     }
+}
+
+/// What DDL means. Tables are looked at one by one, since a table that is left out may change as it likes; what can't be read
+/// counts as concerning us if anything in it could.
+fn definition(tokens: &[Token], default_database: &str, selection: &Selection) -> Statement {
+    let verb = match tokens.first() {
+        Some(Token::Word(upper, _)) => upper.as_str(),
+        _ => "",
+    };
+    let object = match verb {
+        // Their TABLE may be left out, and the table may be called `event`.
+        "TRUNCATE" | "RENAME" => Some("TABLE"),
+        // `CREATE OR REPLACE ALGORITHM = … DEFINER = … @ … SQL SECURITY DEFINER VIEW` has it that far behind.
+        _ => tokens.iter().skip(1).take(20).take_while(|token| **token != Token::Mark('(')).find_map(|token| match token {
+            Token::Word(upper, _) if OBJECTS.contains(&upper.as_str()) => Some(upper.as_str()),
+            _ => None,
+        }),
+    };
+    let kind = format!("{verb} {}", object.unwrap_or("TABLE"));
+    match object {
+        // A database without tables is nothing to move; its tables come with statements of their own.
+        Some("DATABASE" | "SCHEMA") if verb == "CREATE" => Statement::Elsewhere,
+        Some("VIEW" | "TRIGGER" | "PROCEDURE" | "FUNCTION" | "EVENT") if concerns(tokens, default_database, selection) => {
+            Statement::Object(kind)
+        }
+        None | Some("TABLE" | "INDEX") => match tables_named(tokens, verb, object) {
+            Some(named) => {
+                let included = |(database, table): &(Option<&str>, &str)| selection.contains(database.unwrap_or(default_database), table);
+                if !named.tables.iter().any(included) || named.keys_only { Statement::Elsewhere } else { Statement::Definition(kind) }
+            }
+            None if concerns(tokens, default_database, selection) => Statement::Definition(kind),
+            None => Statement::Elsewhere,
+        },
+        _ if concerns(tokens, default_database, selection) => Statement::Definition(kind),
+        _ => Statement::Elsewhere,
+    }
+}
+
+/// The tables that a statement makes, changes or drops.
+struct Named<'a> {
+    tables: Vec<(Option<&'a str>, &'a str)>,
+    /// Nothing but `ENABLE KEYS` or `DISABLE KEYS`, as dumps have it: MyISAM builds its indexes then or later.
+    keys_only: bool,
+}
+
+/// Reads the names where the grammar puts them; `None` where they are not found there.
+fn tables_named<'a>(tokens: &'a [Token], verb: &str, object: Option<&str>) -> Option<Named<'a>> {
+    let at_name = |mut at: usize| {
+        while ["IF", "NOT", "EXISTS", "TABLE", "TABLES"].iter().any(|word| tokens.get(at).is_some_and(|token| token.is(word))) {
+            at += 1;
+        }
+        at
+    };
+    // Where the name of the object begins: behind TABLE, behind the ON of an index, or (`TRUNCATE t`) behind the verb.
+    let start = match object {
+        Some("INDEX") => tokens.iter().position(|token| token.is("ON"))? + 1,
+        Some(_) if verb == "TRUNCATE" => 1,
+        Some(_) => tokens.iter().position(|token| token.is("TABLE"))? + 1,
+        None => return None,
+    };
+    let mut tables = Vec::new();
+    let (first, mut at) = name_at(tokens, at_name(start))?;
+    tables.push(first);
+    let mut keys_only = false;
+    match verb {
+        "DROP" if object == Some("TABLE") => {
+            while tokens.get(at) == Some(&Token::Mark(',')) {
+                let (name, behind) = name_at(tokens, at + 1)?;
+                tables.push(name);
+                at = behind;
+            }
+        }
+        "RENAME" => {
+            while tokens.get(at).is_some_and(|token| token.is("TO")) || tokens.get(at) == Some(&Token::Mark(',')) {
+                let (name, behind) = name_at(tokens, at + 1)?;
+                tables.push(name);
+                at = behind;
+            }
+        }
+        "ALTER" => {
+            let rest = &tokens[at..];
+            keys_only = rest.len() == 2 && (rest[0].is("ENABLE") || rest[0].is("DISABLE")) && rest[1].is("KEYS");
+            for place in rest.iter().enumerate().filter(|(_, token)| token.is("RENAME")).map(|(place, _)| place) {
+                let skip = usize::from(rest.get(place + 1).is_some_and(|token| token.is("TO") || token.is("AS")));
+                // `RENAME COLUMN a TO b` and the like name no table.
+                if rest.get(place + 1).is_some_and(|token| ["COLUMN", "INDEX", "KEY"].iter().any(|word| token.is(word))) {
+                    continue;
+                }
+                tables.push(name_at(rest, place + 1 + skip)?.0);
+            }
+        }
+        _ => {}
+    }
+    Some(Named { tables, keys_only })
+}
+
+/// A table's name, qualified or not, and where it ends.
+fn name_at(tokens: &[Token], at: usize) -> Option<((Option<&str>, &str), usize)> {
+    let first = tokens.get(at)?.name()?;
+    if tokens.get(at + 1) == Some(&Token::Mark('.')) {
+        return Some(((Some(first), tokens.get(at + 2)?.name()?), at + 3));
+    }
+    Some(((None, first), at + 1))
 }
 
 const OBJECTS: [&str; 12] =
@@ -242,6 +344,66 @@ mod tests {
         assert_eq!(say("SAVEPOINT `x`", "school"), Statement::Savepoint("x".into()));
     }
 
+    fn say_without_temporary_names(statement: &str) -> Statement {
+        let selection = Selection::new(&["school.*".to_owned()], &["school.tmp_*".to_owned()]).unwrap();
+        classify(statement.as_bytes(), "school", &selection)
+    }
+
+    #[test]
+    fn tables_that_are_left_out_may_change_as_they_like() {
+        for statement in [
+            "CREATE TABLE tmp_1 (a INT)",
+            "CREATE TABLE IF NOT EXISTS `school`.`tmp_1` LIKE school.students",
+            "DROP TABLE IF EXISTS `tmp_1`,`other`.`x` /* generated by server */",
+            "TRUNCATE tmp_1",
+            "TRUNCATE TABLE school.tmp_1",
+            "RENAME TABLE tmp_1 TO tmp_2, tmp_3 TO other.t",
+            "ALTER TABLE tmp_1 RENAME TO tmp_2",
+            "ALTER IGNORE TABLE tmp_1 ADD COLUMN b INT",
+            "CREATE UNIQUE INDEX students ON tmp_1 (a)",
+            "DROP INDEX i ON other.students",
+            "/*!40000 ALTER TABLE `students` DISABLE KEYS */",
+            "ALTER TABLE students ENABLE KEYS",
+            "CREATE DATABASE IF NOT EXISTS school",
+            "CREATE TEMPORARY TABLE students (a INT)",
+            "DROP TEMPORARY TABLE IF EXISTS `students` /* generated by server */",
+        ] {
+            assert_eq!(say_without_temporary_names(statement), Statement::Elsewhere, "{statement}");
+        }
+    }
+
+    #[test]
+    fn one_included_table_is_enough_wherever_it_stands() {
+        for (statement, kind) in [
+            ("DROP TABLE tmp_1, tmp_2, students", "DROP TABLE"),
+            ("RENAME TABLE tmp_1 TO tmp_2, tmp_3 TO students", "RENAME TABLE"),
+            ("RENAME TABLE students TO other.kept", "RENAME TABLE"),
+            ("ALTER TABLE tmp_1 RENAME students", "ALTER TABLE"),
+            ("ALTER TABLE tmp_1 ADD b INT, RENAME AS `students`", "ALTER TABLE"),
+            ("ALTER TABLE students DISABLE KEYS, ADD b INT", "ALTER TABLE"),
+            ("CREATE INDEX i ON students (a)", "CREATE INDEX"),
+            ("CREATE TABLE `new` AS SELECT * FROM tmp_1", "CREATE TABLE"),
+            ("TRUNCATE students", "TRUNCATE TABLE"),
+            ("TRUNCATE event", "TRUNCATE TABLE"),
+            ("DROP DATABASE school", "DROP DATABASE"),
+        ] {
+            assert_eq!(say_without_temporary_names(statement), Statement::Definition(kind.to_owned()), "{statement}");
+        }
+    }
+
+    #[test]
+    fn objects_without_rows_are_named_and_stop_nothing() {
+        for (statement, kind) in [
+            ("CREATE DEFINER=`root`@`%` TRIGGER t BEFORE INSERT ON students FOR EACH ROW SET NEW.a = 1", "CREATE TRIGGER"),
+            ("CREATE OR REPLACE ALGORITHM=MERGE VIEW v AS SELECT * FROM students", "CREATE VIEW"),
+            ("CREATE OR REPLACE ALGORITHM=UNDEFINED DEFINER=`root`@`127.0.0.1` SQL SECURITY DEFINER VIEW `v` AS SELECT 1", "CREATE VIEW"),
+            ("DROP PROCEDURE IF EXISTS school.p", "DROP PROCEDURE"),
+            ("ALTER EVENT e DISABLE", "ALTER EVENT"),
+        ] {
+            assert_eq!(say_without_temporary_names(statement), Statement::Object(kind.to_owned()), "{statement}");
+        }
+    }
+
     #[test]
     fn data_by_statement_stops_wherever_it_hides() {
         for statement in [
@@ -280,7 +442,8 @@ mod tests {
         ] {
             assert_eq!(say(statement, ""), Statement::Elsewhere, "{statement}");
         }
-        assert_eq!(say("CREATE DATABASE IF NOT EXISTS new", ""), Statement::Definition("CREATE DATABASE".into()));
+        // Nothing is in it yet.
+        assert_eq!(say("CREATE DATABASE IF NOT EXISTS new", ""), Statement::Elsewhere);
         assert_eq!(say("ALTER DATABASE CHARACTER SET utf8", "school"), Statement::Definition("ALTER DATABASE".into()));
     }
 
@@ -293,7 +456,7 @@ mod tests {
         assert_eq!(say("RENAME TABLE a TO b", "school"), Statement::Definition("RENAME TABLE".into()));
         assert_eq!(
             say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"),
-            Statement::Definition("CREATE TRIGGER".into())
+            Statement::Object("CREATE TRIGGER".into())
         );
     }
 

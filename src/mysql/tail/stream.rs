@@ -287,6 +287,12 @@ impl Reading<'_> {
                 self.send(TailEvent::Note(format!("accounts or privileges changed on the source at {}: {shown}", self.position))).await?;
                 self.passed(at).await
             }
+            Statement::Object(kind) => {
+                let shown = shown(query);
+                let note = format!("`{kind}` on the source at {}, which is not carried by itself: {shown}", self.position);
+                self.send(TailEvent::Note(note)).await?;
+                self.passed(at).await
+            }
             Statement::Definition(kind) => Err(self.stop(
                 &format!("`{kind}` on what is moved: {}", shown(query)),
                 "nothing of it was applied. Start again from a new copy, and let nobody change the structure until the switch is done",
