@@ -12,6 +12,7 @@ mod keys;
 mod log;
 mod names;
 mod privileges;
+mod reserved_words;
 mod selection;
 mod settings;
 mod target;
@@ -25,6 +26,7 @@ const FAMILIES: &[&[Check]] = &[
     selection::CHECKS,
     target::CHECKS,
     names::CHECKS,
+    reserved_words::CHECKS,
     engines::CHECKS,
     keys::CHECKS,
     column_types::CHECKS,
@@ -42,19 +44,118 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
 
 #[cfg(test)]
 mod testing {
-    use crate::mysql::catalog::ServerFacts;
+    use std::sync::Arc;
+
+    use super::super::gather::Gathered;
+    use crate::mysql::catalog::{Catalog, ServerFacts};
     use crate::mysql::connect::Version;
+    use crate::mysql::names::TableName;
+    use crate::mysql::table::{Column, ColumnType, Table};
 
     /// Settings of an old server, as if it had printed these.
     pub fn facts(variables: &[(&str, &str)]) -> ServerFacts {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         ServerFacts::of(Version::parse("5.5.34"), variables, Default::default())
     }
+
+    /// Two equal servers that hold nothing.
+    pub fn gathered() -> Gathered {
+        Gathered {
+            source: facts(&[]),
+            target: facts(&[]),
+            target_name: "target".to_owned(),
+            replicates_from: None,
+            catalog: Catalog::default(),
+            unmatched: Vec::new(),
+            not_carried: Vec::new(),
+            unconverted: None,
+            claimed_by: None,
+            on_target: Vec::new(),
+            bodies: Vec::new(),
+            accounts: Vec::new(),
+            defaults: Vec::new(),
+            sessions: Vec::new(),
+            unread: Default::default(),
+        }
+    }
+
+    /// The same with a table of this engine, with one column of this type.
+    pub fn with_table(engine: &str, kind: ColumnType) -> Gathered {
+        let column = Column {
+            name: "c".to_owned(),
+            kind,
+            type_text: String::new(),
+            unsigned: false,
+            zerofill: false,
+            nullable: false,
+            charset: None,
+            collation: None,
+            auto_increment: false,
+            generated: false,
+        };
+        let name = TableName::new("s", "t");
+        let table = Table {
+            name: name.clone(),
+            engine: engine.to_owned(),
+            collation: String::new(),
+            row_estimate: 0,
+            data_bytes: 0,
+            auto_increment: None,
+            columns: vec![column],
+            indexes: Vec::new(),
+            foreign_keys: Vec::new(),
+        };
+        let mut gathered = gathered();
+        gathered.catalog.tables.insert(name, Arc::new(table));
+        gathered
+    }
+
+    /// The objects that the check of this id finds.
+    pub fn objects(id: &str, gathered: &Gathered) -> Vec<String> {
+        let check = super::all().find(|check| check.id == id).unwrap();
+        (check.look)(gathered).into_iter().map(|found| found.object).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What no 5.5.34 can hold, or what belongs to the target or to sessions: without a fixture, so here.
+    #[test]
+    fn what_has_no_fixture_fires_and_is_quiet() {
+        use super::super::gather::SessionRow;
+        use super::testing::{facts, gathered, objects, with_table};
+        use crate::mysql::table::ColumnType;
+
+        let quiet = with_table("InnoDB", ColumnType::Int);
+        for id in [
+            "engine-federated",
+            "json-column",
+            "log-slave-updates",
+            "target-claimed",
+            "target-not-empty",
+            "target-read-only",
+            "app-sessions",
+        ] {
+            assert!(objects(id, &quiet).is_empty(), "{id}");
+        }
+        assert_eq!(objects("engine-federated", &with_table("FEDERATED", ColumnType::Int)), ["s.t"]);
+        assert_eq!(objects("json-column", &with_table("InnoDB", ColumnType::Json)), ["s.t.c"]);
+        let mut bad = gathered();
+        bad.replicates_from = Some(("db0".to_owned(), "Yes".to_owned()));
+        bad.claimed_by = Some("another".to_owned());
+        bad.on_target = vec![crate::mysql::names::TableName::new("s", "t")];
+        bad.target = facts(&[("read_only", "ON")]);
+        bad.sessions = vec![SessionRow { user: "app".to_owned(), host: "h:1".to_owned() }];
+        assert_eq!(objects("log-slave-updates", &bad), ["log_slave_updates"]);
+        assert_eq!(objects("target-claimed", &bad), ["target"]);
+        assert_eq!(objects("target-not-empty", &bad), ["s.t"]);
+        assert_eq!(objects("target-read-only", &bad), ["target"]);
+        assert_eq!(objects("app-sessions", &bad), ["app"]);
+        bad.source = facts(&[("log_slave_updates", "ON")]);
+        assert!(objects("log-slave-updates", &bad).is_empty());
+    }
 
     #[test]
     fn ids_are_unique_and_every_check_says_why() {
