@@ -119,6 +119,11 @@ async fn round(world: &World, generated: &Generated, seed: u64) -> Result<(), St
     if code(&output) != 0 {
         return Err(format!("exit {}: {}\n{}", code(&output), said(&output), std::fs::read_to_string(world.path("run.log")).unwrap()));
     }
+    // The run may have been complete before the last kill: comparing once more brings everything since to the target first.
+    let output = world.finished(&["--yes", "verify", &playbook]).await;
+    if code(&output) != 0 {
+        return Err(format!("verify: exit {}: {}", code(&output), said(&output)));
+    }
     let comparison = world.compare().await;
     eprintln!("  {done} statements carried out, {kills} kills, {} rows compared", comparison.rows_compared);
     if comparison.is_equal() { Ok(()) } else { Err(format!("{comparison:#?}")) }

@@ -160,6 +160,14 @@ impl Tables {
         reached
     }
 
+    /// Tables that a cascade reaches through another table it changes (or through themselves): while that one is not copied,
+    /// the target lacks a link of the chain.
+    #[must_use]
+    pub fn below_cascades(&self) -> BTreeSet<TableId> {
+        let links = self.tables.iter().filter(|table| table.is_cascade_child);
+        links.flat_map(|table| table.children.iter().map(|child| child.table)).collect()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -195,7 +203,11 @@ impl Tables {
             }
         }
         let mut waves = Vec::new();
-        let keyless: Vec<TableId> = self.iter().filter(|(_, table)| table.key.is_none()).map(|(id, _)| id).collect();
+        // What a cascade reaches through another table comes after that one: events on a keyless table count from its copy on,
+        // and then every link of the chain is there.
+        let below = self.below_cascades();
+        let keyless: Vec<TableId> =
+            self.iter().filter(|(id, table)| table.key.is_none() && !below.contains(id)).map(|(id, _)| id).collect();
         let mut done: BTreeSet<TableId> = keyless.iter().copied().collect();
         if !keyless.is_empty() {
             waves.push(keyless);

@@ -1,5 +1,6 @@
 //! `mysql.snapshot`: copies every row, then builds indexes and foreign keys.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, rows_progress, shown};
+use super::{Meter, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::catalog::ServerFacts;
@@ -17,6 +18,7 @@ use crate::mysql::copy::copier::{Copier, CopyProgress};
 use crate::mysql::copy::{CopySettings, LoadPath, plan};
 use crate::mysql::error::MysqlError;
 use crate::mysql::store::MysqlStore;
+use crate::mysql::verification::{Engine, Verifier};
 use crate::playbook::quantity::HumanSize;
 
 /// Arguments of `mysql.snapshot`.
@@ -136,6 +138,15 @@ impl Step for Snapshot {
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
         let started = Instant::now();
         shown(context, show, copier.run(since, &context.cancel)).await?;
+        let mended = if described.shared.tables.below_cascades().is_empty() {
+            BTreeMap::new()
+        } else {
+            let verifier = Verifier::new(&self.store, Engine::Auto, true).await?;
+            stoppable(context, verifier.mend_cascades(context.epoch, &context.cancel)).await?
+        };
+        for (table, rows) in &mended {
+            described.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
+        }
         let seconds = started.elapsed().as_secs_f64();
         let rows = progress.rows.load(Ordering::Relaxed);
         let amount = rows.saturating_sub(progress.rows_before.load(Ordering::Relaxed));
@@ -145,6 +156,7 @@ impl Step for Snapshot {
             .fact("rows", rows)
             .fact("bytes", progress.bytes.load(Ordering::Relaxed))
             .fact("tables", described.shared.tables.len() as u64)
+            .fact("cascades_mended", serde_json::json!(mended))
             .fact("seconds", seconds))
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {

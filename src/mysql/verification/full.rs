@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::settle::Settled;
 use super::{Compared, Pair, Verifier};
 use crate::mysql::cell::Key;
 use crate::mysql::checksum::{Side, keyless, listing, tally};
@@ -151,37 +152,38 @@ impl Verifier {
             let next = work.lock().await.recv().await;
             let Some((table, number, range)) = next else { return Ok(()) };
             let started = Instant::now();
-            let (tally, position, differences) = self.chunk(&mut pair, &table, &range, &cancel).await?;
+            let (tally, position, settled) = self.chunk(&mut pair, &table, &range, &cancel).await?;
             progress.rows.fetch_add(tally.rows, Ordering::Relaxed);
             progress.chunks.fetch_add(1, Ordering::Relaxed);
-            progress.differences.fetch_add(differences.len() as u64, Ordering::Relaxed);
+            progress.differences.fetch_add(settled.differences.len() as u64, Ordering::Relaxed);
             // Numbered with leading zeros, so that the map's order is the order of ranges.
             let name = format!("{number:010}");
-            note(&sums, &table, &name, tally, position, differences, started);
+            note(&sums, &table, &name, tally, position, settled.differences, started);
         }
     }
 
-    async fn chunk(
+    /// Compares a range; what differs in it.
+    pub(super) async fn chunk(
         &self,
         pair: &mut Pair,
         table: &Compared,
         range: &KeyRange,
         cancel: &CancellationToken,
-    ) -> Result<(Tally, Option<crate::mysql::position::Position>, Vec<Difference>)> {
+    ) -> Result<(Tally, Option<crate::mysql::position::Position>, Settled)> {
         let scope = if range.is_all() { Scope::Table } else { Scope::Range(range) };
         let comparison = &table.comparison;
         let ours = tally(&mut pair.source, comparison, Side::Source, table.method, &scope).await?;
         let position = self.catch_up(&mut pair.source, cancel).await?;
         let theirs = tally(&mut pair.target, comparison, Side::Target, table.method, &scope).await?;
         if ours == theirs {
-            return Ok((ours, position, Vec::new()));
+            return Ok((ours, position, Settled::default()));
         }
         let source = listing(&mut pair.source, comparison, Side::Source, table.method, &scope).await?;
         self.catch_up(&mut pair.source, cancel).await?;
         let target = listing(&mut pair.target, comparison, Side::Target, table.method, &scope).await?;
         let suspects: Vec<Key> = source.differing(&target).into_iter().collect();
         let settled = self.settle(pair, table, &suspects, cancel).await?;
-        Ok((source.tally(), position, settled.differences))
+        Ok((source.tally(), position, settled))
     }
 
     /// A keyless table as a whole: while moving, between two events on it.

@@ -24,9 +24,11 @@
 //! | [`full`] | every row of every table |
 //! | [`changed`] | the marked keys |
 //! | [`settle`] | whether a suspect really differs |
+//! | [`mend`] | what cascades of several levels left while tables were copied |
 
 pub mod changed;
 pub mod full;
+pub mod mend;
 pub mod settle;
 
 use std::sync::Arc;

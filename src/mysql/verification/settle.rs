@@ -25,6 +25,8 @@ const LOOKS: u32 = 30;
 pub struct Settled {
     /// Rows that differ.
     pub differences: Vec<Difference>,
+    /// Their keys.
+    pub keys: Vec<Key>,
     /// Keys too hot to tell: still marked.
     pub hot: u64,
 }
@@ -46,6 +48,7 @@ impl Verifier {
         for some in suspects.chunks(KEYS_PER_QUERY) {
             let one = self.settle_some(pair, table, some, cancel).await?;
             settled.differences.extend(one.differences);
+            settled.keys.extend(one.keys);
             settled.hot += one.hot;
         }
         Ok(settled)
@@ -106,6 +109,7 @@ impl Verifier {
         touches.mark(table.table, open);
         if !sure.is_empty() {
             settled.differences = rows_by_keys(&mut pair.source, &mut pair.target, &table.comparison, &sure).await?;
+            settled.keys = sure;
         }
         Ok(settled)
     }

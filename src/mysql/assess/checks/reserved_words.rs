@@ -18,7 +18,10 @@ pub const CHECKS: &[Check] = &[Check {
 }];
 
 /// Since which version, and which words.
-const RESERVED: [((u16, u16, u16), &[&str]); 5] = [
+type ReservedSince = ((u16, u16, u16), &'static [&'static str]);
+
+/// The words, by the version that reserved them.
+const RESERVED: [ReservedSince; 5] = [
     ((5, 5, 0), &["MAXVALUE", "RESIGNAL", "SIGNAL"]),
     ((5, 6, 0), &["GET", "IO_AFTER_GTIDS", "IO_BEFORE_GTIDS", "PARTITION"]),
     ((5, 7, 0), &["GENERATED", "OPTIMIZER_COSTS", "STORED", "VIRTUAL"]),
