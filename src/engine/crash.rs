@@ -53,6 +53,7 @@ pub const POINTS: &[&str] = &[
     "apply.batch.before",
     "apply.intent.saved",
     "apply.lanes.committed",
+    "apply.cascade.committed",
     "apply.batch.after",
     "fence.noted",
     "fence.raised",

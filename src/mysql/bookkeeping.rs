@@ -7,6 +7,9 @@
 //! * Before a batch is applied its end is saved as the *intent*. After a crash the target may be
 //!   ahead of `applied`, but never beyond `intent`: between the two the applier knows that it is
 //!   replaying and treats a clash of unique values as the trace of its own earlier work.
+//! * A cascade can't be repeated together with what came before it in its transaction: the rows that led from the parent to the
+//!   last level are gone, and a row of that level, written once more, would stay. So a cascade saves with itself the last event
+//!   that is on the target for certain (*sure*); what comes before it is not written again.
 //! * Every writing transaction first reads the lease's epoch with a shared lock. A driver that
 //!   takes over writes a higher epoch, which waits for the commits under way and makes every
 //!   later transaction of the old driver fail.
@@ -16,7 +19,7 @@
 //! | table | one row per | holds |
 //! | --- | --- | --- |
 //! | `lease` | store | run and epoch of the driver |
-//! | `follow` | store | start, applied and intended position |
+//! | `follow` | store | start, applied and intended position, and the last event that must not be repeated |
 //! | `keyless` | keyless table | position through which its events are in |
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
@@ -35,7 +38,8 @@ const TABLES: [(&str, &str); 6] = [
     (
         "follow",
         "(store VARBINARY(255) NOT NULL PRIMARY KEY, start_file VARBINARY(255) NOT NULL, start_offset BIGINT UNSIGNED NOT NULL, \
-     applied_file VARBINARY(255) NOT NULL, applied_offset BIGINT UNSIGNED NOT NULL, intent_file VARBINARY(255) NOT NULL, intent_offset BIGINT UNSIGNED NOT NULL)",
+     applied_file VARBINARY(255) NOT NULL, applied_offset BIGINT UNSIGNED NOT NULL, intent_file VARBINARY(255) NOT NULL, intent_offset BIGINT UNSIGNED NOT NULL, \
+     sure_file VARBINARY(255) NOT NULL, sure_offset BIGINT UNSIGNED NOT NULL)",
     ),
     (
         "keyless",
@@ -164,6 +168,8 @@ pub struct Followed {
     pub applied: Position,
     /// Nothing beyond here is on the target.
     pub intent: Position,
+    /// Events up to here, the end of one in the middle of a transaction, are on the target and must not be written again.
+    pub sure: Position,
 }
 
 /// Reads the positions of a store.
@@ -172,13 +178,18 @@ pub struct Followed {
 /// If the table can't be read.
 pub async fn followed(session: &mut Session, store: &str) -> Result<Option<Followed>> {
     let query = format!(
-        "SELECT start_file, start_offset, applied_file, applied_offset, intent_file, intent_offset FROM {} WHERE store = {}",
+        "SELECT start_file, start_offset, applied_file, applied_offset, intent_file, intent_offset, sure_file, sure_offset FROM {} WHERE store = {}",
         own_table("follow"),
         sql::text(store)
     );
     let position = |row: &[Option<String>], at: usize| Position::new(text(row, at), number(row, at + 1));
     match session.first(&query, "reading the saved positions").await {
-        Ok(row) => Ok(row.map(|row| Followed { start: position(&row, 0), applied: position(&row, 2), intent: position(&row, 4) })),
+        Ok(row) => Ok(row.map(|row| Followed {
+            start: position(&row, 0),
+            applied: position(&row, 2),
+            intent: position(&row, 4),
+            sure: position(&row, 6),
+        })),
         Err(error) if matches!(error.code(), Some(1049 | 1146)) => Ok(None),
         Err(error) => Err(error),
     }
@@ -191,7 +202,7 @@ pub async fn followed(session: &mut Session, store: &str) -> Result<Option<Follo
 pub async fn start_following(session: &mut Session, store: &str, start: &Position) -> Result<()> {
     let place = format!("{}, {}", sql::text(&start.file), start.offset);
     let statement = format!(
-        "INSERT INTO {} (store, start_file, start_offset, applied_file, applied_offset, intent_file, intent_offset) VALUES ({}, {place}, {place}, {place})",
+        "INSERT INTO {} (store, start_file, start_offset, applied_file, applied_offset, intent_file, intent_offset, sure_file, sure_offset) VALUES ({}, {place}, {place}, {place}, {place})",
         own_table("follow"),
         sql::text(store)
     );
@@ -209,6 +220,18 @@ pub fn save_positions(store: &str, applied: &Position, intent: &Position) -> Str
         applied.offset,
         sql::text(&intent.file),
         intent.offset,
+        sql::text(store)
+    )
+}
+
+/// The statement that saves up to which event nothing may be written again; run it inside the transaction of a cascade.
+#[must_use]
+pub fn save_sure(store: &str, sure: &Position) -> String {
+    format!(
+        "UPDATE {} SET sure_file = {}, sure_offset = {} WHERE store = {}",
+        own_table("follow"),
+        sql::text(&sure.file),
+        sure.offset,
         sql::text(store)
     )
 }

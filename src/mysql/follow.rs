@@ -142,7 +142,7 @@ async fn start(store: &MysqlStore, epoch: Epoch) -> Result<Followed> {
     bookkeeping::start_following(&mut target, &store.name, &position).await?;
     target.run("COMMIT", "saving the start position").await?;
     target.close().await;
-    Ok(Followed { start: position.clone(), applied: position.clone(), intent: position })
+    Ok(Followed { start: position.clone(), applied: position.clone(), intent: position.clone(), sure: position })
 }
 
 /// A number that no other replica of the source is likely to have; two with one number throw each other out.

@@ -7,6 +7,7 @@
 //!   ([`range_gate`](crate::mysql::range_gate)).
 //! * A batch of one lane carries its position in its own transaction. A batch of several saves its end as
 //!   the *intent* first and as *applied* last: after a crash the target is between the two.
+//! * A cascade is written once, and nothing before it again after it ([`bookkeeping`]): it saves the event that it comes after.
 //! * What may heal is tried again on new connections; a batch that was tried before is written as a replay, since
 //!   any part of it may be there. The batch is kept until it is in.
 
@@ -112,8 +113,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A parent's delete or key change, with its cascade, in a transaction of its own.
-    pub(super) async fn cascade(&mut self, table: TableId, change: RowChange, cancel: &CancellationToken) -> Result<()> {
+    /// A parent's delete or key change, with its cascade, in a transaction of its own; `sure`: the event that is in with it.
+    pub(super) async fn cascade(&mut self, table: TableId, change: RowChange, sure: &Position, cancel: &CancellationToken) -> Result<()> {
         let Some(before) = change.before else { return Ok(()) };
         let shared = &self.applier.shared;
         let parent = shared.tables.get(table);
@@ -137,14 +138,22 @@ impl Work<'_> {
         };
         shared.parents.remember(table, parent_change.clone());
         let mut attempt = 0;
-        while let Err(error) = self.write_cascade(table, &keys, new.as_ref().map(|(_, row)| *row), &parent_change).await {
+        while let Err(error) = self.write_cascade(table, &keys, new.as_ref().map(|(_, row)| *row), &parent_change, sure).await {
             self.recover(error, &mut attempt, cancel).await?;
         }
+        crash::point("apply.cascade.committed");
         self.publish(1);
         Ok(())
     }
 
-    async fn write_cascade(&mut self, table: TableId, keys: &[Key], row: Option<&Row>, change: &ParentChange) -> Result<()> {
+    async fn write_cascade(
+        &mut self,
+        table: TableId,
+        keys: &[Key],
+        row: Option<&Row>,
+        change: &ParentChange,
+        sure: &Position,
+    ) -> Result<()> {
         self.open_sessions(1).await?;
         let shared = &self.applier.shared;
         let intent = self.intent();
@@ -160,6 +169,7 @@ impl Work<'_> {
         cascade::remember(shared, cascaded);
         let statement = bookkeeping::save_positions(&shared.store, &self.end, &intent);
         session.write(statement.as_bytes(), "saving the applied position").await?;
+        session.write(bookkeeping::save_sure(&shared.store, sure).as_bytes(), "saving the event of a cascade").await?;
         session.run("COMMIT", "committing a cascade").await?;
         self.end_saved();
         Ok(())

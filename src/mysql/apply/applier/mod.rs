@@ -130,7 +130,7 @@ impl Applier {
             saved: from.applied.clone(),
             saved_when: Instant::now(),
             replay_until: from.intent.clone(),
-            applied_before: from.applied.clone(),
+            applied_before: std::cmp::max(&from.applied, &from.sure).clone(),
         };
         loop {
             let event = if work.batch.is_empty() || work.in_transaction {
@@ -219,11 +219,17 @@ impl Work<'_> {
             self.mark_only(rows);
             return Ok(());
         }
-        for change in rows.changes {
+        let mut before = self.event.clone();
+        let last = rows.changes.len().saturating_sub(1);
+        for (at, change) in rows.changes.into_iter().enumerate() {
             if batch::cascades(table, &change) {
                 self.flush(cancel).await?;
                 self.event = rows.end.clone();
-                self.cascade(rows.table, change, cancel).await?;
+                // Of an event of several changes only the last one ends it.
+                if at == last {
+                    before = rows.end.clone();
+                }
+                self.cascade(rows.table, change, &before, cancel).await?;
                 continue;
             }
             self.batch.add(rows.table, table, change, &rows.end);
