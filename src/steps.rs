@@ -241,7 +241,10 @@ pub const REGISTRY: &[Entry] = &[
             stages: &[Verify, Cutover],
             requires_before: &["mysql.snapshot"],
             arguments: || schemars::schema_for!(steps::verify::VerifyArguments),
-            check: |with| arguments::<steps::verify::VerifyArguments>(with).map(drop),
+            check: |with| {
+                let verify: steps::verify::VerifyArguments = arguments(with)?;
+                verify.check().map_err(of_step)
+            },
         },
         constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::verify::Verify { store, arguments: from_map(with)? }))),
     },

@@ -185,7 +185,7 @@ const CORRUPTIONS: [(&str, &str, &[&str]); 32] = [
         &["`school.rooms` id = 1: `name` is 'east' on the source, 'west' on the target", "`school.rooms` id = 2: is missing on the target"],
     ),
     (
-        "a whole chunk missing",
+        "a stretch of rows missing",
         "DELETE FROM school.ranges WHERE id > 20000 AND id <= 20500",
         &["`school.ranges` id = 20001: is missing on the target"],
     ),
@@ -217,6 +217,8 @@ async fn hung() -> World {
         let rows: Vec<String> = (from + 1..=from + 1000).map(|id| format!("({id}, 'f{id}')")).collect();
         conn.query_drop(format!("INSERT INTO school.ranges VALUES {}", rows.join(", "))).await.unwrap();
     }
+    let rooms: Vec<String> = (3..=3000).map(|id| format!("({id}, 'room {id}')")).collect();
+    conn.query_drop(format!("INSERT INTO school.rooms VALUES {}", rooms.join(", "))).await.unwrap();
     conn.query_drop("INSERT INTO school.words VALUES ('café', 'drink'), ('tea', 'drink')").await.unwrap();
     world
 }
@@ -254,13 +256,36 @@ async fn found_and_named() {
             assert!(named.iter().any(|line| line.contains(expected)), "{kind}: not found: {expected}\n{named:#?}");
         }
     }
-    // 19 rows by the first kinds, 11 + 3 + 2 + 2 by the others, and the chunk; nothing else.
+    // 19 rows by the first kinds, 11 + 3 + 2 + 2 by the others, and the stretch; nothing else.
     let rows = 19 + 11 + 3 + 2 + 2 + 500;
     assert!(words.contains(&format!("{rows} rows differ")), "{words}");
     // A found difference is found again: nothing was repaired or forgotten.
     let again = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&again), 3, "{}", said(&again));
+
+    // Asked to, it copies every row that differs once more, under the same writers, and says which.
+    let repaired = world.finished(&["verify", &playbook, "--repair"]).await;
+    let words = said(&repaired);
+    eprintln!("{words}");
+    assert_eq!(code(&repaired), 0, "{words}");
+    assert!(words.contains(&format!("repaired: {rows} differences are gone")), "{words}");
+    let report = world.finished(&["report", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let verification = &report["verifications"][0];
+    assert_eq!((&verification["repaired_count"], &verification["difference_count"]), (&rows.into(), &0.into()));
+    assert_eq!(verification["repaired"].as_array().unwrap().len(), rows);
+    // Two values swapped in parts that can only be written one after the other, among rows enough for many parts.
+    target.query_drop("UPDATE school.exhibits SET word = 'spoilt' WHERE id = 30").await.unwrap();
+    target.query_drop("UPDATE school.rooms SET name = CONCAT('x', name)").await.unwrap();
+    target.query_drop("UPDATE school.rooms SET name = IF(id = 1, 'room 3000', 'east') WHERE id IN (1, 3000)").await.unwrap();
+    let equal = world.finished(&["verify", &playbook, "--repair"]).await;
+    assert_eq!(code(&equal), 0, "{}", said(&equal));
     stopped(writers).await;
+    // By plain SELECTs too, once everything is applied.
+    let quiet = world.finished(&["verify", &playbook]).await;
+    assert_eq!(code(&quiet), 0, "{}", said(&quiet));
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:?}");
 }
 
 /// What is corrupted after its change was applied is found by the last check; the cutover is undone.

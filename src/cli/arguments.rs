@@ -238,6 +238,9 @@ pub struct Verify {
     /// How long to wait for a running `dbmove run` to hand over
     #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
     pub take_over: String,
+    /// Copy rows that differ once more, then compare everything again; tables without key are copied as a whole
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// `dbmove cutover`.

@@ -15,6 +15,7 @@ use super::planning;
 use super::reading::{self, Reading};
 use super::settings::{self, Everywhere, GoAhead};
 use super::signals::Signals;
+use super::verify::can_repair;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::journal::Journal;
@@ -50,6 +51,8 @@ pub struct Request<'a> {
     pub without_rehearsal: Option<&'a str>,
     /// Undo everything at the end and issue a certificate.
     pub rollback_after: bool,
+    /// Have the comparison copy rows that differ once more.
+    pub repair: bool,
     /// What would happen, for the question; `None`: needs no go-ahead.
     pub dangerous: Option<&'static str>,
 }
@@ -91,7 +94,12 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let playbook = load(everywhere, path)?;
     let run_request = resolve(everywhere, &request, &playbook)?;
     let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind)?;
-    let built = steps::build_all(&playbook, request.kind, &Resolver::new(reading.outputs.clone())).await?;
+    let resolver = Resolver::new(reading.outputs.clone());
+    let built = if request.repair {
+        built_to_repair(&playbook, request.kind, &resolver).await?
+    } else {
+        steps::build_all(&playbook, request.kind, &resolver).await?
+    };
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
@@ -108,6 +116,19 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
     let outcome = signals.guard(driven, &cancel, &everywhere.screen).await?;
     answer(everywhere, &request, &journal, &outcome, path)
+}
+
+/// The steps with `repair` asked of the comparison in stage `verify`. To the run it is the same playbook: only this driver was asked.
+async fn built_to_repair(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<steps::Built, Refusal> {
+    let mut asked = playbook.clone();
+    for spec in asked.stages.verify.iter_mut().filter(|spec| can_repair(spec)) {
+        spec.with.insert("repair".to_owned(), serde_json::Value::Bool(true));
+    }
+    let mut built = steps::build_all(&asked, kind, resolver).await?;
+    for (built, (_, spec)) in built.steps.iter_mut().zip(playbook.stages.iter()) {
+        built.spec = spec.clone();
+    }
+    Ok(built)
 }
 
 /// Everything typed, resolved against the playbook and the journal.

@@ -24,6 +24,7 @@ pub async fn rehearse(everywhere: &Everywhere, typed: &Rehearse) -> Result<Answe
         take_over: None,
         without_rehearsal: None,
         rollback_after: true,
+        repair: false,
         dangerous: None,
     };
     drive(everywhere, request).await

@@ -2,7 +2,8 @@
 //!
 //! Rows that users are writing can only be compared by whoever follows the source, and only one may follow. So this is the run itself, driven once more
 //! through its stage `verify`: it takes over from a running `dbmove run`, catches up, compares, and leaves what it found in the
-//! journal like every other verification. Afterwards `dbmove run` goes on following.
+//! journal like every other verification. With `--repair` rows that differ are copied once more and everything is
+//! compared again. Afterwards `dbmove run` goes on following.
 
 use super::answer::{Answer, Refusal};
 use super::arguments::{Driving, Verify};
@@ -10,7 +11,7 @@ use super::drive::{Request, drive, load};
 use super::reading;
 use super::settings::{Everywhere, duration};
 use crate::engine::context::RunKind;
-use crate::playbook::model::StageName;
+use crate::playbook::model::{StageName, StepSpec};
 use crate::report::next;
 
 /// Runs the command. Exit code 3 if rows differ. Needs no go-ahead: what it goes on with was begun with one.
@@ -25,6 +26,13 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
             playbook.playbook
         ))
         .hint("add `verify: [ { id: rows, run: mysql.verify, store: … } ]` to its stages"));
+    }
+    if typed.repair && !playbook.stages.verify.iter().any(can_repair) {
+        return Err(Refusal::usage(format!(
+            "no step in the stage `verify` of the playbook `{}` compares every row, so none can repair; nothing was compared",
+            playbook.playbook
+        ))
+        .hint("`--repair` needs a `mysql.verify` with `scope: all`, which is the default"));
     }
     let run = format!("dbmove run {}", next::playbook_word("", Some(&typed.playbook)));
     if !is_copied(everywhere, &playbook.playbook)? {
@@ -45,9 +53,15 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
         take_over: Some(duration("--take-over", &typed.take_over)?),
         without_rehearsal: None,
         rollback_after: false,
+        repair: typed.repair,
         dangerous: None,
     };
     drive(everywhere, request).await
+}
+
+/// Whether a step compares every row, and so can copy those again that differ.
+pub(super) fn can_repair(spec: &StepSpec) -> bool {
+    spec.run == "mysql.verify" && spec.with.get("scope").is_none_or(|scope| scope == "all")
 }
 
 /// True if the newest production run has brought its copy to the end.

@@ -257,6 +257,12 @@ pub struct Verification {
     pub differences: Vec<Difference>,
     /// What was not compared, and why.
     pub not_compared: Vec<NotCompared>,
+    /// How many differences are gone because rows were copied once more.
+    #[serde(default)]
+    pub repaired_count: u64,
+    /// Those that are listed, as they were found.
+    #[serde(default)]
+    pub repaired: Vec<Difference>,
     /// The Merkle root over everything verified.
     pub run_root: Option<String>,
 }

@@ -180,6 +180,16 @@ fn verified(text: &mut Text, verification: &Verification) {
     if more > 0 {
         text.line(format!("  and {} more differences", human::count(more)));
     }
+    if verification.repaired_count > 0 {
+        text.line(format!("  repaired: {} differences are gone, rows were copied once more", human::count(verification.repaired_count)));
+        for difference in verification.repaired.iter().take(LISTED) {
+            text.line(format!("    was: {}", printable(&difference.line)));
+        }
+        let more = verification.repaired_count.saturating_sub(verification.repaired.len().min(LISTED) as u64);
+        if more > 0 {
+            text.line(format!("    and {} more", human::count(more)));
+        }
+    }
     for left_out in &verification.not_compared {
         text.line(format!("  not compared: `{}`: {}", printable(&left_out.object), printable(&left_out.why)));
     }

@@ -37,6 +37,8 @@ pub fn view(step: &str, found: &report::Verification) -> Verification {
         difference_count: found.difference_count,
         differences: found.differences.iter().map(difference).collect(),
         not_compared: found.not_compared.clone(),
+        repaired_count: found.repaired_count,
+        repaired: found.repaired.iter().map(difference).collect(),
         run_root: found.run_root.map(|root| root.to_string()),
     }
 }
@@ -79,7 +81,7 @@ fn difference(difference: &crate::verify::difference::Difference) -> Difference 
 
 /// Takes every value of the data out of a verification: what differs stays countable and locatable by table and column.
 pub fn redact(verification: &mut Verification) {
-    for difference in &mut verification.differences {
+    for difference in verification.differences.iter_mut().chain(&mut verification.repaired) {
         difference.key = REDACTED.to_owned();
         difference.repair_sql = None;
         difference.columns.iter_mut().for_each(ChangedColumn::redact);

@@ -4,6 +4,8 @@
 //! differed. What was *not* compared is in the report with its reason, and keeps the verdict from
 //! being "equal".
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,12 @@ pub struct Verification {
     pub difference_count: u64,
     /// What was left out, and why.
     pub not_compared: Vec<NotCompared>,
+    /// How many differences are gone because rows were copied once more; they are not among the others.
+    #[serde(default)]
+    pub repaired_count: u64,
+    /// The first [`LISTED_DIFFERENCES`] of them, as they were found.
+    #[serde(default)]
+    pub repaired: Vec<Difference>,
     /// The root over everything verified.
     pub run_root: Option<Digest>,
 }
@@ -114,6 +122,17 @@ impl Verification {
         }
     }
 
+    /// Takes over what earlier comparisons found and this one, made after a repair, does not find any more.
+    pub fn repaired_since(&mut self, before: Verification) {
+        let still: BTreeSet<(&str, &str)> = self.differences.iter().map(|found| (found.table.as_str(), found.key.as_str())).collect();
+        let gone = |found: &Difference| !still.contains(&(found.table.as_str(), found.key.as_str()));
+        let repaired: Vec<Difference> =
+            before.repaired.into_iter().chain(before.differences).filter(gone).take(LISTED_DIFFERENCES).collect();
+        let unlisted = before.difference_count.saturating_sub(self.difference_count);
+        self.repaired_count = (before.repaired_count + unlisted).max(repaired.len() as u64);
+        self.repaired = repaired;
+    }
+
     /// Rows compared.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -124,6 +143,7 @@ impl Verification {
     #[must_use]
     pub fn redacted(mut self) -> Self {
         self.differences = self.differences.into_iter().map(Difference::redacted).collect();
+        self.repaired = self.repaired.into_iter().map(Difference::redacted).collect();
         self
     }
 }
@@ -163,6 +183,23 @@ mod tests {
         assert_eq!(report.verdict(), Verdict::Different);
         let partial = Verification { tables: vec![table(Coverage::Partial { chunks_left: 2 })], ..Verification::default() };
         assert_eq!(partial.verdict(), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn what_a_repair_mended_is_told_from_what_still_differs() {
+        let found = |ids: &[u32]| {
+            let mut report = Verification::default();
+            for id in ids {
+                report.push(Difference { table: "t".into(), key: format!("id = {id}"), kind: DifferenceKind::Extra, repair_sql: None });
+            }
+            report
+        };
+        let mut second = found(&[3, 4]);
+        second.repaired_since(found(&[1, 2, 3]));
+        let mut third = found(&[4]);
+        third.repaired_since(second);
+        let keys: Vec<&str> = third.repaired.iter().map(|found| found.key.as_str()).collect();
+        assert_eq!((keys, third.repaired_count, third.difference_count), (vec!["id = 1", "id = 2", "id = 3"], 3, 1));
     }
 
     #[test]

@@ -93,7 +93,8 @@ pub async fn write_lane(session: &mut Session, lane: &Lane, context: &LaneContex
     })
 }
 
-const DUPLICATE_KEY: u16 = 1062;
+/// The server's error for a key or unique value that is taken.
+pub const DUPLICATE_KEY: u16 = 1062;
 
 async fn attempt(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, make_room: bool) -> Result<()> {
     session.run("BEGIN", "opening a transaction").await?;
@@ -118,10 +119,10 @@ async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, mak
     }
     for (&id, changes) in &lane.keyed {
         let table = context.tables.get(id);
-        if make_room {
-            make_room_for(session, table, &changes.upserts).await?;
-        }
         let rows: Vec<&Row> = changes.upserts.iter().map(|(_, row)| row).collect();
+        if make_room {
+            make_room_for(session, table, &rows).await?;
+        }
         upsert_rows(session, table, &rows).await?;
     }
     for (&id, events) in &lane.keyless {
@@ -162,14 +163,17 @@ pub async fn delete_keys<'a>(session: &mut Session, table: &MovedTable, keys: im
     Ok(deleted)
 }
 
-/// Deletes rows that hold a unique value one of `upserts` is about to take.
-async fn make_room_for(session: &mut Session, table: &MovedTable, upserts: &[(Key, Row)]) -> Result<()> {
-    let what = format!("making room in `{}` while replaying", table.name());
+/// Deletes rows that hold a unique value one of the `rows` is about to take.
+///
+/// # Errors
+/// As the server gives them.
+pub async fn make_room_for(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
+    let what = format!("making room in `{}`", table.name());
     for unique in &table.uniques {
-        let values: Vec<Key> = upserts
+        let values: Vec<Key> = rows
             .iter()
-            .filter(|(_, row)| unique.iter().all(|&column| !matches!(row[column], Cell::Null)))
-            .map(|(_, row)| Key::of(row, unique))
+            .filter(|row| unique.iter().all(|&column| !matches!(row[column], Cell::Null)))
+            .map(|row| Key::of(row, unique))
             .collect();
         for some in values.chunks(ROWS_PER_STATEMENT) {
             let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, unique, some));

@@ -50,6 +50,18 @@ impl KeylessCopy<'_> {
     /// # Errors
     /// As the servers give them.
     pub async fn copy(&self, id: TableId, target: &mut Session, cancel: &CancellationToken) -> Result<Loaded> {
+        self.put(id, target, false, cancel).await
+    }
+
+    /// Copies a table that was copied before once more, in place of what the target has: its rows are deleted in the same transaction.
+    ///
+    /// # Errors
+    /// As [`KeylessCopy::copy`]; on an error the target has what it had.
+    pub async fn replace(&self, id: TableId, target: &mut Session, cancel: &CancellationToken) -> Result<Loaded> {
+        self.put(id, target, true, cancel).await
+    }
+
+    async fn put(&self, id: TableId, target: &mut Session, replace: bool, cancel: &CancellationToken) -> Result<Loaded> {
         let table = self.shared.tables.get(id);
         let _pass = tokio::select! {
             () = cancel.cancelled() => return Err(MysqlError::Cancelled),
@@ -76,7 +88,7 @@ impl KeylessCopy<'_> {
             (locker, position)
         };
         target.run("BEGIN", "opening a transaction").await?;
-        let filled = self.fill(table, &mut reader, target, &position, cancel).await;
+        let filled = self.fill(table, &mut reader, target, &position, replace, cancel).await;
         reader.close().await;
         match filled {
             Ok(loaded) => {
@@ -100,10 +112,15 @@ impl KeylessCopy<'_> {
         reader: &mut Session,
         target: &mut Session,
         position: &Position,
+        replace: bool,
         cancel: &CancellationToken,
     ) -> Result<Loaded> {
         let shared = self.shared;
         bookkeeping::hold_lease(target, &shared.store, self.epoch).await?;
+        if replace {
+            let emptying = format!("emptying `{}`, to be copied once more", table.name());
+            target.write(format!("DELETE FROM {}", sql::table(table.name())).as_bytes(), &emptying).await?;
+        }
         let columns = read::stored_columns(&table.table);
         let mut stream = read::stream_fields(reader, &table.table, &columns, &Scope::Table, Order::Any).await?;
         let mut total = Loaded::default();
@@ -134,6 +151,9 @@ impl KeylessCopy<'_> {
         }
         let statement = bookkeeping::save_keyless(&shared.store, table.name(), position);
         target.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+        if replace {
+            return Ok(total);
+        }
         target.write(plan::save_whole(&shared.store, table.name(), total.inserted, bytes).as_bytes(), "saving what was copied").await?;
         target.write(plan::save_table(&shared.store, table.name(), false).as_bytes(), "saving that a table is copied").await?;
         Ok(total)

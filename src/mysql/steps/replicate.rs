@@ -119,7 +119,13 @@ impl Replicate {
             if !saturated.is_empty() {
                 // More keys were touched than are held: these tables are compared as a whole once more.
                 let tables = verifier.tables.iter().filter(|table| saturated.contains(&table.table)).cloned().collect();
-                let again = Arc::new(Verifier { store: self.store.clone(), described: verifier.described.clone(), tables, moving: true });
+                let again = Arc::new(Verifier {
+                    store: self.store.clone(),
+                    described: verifier.described.clone(),
+                    tables,
+                    moving: true,
+                    found: std::sync::Mutex::default(),
+                });
                 match again.full(1, &Arc::default(), cancel).await {
                     Ok(found) if found.difference_count > 0 => return Err(differ(found.difference_count, found.differences.first())),
                     Ok(_) => {}

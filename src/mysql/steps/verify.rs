@@ -1,7 +1,7 @@
 //! `mysql.verify`: compares every row, or (`scope: changed`, at the fence) what events touched since.
 //!
 //! Equal is the only success. Differences end the step with exit code 3, and name every row up to a
-//! limit; nothing is repaired by itself.
+//! limit; nothing is repaired unless `repair` asks for it, and then everything is compared once more.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
+use crate::mysql::verification::repair::Repaired;
 use crate::mysql::verification::{Engine, Verifier};
 use crate::verify::report::Verification;
 
@@ -51,7 +52,29 @@ pub struct VerifyArguments {
     /// Chunks compared at once. Default 3.
     #[serde(default)]
     pub workers: Option<u8>,
+    /// Copies rows that differ once more, then compares everything again. `scope: all` only. Default `false`: a difference is for a person to look at.
+    #[serde(default)]
+    pub repair: bool,
 }
+
+impl VerifyArguments {
+    /// Refuses what can't be meant.
+    ///
+    /// # Errors
+    /// If a comparison at the fence is asked to repair.
+    pub fn check(&self) -> Result<(), StepError> {
+        if self.repair && self.scope == VerifyScope::Changed {
+            return Err(StepError::definite(
+                "`repair` is not possible with `scope: changed`: at the fence nothing may be written any more",
+            )
+            .hint("repair in the stage `verify`, where everything is compared again afterwards"));
+        }
+        Ok(())
+    }
+}
+
+/// Rounds of repairing and comparing again at most: rows that were touched meanwhile are left for the next one.
+const REPAIRS: u32 = 5;
 
 /// The step.
 pub struct Verify {
@@ -74,9 +97,22 @@ impl Verify {
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
         let started = Instant::now();
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
-        let verification = shown(context, show, verifier.full(workers, &progress, &context.cancel)).await?;
+        let mut verification = shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?;
+        for _ in 0..REPAIRS {
+            if !self.arguments.repair || verification.difference_count == 0 {
+                break;
+            }
+            let done = shown(context, &show, verifier.repair(context.epoch, &context.cancel)).await?;
+            tracing::warn!(rows = done.rows, left = done.left, "copied rows that differed once more");
+            if done == Repaired::default() {
+                break;
+            }
+            let before =
+                std::mem::replace(&mut verification, shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?);
+            verification.repaired_since(before);
+        }
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
-        judge(&verification)?;
+        judge(&verification, self.arguments.repair)?;
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
         self.store.verified_floor.send_replace(Some(floor));
@@ -106,12 +142,12 @@ impl Verify {
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
         let verification = stoppable(context, verifier.last(&full, &context.cancel)).await?;
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
-        judge(&verification)?;
+        judge(&verification, false)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))
     }
 }
 
-fn judge(verification: &Verification) -> Result<(), StepError> {
+fn judge(verification: &Verification, repairing: bool) -> Result<(), StepError> {
     if verification.difference_count == 0 {
         return Ok(());
     }
@@ -119,11 +155,19 @@ fn judge(verification: &Verification) -> Result<(), StepError> {
     if verification.difference_count > lines.len() as u64 {
         lines.push(format!("  … and {} more", verification.difference_count - lines.len() as u64));
     }
+    let repaired = match verification.repaired_count {
+        0 => String::new(),
+        count => format!(" ({count} that differed were repaired)"),
+    };
     Err(StepError::new(
         Failure::Differences,
-        format!("{} rows differ between source and target:\n{}", verification.difference_count, lines.join("\n")),
+        format!("{} rows differ between source and target{repaired}:\n{}", verification.difference_count, lines.join("\n")),
     )
-    .hint("nothing was repaired; find what wrote to the target, or undo the run and copy again"))
+    .hint(if repairing {
+        "these rows could not be repaired: they were written all the while, or the target refused them; find what writes to the target, repair again, or undo the run and copy again"
+    } else {
+        "nothing was repaired; find what wrote to the target, then copy these rows again with `dbmove verify --repair`, or undo the run"
+    }))
 }
 
 fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {
@@ -133,6 +177,7 @@ fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {
         .fact("rows", rows)
         .fact("tables", verification.tables.len() as u64)
         .fact("differences", verification.difference_count)
+        .fact("repaired", verification.repaired_count)
         .fact("run_root", verification.run_root.map(|root| root.to_string()).unwrap_or_default())
         .fact("verdict", serde_json::json!(verification.verdict()))
         .fact("verification", serde_json::json!(verification))
@@ -173,5 +218,18 @@ impl Step for Verify {
     }
     async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_repaired_at_the_fence() {
+        let arguments = |scope, repair| VerifyArguments { scope, repair, ..VerifyArguments::default() };
+        assert!(arguments(VerifyScope::All, true).check().is_ok() && arguments(VerifyScope::Changed, false).check().is_ok());
+        let refused = arguments(VerifyScope::Changed, true).check().unwrap_err();
+        assert!(refused.to_string().contains("`scope: changed`"), "{refused}");
     }
 }

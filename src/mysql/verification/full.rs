@@ -81,6 +81,7 @@ impl Verifier {
     ) -> Result<Verification> {
         let touches = &self.described.shared.touches;
         touches.track();
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for table in &self.tables {
             touches.start_over(table.table);
         }
@@ -216,6 +217,9 @@ impl Verifier {
                 let compared =
                     keyless::compare(&mut pair.source, &mut pair.target, &table.comparison, table.method, KEYLESS_DIFFERENCES).await?;
                 progress.differences.fetch_add(compared.differences.len() as u64, Ordering::Relaxed);
+                if !compared.differences.is_empty() {
+                    self.found.lock().unwrap_or_else(PoisonError::into_inner).entry(table.table).or_default();
+                }
                 note(sums, table, "whole", compared.source, position, compared.differences, started);
                 return Ok(());
             }

@@ -25,17 +25,21 @@
 //! | [`changed`] | the marked keys |
 //! | [`settle`] | whether a suspect really differs |
 //! | [`mend`] | what cascades of several levels left while tables were copied |
+//! | [`repair`] | re-copies rows that differ, when asked to |
 
 pub mod changed;
 pub mod full;
 pub mod mend;
+pub mod repair;
 pub mod settle;
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
+use super::cell::Key;
 use super::checksum::method::{common, functions, round_trip};
 use super::checksum::{Comparison, Function, Method};
 use super::connect::{Purpose, Session};
@@ -99,7 +103,13 @@ pub struct Verifier {
     pub tables: Vec<Arc<Compared>>,
     /// Whether rows may change meanwhile. At the fence nothing moves.
     pub moving: bool,
+    /// Keys that were found different since this was last emptied, at most [`FOUND_KEYS`]: what [`Verifier::repair`] repairs.
+    /// A table without key has none.
+    pub found: Mutex<BTreeMap<TableId, BTreeSet<Key>>>,
 }
+
+/// Keys remembered for a repair at most; with more, a repair takes several rounds.
+pub const FOUND_KEYS: usize = 200_000;
 
 impl Verifier {
     /// Reads the target's catalog, tries the servers' hash functions and chooses a method per table.
@@ -124,7 +134,7 @@ impl Verifier {
             let (method, why) = choose(&comparison, engine, function, distance)?;
             tables.push(Arc::new(Compared { table: id, comparison, method, why }));
         }
-        Ok(Verifier { store: store.clone(), described, tables, moving })
+        Ok(Verifier { store: store.clone(), described, tables, moving, found: Mutex::default() })
     }
 
     /// Waits until the target holds everything that the source logged up to now. At the fence it does already.

@@ -1,11 +1,12 @@
 //! Whether a suspect really differs. See the module above for the protocol.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Compared, Pair, Verifier};
+use super::{Compared, FOUND_KEYS, Pair, Verifier};
 use crate::mysql::cell::{Key, Row};
 use crate::mysql::checksum::Side;
 use crate::mysql::checksum::compare::{rows, rows_by_keys};
@@ -13,8 +14,8 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::read::KEYS_PER_QUERY;
 use crate::verify::difference::Difference;
 
-/// A suspect counts as different when it stayed so over this time …
-const STEADY_FOR: Duration = Duration::from_millis(3500);
+/// A suspect counts as different when it stayed so over this time: longer than a commit may take to become visible after its event …
+pub const STEADY_FOR: Duration = Duration::from_millis(3500);
 /// … and this many looks.
 const STEADY_LOOKS: u32 = 4;
 /// Looks before a hot key is left for the fence.
@@ -52,6 +53,13 @@ impl Verifier {
             settled.hot += one.hot;
         }
         Ok(settled)
+    }
+
+    /// Keeps keys that differ, for a repair.
+    fn remember(&self, table: &Compared, keys: &[Key]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = FOUND_KEYS.saturating_sub(found.values().map(BTreeSet::len).sum());
+        found.entry(table.table).or_default().extend(keys.iter().take(room).cloned());
     }
 
     async fn settle_some(&self, pair: &mut Pair, table: &Compared, suspects: &[Key], cancel: &CancellationToken) -> Result<Settled> {
@@ -108,6 +116,7 @@ impl Verifier {
         // Hot keys are looked at again later, or at the fence.
         touches.mark(table.table, open);
         if !sure.is_empty() {
+            self.remember(table, &sure);
             settled.differences = rows_by_keys(&mut pair.source, &mut pair.target, &table.comparison, &sure).await?;
             settled.keys = sure;
         }
