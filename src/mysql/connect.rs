@@ -123,6 +123,9 @@ pub type TextRow = Vec<Option<String>>;
 /// Warnings that say something of the statement or the schema is deprecated, and nothing of values.
 pub const DEPRECATIONS: [u16; 5] = [1287, 1681, 3719, 3778, 4079];
 
+/// "Invalid … character string".
+const NO_CHARACTER: u16 = 1300;
+
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -261,10 +264,23 @@ impl Session {
     /// # Errors
     /// As [`Session::run`], and [`MysqlError::Warnings`].
     pub async fn write(&mut self, statement: &[u8], what: &str) -> Result<Written> {
+        self.write_but_for(&[], statement, what).await
+    }
+
+    /// As [`Session::write`], for a statement whose literals are only keys to find rows by. Servers from 8.0 on warn of a literal
+    /// with bytes that its character set has no character for, such as `_cp1257 X'81'`, and find the row all the same.
+    ///
+    /// # Errors
+    /// As [`Session::write`].
+    pub async fn write_by_key(&mut self, statement: &[u8], what: &str) -> Result<Written> {
+        self.write_but_for(&[NO_CHARACTER], statement, what).await
+    }
+
+    async fn write_but_for(&mut self, excused: &[u16], statement: &[u8], what: &str) -> Result<Written> {
         let written = self.write_unchecked(statement, what).await?;
         if written.warnings > 0 {
             let mut warnings = self.warnings().await?;
-            warnings.retain(|(code, _)| !DEPRECATIONS.contains(code));
+            warnings.retain(|(code, _)| !DEPRECATIONS.contains(code) && !excused.contains(code));
             if warnings.is_empty() {
                 return Ok(written);
             }

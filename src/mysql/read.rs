@@ -121,7 +121,8 @@ pub async fn stream_fields<'s>(
         key.push(place);
     }
     let rows = stream_limited(session, table, &read, scope, order, None).await?;
-    Ok(FieldRows { answers: rows.answers, fields: columns.len(), key })
+    let limits = columns.iter().map(|&column| table.columns[column].float_limit()).collect();
+    Ok(FieldRows { answers: rows.answers, limits, key })
 }
 
 /// The rows with these keys, each with its key *as stored*: where the collation calls two keys equal
@@ -178,7 +179,8 @@ impl<'s> Rows<'s> {
 /// A stream of rows as `LOAD DATA` lines. See [`stream_fields`].
 pub struct FieldRows<'s> {
     answers: Answers<'s>,
-    fields: usize,
+    /// One for each field: its column's [`Column::float_limit`](super::table::Column::float_limit).
+    limits: Vec<Option<f64>>,
     key: Vec<usize>,
 }
 
@@ -191,15 +193,15 @@ impl FieldRows<'_> {
     /// As [`Rows::next`].
     pub async fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<Key>> {
         let Some(row) = self.answers.next().await? else { return Ok(None) };
-        for index in 0..self.fields {
+        for index in 0..self.limits.len() {
             if index > 0 {
                 out.push(b'\t');
             }
             match row.as_ref(index) {
                 Some(Value::Bytes(bytes)) => sql::push_field_bytes(out, bytes),
-                Some(Value::NULL) => sql::push_field(out, &Cell::Null),
+                Some(Value::NULL) => sql::push_field(out, &Cell::Null, None),
                 None => return Err(missing(&self.answers.table)),
-                Some(other) => sql::push_field(out, &cell(other.clone(), &self.answers.table)?),
+                Some(other) => sql::push_field(out, &cell(other.clone(), &self.answers.table)?, self.limits[index]),
             }
         }
         out.push(b'\n');

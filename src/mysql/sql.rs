@@ -63,20 +63,42 @@ pub fn push_literal(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
     }
 }
 
-/// Appends `(a, b, c)` for the given cells.
+/// Appends a cell as a value to be stored in `column`: as [`push_literal`], and a float not beyond the column's limit.
+pub fn push_stored(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
+    match within(cell, || column.float_limit()) {
+        Some(value) => push_double(out, value),
+        None => push_literal(out, cell, column),
+    }
+}
+
+/// The limit, with the cell's sign, if the cell is a float beyond it. Stored, it becomes the value that the cell has.
+fn within(cell: &Cell, limit: impl FnOnce() -> Option<f64>) -> Option<f64> {
+    let value = match cell {
+        Cell::Float(value) => f64::from(*value),
+        Cell::Double(value) => *value,
+        Cell::Null | Cell::Bytes(_) => return None,
+    };
+    limit().filter(|limit| value.abs() > *limit).map(|limit| limit.copysign(value))
+}
+
+/// Appends `(a, b, c)`, to be stored in the given columns.
 pub fn push_tuple<'a>(out: &mut Vec<u8>, cells: impl IntoIterator<Item = (&'a Cell, &'a Column)>) {
     out.push(b'(');
     for (index, (cell, column)) in cells.into_iter().enumerate() {
         if index > 0 {
             out.extend_from_slice(b", ");
         }
-        push_literal(out, cell, column);
+        push_stored(out, cell, column);
     }
     out.push(b')');
 }
 
-/// Appends a cell as a `LOAD DATA` field (`FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'`).
-pub fn push_field(out: &mut Vec<u8>, cell: &Cell) {
+/// Appends a cell as a `LOAD DATA` field (`FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n'`);
+/// `limit` is the column's [`Column::float_limit`].
+pub fn push_field(out: &mut Vec<u8>, cell: &Cell, limit: Option<f64>) {
+    if let Some(value) = within(cell, || limit) {
+        return push_double(out, value);
+    }
     match cell {
         Cell::Null => out.extend_from_slice(b"\\N"),
         Cell::Bytes(bytes) => push_field_bytes(out, bytes),
@@ -171,5 +193,36 @@ mod tests {
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
             assert!(text.contains('e'));
         }
+    }
+
+    #[test]
+    fn a_float_above_its_columns_limit_is_stored_as_the_limit() {
+        let column = |type_text: &str, kind| Column {
+            name: "c".to_owned(),
+            kind,
+            type_text: type_text.to_owned(),
+            unsigned: false,
+            zerofill: false,
+            nullable: true,
+            charset: None,
+            collation: None,
+            auto_increment: false,
+            generated: false,
+        };
+        let stored = |cell: Cell, column: &Column| {
+            let mut out = Vec::new();
+            push_stored(&mut out, &cell, column);
+            let mut field = Vec::new();
+            push_field(&mut field, &cell, column.float_limit());
+            assert_eq!(out, field);
+            String::from_utf8(out).unwrap()
+        };
+        let float = column("float(10,3) unsigned", ColumnType::Float);
+        assert_eq!(stored(Cell::Float(10_000_000.0), &float), "9.999999999e6");
+        assert_eq!(9999999.999f64 as f32, 10_000_000.0, "the limit is kept as that FLOAT");
+        assert_eq!(stored(Cell::Float(-10_000_000.0), &float), "-9.999999999e6");
+        assert_eq!(stored(Cell::Float(9_999_999.0), &float), "9.999999e6");
+        assert_eq!(stored(Cell::Double(1e15), &column("double(20,5)", ColumnType::Double)), "1e15");
+        assert_eq!(stored(Cell::Float(3e38), &column("float", ColumnType::Float)), format!("{:e}", f64::from(3e38f32)));
     }
 }

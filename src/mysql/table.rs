@@ -115,6 +115,19 @@ pub struct Column {
 }
 
 impl Column {
+    /// The largest value that FLOAT(M,D) and DOUBLE(M,D) take, figured as servers do; `None` for every other type.
+    ///
+    /// A FLOAT(10,3) keeps 9999999.999 as the nearest FLOAT, 10000000: more than the server takes when that is written again.
+    #[must_use]
+    pub fn float_limit(&self) -> Option<f64> {
+        if !self.kind.is_float() {
+            return None;
+        }
+        let (length, decimals) = self.type_text.split_once('(')?.1.split_once(')')?.0.split_once(',')?;
+        let (length, decimals): (i32, i32) = (length.trim().parse().ok()?, decimals.trim().parse().ok()?);
+        Some(10f64.powi(length - decimals) - 1.0 / 10f64.powi(decimals))
+    }
+
     /// Whether two keys with different bytes in this column may be equal to the server.
     #[must_use]
     pub fn compares_by_collation(&self) -> bool {

@@ -191,11 +191,11 @@ async fn set_columns(session: &mut Session, table: &MovedTable, child: &Child, b
         let column = &table.table.columns[column];
         statement.extend_from_slice(sql::identifier(&column.name).as_bytes());
         statement.extend_from_slice(b" = ");
-        sql::push_literal(&mut statement, value, column);
+        sql::push_stored(&mut statement, value, column);
     }
     let key = table.key.as_deref().unwrap_or_default();
     let one = range::one_of(&table.target, key, &[Key::of(before, key)]);
     statement.extend_from_slice(format!(" WHERE {one}").as_bytes());
-    session.write(&statement, &format!("carrying a cascade out in `{}`", table.name())).await?;
+    session.write_by_key(&statement, &format!("carrying a cascade out in `{}`", table.name())).await?;
     Ok(())
 }

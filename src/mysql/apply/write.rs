@@ -158,7 +158,7 @@ pub async fn delete_keys<'a>(session: &mut Session, table: &MovedTable, keys: im
     let columns = table.key.as_deref().unwrap_or_default();
     for some in keys.chunks(ROWS_PER_STATEMENT) {
         let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, columns, some));
-        deleted += session.write(statement.as_bytes(), &what).await?.affected;
+        deleted += session.write_by_key(statement.as_bytes(), &what).await?.affected;
     }
     Ok(deleted)
 }
@@ -177,7 +177,7 @@ pub async fn make_room_for(session: &mut Session, table: &MovedTable, rows: &[&R
             .collect();
         for some in values.chunks(ROWS_PER_STATEMENT) {
             let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, unique, some));
-            session.write(statement.as_bytes(), &what).await?;
+            session.write_by_key(statement.as_bytes(), &what).await?;
         }
     }
     Ok(())
@@ -220,7 +220,7 @@ async fn stream_row(session: &mut Session, table: &MovedTable, row: &Row) -> Res
         if place > 0 {
             line.push(b'\t');
         }
-        sql::push_field(&mut line, &row[column]);
+        sql::push_field(&mut line, &row[column], table.table.columns[column].float_limit());
     }
     line.push(b'\n');
     let loaded = load::load(session, table, LoadPath::LoadData, line.into(), 1).await?;
@@ -322,7 +322,7 @@ async fn keyless_change(session: &mut Session, table: &MovedTable, change: &Keyl
                 }
                 statement.extend_from_slice(sql::identifier(&columns[column].name).as_bytes());
                 statement.extend_from_slice(b" = ");
-                sql::push_literal(&mut statement, &after[column], &columns[column]);
+                sql::push_stored(&mut statement, &after[column], &columns[column]);
             }
             statement.extend_from_slice(b" WHERE ");
             push_same_row(&mut statement, &table.table, before);

@@ -93,7 +93,10 @@ fn literal(comparison: &Comparison, side: Side, pair: &Pair, cell: &Cell) -> Str
         }
         cell => {
             let mut out = Vec::new();
-            sql::push_literal(&mut out, cell, column);
+            match side {
+                Side::Source => sql::push_stored(&mut out, cell, column),
+                Side::Target => sql::push_literal(&mut out, cell, column),
+            }
             String::from_utf8_lossy(&out).into_owned()
         }
     }

@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(field(&line), Cell::Bytes(bytes));
         }
         let mut line = Vec::new();
-        sql::push_field(&mut line, &Cell::Null);
+        sql::push_field(&mut line, &Cell::Null, None);
         assert_eq!(field(&line), Cell::Null);
     }
 }
