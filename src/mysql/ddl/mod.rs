@@ -249,8 +249,8 @@ fn needed_at_once(table: &Table, item: &Item) -> bool {
 
 /// Warnings of DDL that change nothing: a number format or charset is deprecated (1287, 1681, 3719,
 /// 3778, 4079), an index doubles another (1831), InnoDB adds a hidden column for its first FULLTEXT
-/// index (124).
-pub const TOLERATED: [u16; 7] = [124, 1287, 1681, 1831, 3719, 3778, 4079];
+/// index (124), MySQL 8 and later don't use a SPATIAL index of a column that may hold shapes of several reference systems (3674).
+pub const TOLERATED: [u16; 8] = [124, 1287, 1681, 1831, 3674, 3719, 3778, 4079];
 
 /// Runs one DDL statement; gives back the warnings that were tolerated.
 ///
