@@ -155,7 +155,7 @@ async fn walk(kind: ServerKind) {
         while let Some(row) = rows.next().await.unwrap() {
             for (index, cell) in row.iter().enumerate() {
                 expected.extend_from_slice(if index > 0 { b"\t" } else { b"" });
-                sql::push_field(&mut expected, cell);
+                sql::push_field(&mut expected, cell, None);
             }
             expected.push(b'\n');
         }
