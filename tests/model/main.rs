@@ -15,16 +15,17 @@ mod source;
 use std::time::Instant;
 
 use mover::{Broken, Mover};
+use source::Shape;
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// Explores everything; a property that is broken, or a `sometimes` that never is, fails.
-fn explored(length: usize, crashes: u8, forgets: u8) {
+fn explored(shape: Shape, length: usize, crashes: u8, forgets: u8) {
     let began = Instant::now();
-    let scripts = source::scripts(length);
+    let scripts = source::scripts(shape, length);
     let count = scripts.len();
     let checker = Mover { scripts, broken: Broken::Nothing, crashes, forgets }.checker().spawn_dfs().join();
     eprintln!(
-        "model: {count} scripts of {length} transactions, {crashes} crashes, {forgets} forgotten keys: {} states ({} transitions), depth {}, {:.1} s",
+        "model: {shape:?}: {count} scripts of {length} transactions, {crashes} crashes, {forgets} forgotten keys: {} states ({} transitions), depth {}, {:.1} s",
         checker.unique_state_count(),
         checker.state_count(),
         checker.max_depth(),
@@ -44,22 +45,32 @@ fn explored(length: usize, crashes: u8, forgets: u8) {
 
 #[test]
 fn two_transactions_a_crash_and_a_forgotten_key() {
-    explored(2, 1, 1);
+    explored(Shape::Siblings, 2, 1, 1);
 }
 
 /// One transaction and two crashes; in `make soak` three transactions and one crash.
 #[test]
 fn two_crashes_or_three_transactions() {
-    if std::env::var_os("DBMOVE_SOAK").is_some() { explored(3, 1, 1) } else { explored(1, 2, 1) }
+    if std::env::var_os("DBMOVE_SOAK").is_some() { explored(Shape::Siblings, 3, 1, 1) } else { explored(Shape::Siblings, 1, 2, 1) }
+}
+
+#[test]
+fn three_levels() {
+    explored(Shape::Levels, 2, 1, 1);
+}
+
+#[test]
+fn three_levels_and_two_crashes_or_three_transactions() {
+    if std::env::var_os("DBMOVE_SOAK").is_some() { explored(Shape::Levels, 3, 1, 1) } else { explored(Shape::Levels, 1, 2, 1) }
 }
 
 /// What a broken rule does to the data, not only to what is claimed about it.
 const HARM: [&str; 2] = ["when all is quiet the target equals the source", "no unique value is ever in the way"];
 
 /// Looks for harm that a broken rule does: first among short scripts, then longer ones.
-fn seen(broken: Broken) {
-    for length in 1..=3 {
-        let model = Mover { scripts: source::scripts(length), broken, crashes: 1, forgets: 1 };
+fn seen(broken: Broken, shape: Shape) {
+    for length in 1..=2 {
+        let model = Mover { scripts: source::scripts(shape, length), broken, crashes: 1, forgets: 1 };
         let checker = model.checker().finish_when(HasDiscoveries::AnyOf(HARM.into())).spawn_bfs().join();
         let found = HARM.iter().find_map(|property| Some((property, checker.discovery(property)?)));
         if let Some((property, path)) = found {
@@ -73,10 +84,11 @@ fn seen(broken: Broken) {
 }
 
 macro_rules! each_is_seen {
-    ($($test:ident: $broken:ident,)*) => {
+    ($($test:ident: $broken:ident $(in $shape:ident)?,)*) => {
         $(#[test]
         fn $test() {
-            seen(Broken::$broken);
+            let shape = [Shape::Siblings $(, Shape::$shape)?];
+            seen(Broken::$broken, shape[shape.len() - 1]);
         })*
     };
 }
@@ -97,4 +109,7 @@ each_is_seen! {
     no_settle_time_after_a_restart_is_seen: NoSettleAfterRestart,
     lanes_that_ignore_unique_values_are_seen: LanesIgnoreUniques,
     no_intent_is_seen: NoIntent,
+    what_cascades_left_is_seen: NothingMended in Levels,
+    a_row_set_right_over_an_event_is_seen: MendedOverAnEvent in Levels,
+    a_row_written_again_before_its_cascade_is_seen: RepeatedBeforeCascade in Levels,
 }

@@ -6,10 +6,13 @@
 //!
 //! Each chunk is one key, so every interleaving of rows and chunks is there. Time is not modelled: "long enough ago to be
 //! visible for certain" is "visible at the SELECT", which is what settle time and commit gap stand for.
+//!
+//! With three levels the copy ends by setting right what cascades left (`src/mysql/verification/mend.rs`): one look at the source
+//! when everything logged is visible, and a write if no event came in between. After it nothing is set right any more.
 
 use stateright::{Model, Property};
 
-use crate::source::{Event, OnDelete, PARENT, PLACES, Place, Row, Rows, Script, cascade, collides};
+use crate::source::{Event, LEAF, OnDelete, PARENT, PLACES, Place, Row, Rows, Script, Shape, collides};
 
 /// A rule broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,12 @@ pub enum Broken {
     LanesIgnoreUniques,
     /// How far the target may be ahead is not saved.
     NoIntent,
+    /// What cascades left while the levels were copied stays.
+    NothingMended,
+    /// A row is set right though an event came to it since it was read.
+    MendedOverAnEvent,
+    /// After a restart, what came before a cascade in its transaction is written again.
+    RepeatedBeforeCascade,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +91,10 @@ pub struct State {
     pub target: Rows,
     pub applied: u8,
     pub intent: u8,
+    /// The last event that must not be written again.
+    sure: u8,
     started: bool,
+    pub mended: bool,
     // In the process.
     cursor: u8,
     published: u8,
@@ -95,8 +107,10 @@ pub struct State {
     deletes: Vec<(Place, u8)>,
     /// The newest entry that left the memory.
     forgotten: u8,
-    /// The last event that deleted the parent.
-    parent_went: u8,
+    /// Parents that went.
+    parent_went: [bool; PLACES],
+    /// The last level's row as the source had it, how far the log was then, and whether an event came to it since.
+    mend: Option<(Option<Row>, u8, bool)>,
     pub crashes: u8,
     forgets: u8,
     pub collision: bool,
@@ -114,6 +128,8 @@ pub enum Action {
     WriteLane(usize),
     SavePosition,
     Forget(usize),
+    Look,
+    Mend,
     KillAndRestart,
 }
 
@@ -135,7 +151,7 @@ impl Mover {
 
     /// Everything logged is applied and everything copied.
     pub fn quiet(&self, state: &State) -> bool {
-        state.started && state.batch.is_none() && state.cursor == state.logged && state.chunks.iter().all(|chunk| *chunk == Chunk::In)
+        state.started && state.mended && state.batch.is_none() && state.cursor == state.logged && copied(state)
     }
 
     fn may_read(&self, state: &State, place: Place) -> bool {
@@ -144,7 +160,7 @@ impl Mover {
             Broken::NoSettleAfterRestart => state.crashes > 0 || state.visible >= state.settled,
             _ => state.visible >= state.settled,
         };
-        let turn = place == PARENT || state.chunks[PARENT] == Chunk::In;
+        let turn = self.script(state).shape.parent(place).is_none_or(|parent| state.chunks[parent] == Chunk::In);
         state.started && state.published >= state.ready && settled && turn && state.chunks[place] == Chunk::Waiting
     }
 
@@ -170,7 +186,8 @@ impl Mover {
             _ => state.deletes.iter().any(|(gone, _)| *gone == place),
         };
         // Also if the SELECT saw it already: that has to be harmless.
-        let orphan = state.parent_went > 0 && !self.is(Broken::ParentsNotRemembered);
+        let went = self.script(state).shape.parent(place).is_some_and(|parent| state.parent_went[parent]);
+        let orphan = went && !self.is(Broken::ParentsNotRemembered);
         state.chunks[place] = Chunk::Entering { row: row.filter(|_| !deleted), orphan };
     }
 
@@ -184,7 +201,7 @@ impl Mover {
             }
             return;
         }
-        let brought = match self.script(state).on_delete {
+        let brought = match self.script(state).on_delete(place) {
             OnDelete::Cascade if orphan && row.has_parent => None,
             OnDelete::SetNull if orphan => Some(Row { has_parent: false, ..row }),
             _ => Some(row),
@@ -195,16 +212,17 @@ impl Mover {
 
     /// Events that the next batch may take: up to a cascading one, which goes alone.
     fn takeable(&self, state: &State) -> usize {
+        let shape = self.script(state).shape;
         let waiting = &self.script(state).events[usize::from(state.cursor)..usize::from(state.logged)];
         match waiting.first() {
-            Some(event) if event.cascades() => 1,
-            _ => waiting.iter().take_while(|event| !event.cascades()).count(),
+            Some(event) if event.cascades(shape).is_some() => 1,
+            _ => waiting.iter().take_while(|event| event.cascades(shape).is_none()).count(),
         }
     }
 
-    fn touched(&self, events: &[Event]) -> Vec<Place> {
-        if events.iter().any(Event::cascades) {
-            return (0..PLACES).collect();
+    fn touched(&self, script: &Script, events: &[Event]) -> Vec<Place> {
+        if let Some(parent) = events.iter().find_map(|event| event.cascades(script.shape)) {
+            return script.shape.reached(parent);
         }
         let mut touched: Vec<Place> =
             events.iter().flat_map(|event| event.before.iter().chain(&event.after)).map(|(place, _)| *place).collect();
@@ -218,7 +236,8 @@ impl Mover {
             return true;
         }
         let from = usize::from(state.cursor);
-        let touched = self.touched(&self.script(state).events[from..from + events]);
+        let script = self.script(state);
+        let touched = self.touched(script, &script.events[from..from + events]);
         touched.iter().all(|&place| !matches!(state.chunks[place], Chunk::Entering { .. }))
     }
 
@@ -233,23 +252,30 @@ impl Mover {
             }
         }
         let end_position = self.end_position(state, end);
-        if events[0].cascades() {
+        if let Some(parent) = events[0].cascades(script.shape) {
             // One transaction with its position in it.
-            state.parent_went = end;
+            state.parent_went[parent] = true;
+            let before = state.target;
             if self.is(Broken::CascadeNotCarried) {
-                state.target[PARENT] = None;
+                state.target[parent] = None;
             } else {
-                let before = state.target;
-                cascade(&mut state.target, script.on_delete);
-                let after = state.target;
-                for (place, _) in before.iter().zip(after).enumerate().filter(|(_, (before, after))| before.is_some() && after.is_none()) {
-                    if place != PARENT {
-                        remember(state, place, end);
-                    }
+                script.delete(&mut state.target, parent);
+            }
+            for place in script.shape.reached(parent) {
+                if before[place].is_some() && state.target[place].is_none() && place != parent {
+                    remember(state, place, end);
+                    state.parent_went[place] = true;
+                }
+                if before[place] != state.target[place] {
+                    event_on(state, place);
                 }
             }
+            state.sure = end;
             self.end(state, end, end_position);
             return;
+        }
+        for place in self.touched(script, events) {
+            event_on(state, place);
         }
         let mut last: [Option<Option<Row>>; PLACES] = [None; PLACES];
         for event in events {
@@ -282,7 +308,7 @@ impl Mover {
         if self.is(Broken::Rule6PositionBeforeData) {
             state.applied = end_position;
         }
-        state.batch = Some(Batch { lanes, touched: self.touched(events), end, alone });
+        state.batch = Some(Batch { lanes, touched: self.touched(script, events), end, alone });
     }
 
     fn end_position(&self, state: &State, end: u8) -> u8 {
@@ -322,6 +348,20 @@ impl Mover {
         }
     }
 
+    /// Sets right what a cascade left, if no event came to it: a row that is gone, or refers to nothing any more.
+    fn mend(&self, state: &mut State) {
+        let Some((ours, _, touched)) = state.mend.take() else { return };
+        if touched && !self.is(Broken::MendedOverAnEvent) {
+            return;
+        }
+        state.mended = true;
+        match (ours, state.target[LEAF]) {
+            (None, Some(_)) => state.target[LEAF] = None,
+            (Some(ours), Some(theirs)) if ours.unique == theirs.unique => state.target[LEAF] = Some(ours),
+            _ => {}
+        }
+    }
+
     fn end(&self, state: &mut State, end: u8, position: u8) {
         state.cursor = end;
         state.applied = position;
@@ -343,6 +383,16 @@ fn linked(events: &[Event]) -> bool {
     rekeyed || values(1).iter().any(|value| values(2).contains(value))
 }
 
+fn copied(state: &State) -> bool {
+    state.chunks.iter().all(|chunk| *chunk == Chunk::In)
+}
+
+fn event_on(state: &mut State, place: Place) {
+    if let Some((_, _, touched)) = state.mend.as_mut().filter(|_| place == LEAF) {
+        *touched = true;
+    }
+}
+
 fn remember(state: &mut State, place: Place, event: u8) {
     state.deletes.retain(|(gone, _)| *gone != place);
     state.deletes.push((place, event));
@@ -361,7 +411,9 @@ impl Model for Mover {
                 target: [None; PLACES],
                 applied: 0,
                 intent: 0,
+                sure: 0,
                 started: false,
+                mended: self.is(Broken::NothingMended) || self.scripts[script].shape == Shape::Siblings,
                 cursor: 0,
                 published: 0,
                 replay_until: 0,
@@ -371,7 +423,8 @@ impl Model for Mover {
                 chunks: [Chunk::Waiting, Chunk::Waiting, Chunk::Waiting],
                 deletes: Vec::new(),
                 forgotten: 0,
-                parent_went: 0,
+                parent_went: [false; PLACES],
+                mend: None,
                 crashes: 0,
                 forgets: 0,
                 collision: false,
@@ -421,6 +474,18 @@ impl Model for Mover {
         if state.forgets < self.forgets {
             actions.extend((0..state.deletes.len()).map(Action::Forget));
         }
+        if !state.mended && copied(state) {
+            match state.mend {
+                // For longer than a commit takes to become visible.
+                None if state.visible == state.logged => actions.push(Action::Look),
+                Some((_, read_at, _))
+                    if state.published >= read_at && state.batch.as_ref().is_none_or(|batch| !batch.touched.contains(&LEAF)) =>
+                {
+                    actions.push(Action::Mend);
+                }
+                _ => {}
+            }
+        }
         if state.crashes < self.crashes {
             actions.push(Action::KillAndRestart);
         }
@@ -454,15 +519,18 @@ impl Model for Mover {
                 state.forgotten = state.forgotten.max(event);
                 state.forgets += 1;
             }
+            Action::Look => state.mend = Some((script.after[usize::from(last.visible)][LEAF], last.logged, false)),
+            Action::Mend => self.mend(&mut state),
             Action::KillAndRestart => {
                 let at = state.applied;
+                let sure = if self.is(Broken::RepeatedBeforeCascade) { at } else { state.sure };
                 for chunk in &mut state.chunks {
                     if *chunk != Chunk::In {
                         *chunk = Chunk::Waiting;
                     }
                 }
                 state = State {
-                    cursor: at,
+                    cursor: at.max(sure),
                     published: at,
                     replay_until: state.intent,
                     ready: state.logged,
@@ -470,7 +538,8 @@ impl Model for Mover {
                     batch: None,
                     deletes: Vec::new(),
                     forgotten: 0,
-                    parent_went: 0,
+                    parent_went: [false; PLACES],
+                    mend: None,
                     crashes: state.crashes + 1,
                     ..state
                 };
@@ -490,9 +559,11 @@ impl Model for Mover {
                 let replaying = state.applied < state.replay_until;
                 let until = usize::from(state.intent.max(state.cursor).max(state.batch.as_ref().map_or(0, |batch| batch.end)));
                 let said = &model.script(state).after[usize::from(state.applied)..=until.max(usize::from(state.applied))];
+                // Before it is set right the last level may hold what a cascade left.
+                let right = if state.mended { PLACES } else { LEAF };
                 replaying
                     || !state.started
-                    || (0..PLACES).all(|at| state.chunks[at] != Chunk::In || said.iter().any(|rows| rows[at] == state.target[at]))
+                    || (0..right).all(|at| state.chunks[at] != Chunk::In || said.iter().any(|rows| rows[at] == state.target[at]))
             }),
             Property::sometimes("it comes to an end after a crash", |model: &Mover, state: &State| state.crashes > 0 && model.quiet(state)),
             Property::sometimes("a row is left out of its chunk", |_, state: &State| {

@@ -1,13 +1,51 @@
-//! The source of the model: a parent row, two child rows with a unique value, and scripts of transactions on them.
+//! The source of the model: three rows that refer to each other, and scripts of transactions on them.
+//!
+//! They come in two shapes: a parent with two children that hold a unique value, and three levels of one row each.
 //!
 //! A script fixes *what* happens; the checker explores *when*. Its log is made once: events with full images, and for each
 //! event what the source holds behind it. Cascades change rows and are in no event, as in InnoDB.
 
-/// A row's place: 0 is the parent table's one key, 1 and 2 are the child table's keys.
+/// A row's place: 0 is the parent table's one key; 1 and 2 are the child table's keys, or the next two levels.
 pub type Place = usize;
 
 pub const PARENT: Place = 0;
+/// The last level.
+pub const LEAF: Place = 2;
 pub const PLACES: usize = 3;
+
+/// Who refers to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// 1 and 2 refer to 0.
+    Siblings,
+    /// 2 refers to 1, and 1 to 0.
+    Levels,
+}
+
+impl Shape {
+    pub fn parent(self, place: Place) -> Option<Place> {
+        match (self, place) {
+            (_, PARENT) => None,
+            (Shape::Siblings, _) => Some(PARENT),
+            (Shape::Levels, _) => Some(place - 1),
+        }
+    }
+
+    pub fn children(self, place: Place) -> impl Iterator<Item = Place> {
+        (0..PLACES).filter(move |&child| self.parent(child) == Some(place))
+    }
+
+    /// The place and all below it.
+    pub fn reached(self, place: Place) -> Vec<Place> {
+        let mut reached = vec![place];
+        let mut at = 0;
+        while at < reached.len() {
+            reached.extend(self.children(reached[at]));
+            at += 1;
+        }
+        reached
+    }
+}
 
 /// A row. `unique` is 0 for NULL; the parent row uses neither value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,8 +73,12 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn cascades(&self) -> bool {
-        matches!((self.before, self.after), (Some((PARENT, _)), None))
+    /// The parent that this event takes away.
+    pub fn cascades(&self, shape: Shape) -> Option<Place> {
+        match (self.before, self.after) {
+            (Some((place, _)), None) if shape.children(place).next().is_some() => Some(place),
+            _ => None,
+        }
     }
 
     /// The place whose row this event takes away.
@@ -59,22 +101,12 @@ pub enum Statement {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub words: Vec<Vec<Statement>>,
+    pub shape: Shape,
+    /// What the foreign keys to the parents of the last rows do. Of three levels the first always cascades.
     pub on_delete: OnDelete,
     pub events: Vec<Event>,
     /// What the source holds behind so many events.
     pub after: Vec<Rows>,
-}
-
-/// Deletes the parent and what it takes with it.
-pub fn cascade(rows: &mut Rows, on_delete: OnDelete) {
-    rows[PARENT] = None;
-    for row in &mut rows[1..] {
-        match (row.as_mut(), on_delete) {
-            (Some(child), OnDelete::SetNull) => child.has_parent = false,
-            (Some(child), OnDelete::Cascade) if child.has_parent => *row = None,
-            _ => {}
-        }
-    }
 }
 
 /// Whether two rows hold one unique value.
@@ -84,15 +116,16 @@ pub fn collides(rows: &Rows) -> bool {
 
 impl Script {
     /// `None` if the source would refuse a statement.
-    pub fn new(first: Rows, words: &[Vec<Statement>], on_delete: OnDelete) -> Option<Script> {
+    pub fn new(shape: Shape, first: Rows, words: &[Vec<Statement>], on_delete: OnDelete) -> Option<Script> {
         let mut rows = first;
-        let mut script = Script { words: words.to_vec(), on_delete, events: Vec::new(), after: vec![rows] };
+        let mut script = Script { words: words.to_vec(), shape, on_delete, events: Vec::new(), after: vec![rows] };
         for transaction in words {
             for (number, statement) in transaction.iter().enumerate() {
                 let mut event = Event { before: None, after: None, ends: number + 1 == transaction.len() };
                 match *statement {
                     Statement::Insert(place, row) => {
-                        if rows[place].is_some() || (row.has_parent && rows[PARENT].is_none()) {
+                        let parent = shape.parent(place).map_or(Some(row), |parent| rows[parent]);
+                        if rows[place].is_some() || (row.has_parent && parent.is_none()) {
                             return None;
                         }
                         event.after = Some((place, row));
@@ -106,10 +139,7 @@ impl Script {
                     }
                     Statement::Delete(place) => {
                         event.before = Some((place, rows[place]?));
-                        rows[place] = None;
-                        if place == PARENT {
-                            cascade(&mut rows, on_delete);
-                        }
+                        script.delete(&mut rows, place);
                     }
                     Statement::Rekey(from, to) => {
                         let row = rows[from].filter(|_| rows[to].is_none())?;
@@ -128,6 +158,23 @@ impl Script {
         Some(script)
     }
 
+    /// What a foreign key does to a row whose parent goes.
+    pub fn on_delete(&self, place: Place) -> OnDelete {
+        if self.shape == Shape::Levels && place != LEAF { OnDelete::Cascade } else { self.on_delete }
+    }
+
+    /// Deletes a row and what it takes with it.
+    pub fn delete(&self, rows: &mut Rows, place: Place) {
+        rows[place] = None;
+        for child in self.shape.children(place) {
+            match (rows[child], self.on_delete(child)) {
+                (Some(row), OnDelete::SetNull) => rows[child] = Some(Row { has_parent: false, ..row }),
+                (Some(row), OnDelete::Cascade) if row.has_parent => self.delete(rows, child),
+                _ => {}
+            }
+        }
+    }
+
     /// The last transaction end at or before so many events.
     pub fn position(&self, events: usize) -> usize {
         (0..=events).rev().find(|&at| at == 0 || self.events[at - 1].ends).unwrap_or(0)
@@ -139,8 +186,8 @@ impl Script {
     }
 }
 
-/// What a transaction may do.
-fn transactions() -> Vec<Vec<Statement>> {
+/// What a transaction may do to a parent and two children.
+fn on_siblings() -> Vec<Vec<Statement>> {
     use Statement::{Delete, Insert, Rekey, Unique};
     let row = |unique, has_parent| Row { unique, has_parent };
     vec![
@@ -161,19 +208,45 @@ fn transactions() -> Vec<Vec<Statement>> {
     ]
 }
 
+/// What a transaction may do to three levels. Values are no matter here, so none is unique.
+fn on_levels() -> Vec<Vec<Statement>> {
+    use Statement::{Delete, Insert, Unique};
+    let row = |has_parent| Row { unique: 0, has_parent };
+    vec![
+        vec![Delete(PARENT)],
+        vec![Insert(PARENT, row(false))],
+        vec![Delete(1)],
+        vec![Insert(1, row(true))],
+        vec![Insert(1, row(false))],
+        vec![Delete(LEAF)],
+        vec![Insert(LEAF, row(true))],
+        vec![Insert(LEAF, row(false))],
+        vec![Unique(LEAF, 2)],
+        // A row of the last level, and then the first is taken away.
+        vec![Insert(LEAF, row(true)), Delete(PARENT), Insert(PARENT, row(false))],
+        vec![Unique(LEAF, 1), Delete(1), Insert(1, row(false))],
+        // All of it goes and comes again.
+        vec![Delete(PARENT), Insert(PARENT, row(false)), Insert(1, row(true)), Insert(LEAF, row(true))],
+    ]
+}
+
 /// Every script of `length` transactions that the source accepts, from each first state.
-pub fn scripts(length: usize) -> Vec<Script> {
+pub fn scripts(shape: Shape, length: usize) -> Vec<Script> {
     let some = |unique, has_parent| Some(Row { unique, has_parent });
-    let firsts = [[some(0, false), some(1, true), some(2, false)], [some(0, false), some(1, true), None]];
-    let all = transactions();
+    let parent = some(0, false);
+    let (all, firsts) = match shape {
+        Shape::Siblings => (on_siblings(), [[parent, some(1, true), some(2, false)], [parent, some(1, true), None]]),
+        Shape::Levels => (on_levels(), [[parent, some(0, true), some(0, true)], [parent, some(0, true), None]]),
+    };
     let mut found = Vec::new();
     for first in firsts {
         for number in 0..all.len().pow(u32::try_from(length).unwrap()) {
             let words: Vec<_> = (0..length).map(|at| all[number / all.len().pow(u32::try_from(at).unwrap()) % all.len()].clone()).collect();
-            let parent_dies = words.iter().any(|words| words.contains(&Statement::Delete(PARENT)));
-            found.extend(Script::new(first, &words, OnDelete::Cascade));
+            let parent_dies =
+                words.iter().flatten().any(|word| matches!(word, Statement::Delete(place) if shape.children(*place).next().is_some()));
+            found.extend(Script::new(shape, first, &words, OnDelete::Cascade));
             if parent_dies {
-                found.extend(Script::new(first, &words, OnDelete::SetNull));
+                found.extend(Script::new(shape, first, &words, OnDelete::SetNull));
             }
         }
     }
