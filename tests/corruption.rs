@@ -19,7 +19,7 @@ use world::{World, code, connect, number, said, stopped};
 
 /// Tables of the test's own beside the school's: nobody but the test knows their rows, so every difference is known
 /// beforehand. Each kind of corruption gets a row of its own.
-const EXHIBITS: [&str; 13] = [
+const EXHIBITS: [&str; 16] = [
     "CREATE TABLE school.exhibits (
         id INT NOT NULL PRIMARY KEY, word VARCHAR(40) CHARACTER SET latin1, other VARCHAR(40) CHARACTER SET utf8,
         ratio FLOAT, exact DOUBLE, picture BLOB, made DATE, seen TIMESTAMP NULL, price DECIMAL(12,4), touched INT NOT NULL DEFAULT 0,
@@ -33,6 +33,9 @@ const EXHIBITS: [&str; 13] = [
     "CREATE TABLE school.lamps (id INT NOT NULL PRIMARY KEY, lit TINYINT(1) NOT NULL, made DATETIME NOT NULL) ENGINE=InnoDB",
     "CREATE TABLE school.rooms (id INT NOT NULL PRIMARY KEY, name VARCHAR(20), UNIQUE KEY by_name (name)) ENGINE=InnoDB",
     "CREATE TABLE school.ranges (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, filling CHAR(200)) ENGINE=InnoDB",
+    "CREATE TABLE school.parted (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 3",
+    "CREATE TABLE school.texts (id INT NOT NULL PRIMARY KEY, body TEXT, FULLTEXT KEY words (body)) ENGINE=MyISAM",
+    "INSERT INTO school.texts VALUES (1, 'a text')",
     "INSERT INTO school.lamps VALUES (1, 0, '2013-01-01'), (2, 1, '2013-01-02'), (3, 0, '2013-01-03')",
     "INSERT INTO school.rooms VALUES (1, 'east'), (2, 'west')",
     "CREATE TABLE school.words (word VARCHAR(40) NOT NULL PRIMARY KEY, meaning VARCHAR(40)) ENGINE=InnoDB DEFAULT CHARSET=utf8",
@@ -196,12 +199,176 @@ const CORRUPTIONS: [(&str, &str, &[&str]); 32] = [
     ),
 ];
 
+/// Tables alike for what is done to the structure, one each; ids above 10 were given out and are gone.
+const PARTS: [&str; 2] = [
+    "CREATE TABLE school.part_01 (
+        id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, name VARCHAR(20) CHARACTER SET latin1 DEFAULT 'none', amount DECIMAL(10,2) NOT NULL DEFAULT '1.50',
+        made TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, size ENUM('a', 'b') DEFAULT NULL COMMENT 'of ''it''',
+        KEY by_name (name), UNIQUE KEY by_amount (amount, id)
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8 COMMENT='a part'",
+    "INSERT INTO school.part_01 (id, amount) VALUES (1, 1), (2, 2), (3, 3), (20, 20)",
+];
+
+/// What is done to the target's structure, the words the verifier must name it with, and what puts it back.
+const STRUCTURES: [(&str, &str, &str, &str); 24] = [
+    (
+        "an extra table",
+        "CREATE TABLE school.forged (id INT PRIMARY KEY)",
+        "`school.forged` table: is on the target only",
+        "DROP TABLE school.forged",
+    ),
+    (
+        "a table dropped",
+        "RENAME TABLE school.part_02 TO rds_heartbeat.part_02",
+        "`school.part_02` table: is missing on the target",
+        "RENAME TABLE rds_heartbeat.part_02 TO school.part_02",
+    ),
+    (
+        "AUTO_INCREMENT behind",
+        "ALTER TABLE school.part_03 AUTO_INCREMENT = 1",
+        "`school.part_03` AUTO_INCREMENT: is 4 on the target, has to be at least 21",
+        "ALTER TABLE school.part_03 AUTO_INCREMENT = 21",
+    ),
+    (
+        "an index missing",
+        "ALTER TABLE school.part_04 DROP INDEX by_name",
+        "`school.part_04` index `by_name`: is missing on the target, has to be KEY `by_name` (`name`)",
+        "ALTER TABLE school.part_04 ADD KEY by_name (name)",
+    ),
+    (
+        "an index that is not unique",
+        "ALTER TABLE school.part_05 DROP INDEX by_amount, ADD KEY by_amount (amount, id)",
+        "`school.part_05` index `by_amount`: is KEY `by_amount` (`amount`,`id`) on the target, has to be UNIQUE KEY",
+        "ALTER TABLE school.part_05 DROP INDEX by_amount, ADD UNIQUE KEY by_amount (amount, id)",
+    ),
+    (
+        "an index of fewer columns",
+        "ALTER TABLE school.part_06 DROP INDEX by_amount, ADD UNIQUE KEY by_amount (amount)",
+        "`school.part_06` index `by_amount`",
+        "ALTER TABLE school.part_06 DROP INDEX by_amount, ADD UNIQUE KEY by_amount (amount, id)",
+    ),
+    (
+        "an index added",
+        "ALTER TABLE school.part_07 ADD KEY by_size (size)",
+        "`school.part_07` index `by_size`: is on the target only",
+        "ALTER TABLE school.part_07 DROP INDEX by_size",
+    ),
+    (
+        "a column's type",
+        "ALTER TABLE school.part_08 MODIFY amount DECIMAL(12,2) NOT NULL DEFAULT '1.50'",
+        "`school.part_08` column `amount`: is `amount` decimal(12,2) NOT NULL DEFAULT '1.50' on the target, has to be `amount` decimal(10,2)",
+        "ALTER TABLE school.part_08 MODIFY amount DECIMAL(10,2) NOT NULL DEFAULT '1.50'",
+    ),
+    (
+        "a column that may be NULL",
+        "ALTER TABLE school.part_09 MODIFY amount DECIMAL(10,2) DEFAULT '1.50'",
+        "`school.part_09` column `amount`: is `amount` decimal(10,2) DEFAULT '1.50' on the target",
+        "ALTER TABLE school.part_09 MODIFY amount DECIMAL(10,2) NOT NULL DEFAULT '1.50'",
+    ),
+    (
+        "a column's default",
+        "ALTER TABLE school.part_10 ALTER name SET DEFAULT 'None'",
+        "`school.part_10` column `name`: is `name` varchar(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci DEFAULT 'None'",
+        "ALTER TABLE school.part_10 ALTER name SET DEFAULT 'none'",
+    ),
+    (
+        "a column without its default",
+        "ALTER TABLE school.part_11 ALTER amount DROP DEFAULT",
+        "`school.part_11` column `amount`: is `amount` decimal(10,2) NOT NULL on the target",
+        "ALTER TABLE school.part_11 ALTER amount SET DEFAULT '1.50'",
+    ),
+    (
+        "a column's collation",
+        "ALTER TABLE school.part_12 MODIFY name VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_bin DEFAULT 'none'",
+        "`school.part_12` column `name`",
+        "ALTER TABLE school.part_12 MODIFY name VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci DEFAULT 'none'",
+    ),
+    (
+        "a column's charset",
+        "ALTER TABLE school.part_13 MODIFY name VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci DEFAULT 'none'",
+        "`school.part_13` column `name`: is `name` varchar(20) CHARACTER SET utf8mb4",
+        "ALTER TABLE school.part_13 MODIFY name VARCHAR(20) CHARACTER SET latin1 COLLATE latin1_swedish_ci DEFAULT 'none'",
+    ),
+    (
+        "a time that is not kept",
+        "ALTER TABLE school.part_14 MODIFY made TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP",
+        "`school.part_14` column `made`",
+        "ALTER TABLE school.part_14 MODIFY made TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP",
+    ),
+    (
+        "an ENUM's members",
+        "ALTER TABLE school.part_15 MODIFY size ENUM('a', 'b', 'c') DEFAULT NULL COMMENT 'of ''it'''",
+        "`school.part_15` column `size`: is `size` enum('a','b','c')",
+        "ALTER TABLE school.part_15 MODIFY size ENUM('a', 'b') DEFAULT NULL COMMENT 'of ''it'''",
+    ),
+    (
+        "a column added",
+        "ALTER TABLE school.part_16 ADD colour INT DEFAULT 5",
+        "`school.part_16` column `colour`: is on the target only",
+        "ALTER TABLE school.part_16 DROP COLUMN colour",
+    ),
+    (
+        "a column dropped",
+        "ALTER TABLE school.part_17 DROP COLUMN size",
+        "`school.part_17` column `size`: is missing on the target",
+        "ALTER TABLE school.part_17 ADD size ENUM('a', 'b') DEFAULT NULL COMMENT 'of ''it'''",
+    ),
+    (
+        "columns in another order",
+        "ALTER TABLE school.part_18 MODIFY amount DECIMAL(10,2) NOT NULL DEFAULT '1.50' FIRST",
+        "`school.part_18` order of columns",
+        "ALTER TABLE school.part_18 MODIFY amount DECIMAL(10,2) NOT NULL DEFAULT '1.50' AFTER name",
+    ),
+    (
+        "the engine",
+        "ALTER TABLE school.part_19 ENGINE = MyISAM",
+        "`school.part_19` option ENGINE: is ENGINE=MyISAM on the target, has to be ENGINE=InnoDB",
+        "ALTER TABLE school.part_19 ENGINE = InnoDB",
+    ),
+    (
+        "a table's collation",
+        "ALTER TABLE school.part_20 DEFAULT COLLATE utf8mb3_bin",
+        "`school.part_20` option COLLATE: is on the target only: COLLATE=utf8mb3_bin",
+        "ALTER TABLE school.part_20 DEFAULT COLLATE utf8mb3_general_ci",
+    ),
+    (
+        "a foreign key missing",
+        "ALTER TABLE school.pictures DROP FOREIGN KEY hangs_in",
+        "`school.pictures` foreign key `hangs_in`: is missing on the target, has to be (`hall`) REFERENCES `school`.`halls` (`id`) ON DELETE CASCADE ON UPDATE RESTRICT",
+        "ALTER TABLE school.pictures ADD CONSTRAINT hangs_in FOREIGN KEY (hall) REFERENCES school.halls (id) ON DELETE CASCADE",
+    ),
+    (
+        "a primary key missing",
+        "ALTER TABLE school.part_21 MODIFY id INT NOT NULL, DROP PRIMARY KEY",
+        "`school.part_21` primary key: is missing on the target",
+        "ALTER TABLE school.part_21 ADD PRIMARY KEY (id), MODIFY id INT NOT NULL AUTO_INCREMENT, AUTO_INCREMENT = 21",
+    ),
+    (
+        "partitions gone",
+        "ALTER TABLE school.parted REMOVE PARTITIONING",
+        "`school.parted` partitions: is missing on the target",
+        "ALTER TABLE school.parted PARTITION BY HASH (id) PARTITIONS 3",
+    ),
+    (
+        "a FULLTEXT index gone",
+        "ALTER TABLE school.texts DROP INDEX words",
+        "`school.texts` index `words`: is missing on the target",
+        "ALTER TABLE school.texts ADD FULLTEXT KEY words (body)",
+    ),
+];
+
 /// The school, writers on it, and the exhibits.
 async fn hung() -> World {
     let world = World::start(PAIR[0], PAIR[1], 0.02).await;
     command(&world.source, &EXHIBITS).await;
+    command(&world.source, &PARTS).await;
     let mut conn = connect(&world.source, Account::Root).await;
     conn.query_drop("SET NAMES utf8, time_zone = '+00:00'").await.unwrap();
+    for part in 2..=21 {
+        conn.query_drop(format!("CREATE TABLE school.part_{part:02} LIKE school.part_01")).await.unwrap();
+        conn.query_drop(format!("INSERT INTO school.part_{part:02} SELECT * FROM school.part_01")).await.unwrap();
+        conn.query_drop(format!("DELETE FROM school.part_{part:02} WHERE id > 10")).await.unwrap();
+    }
     for id in 1..=60 {
         conn.query_drop(format!(
             "INSERT INTO school.exhibits VALUES ({id}, IF({id} IN (3, 5), NULL, IF({id} = 15, 'é', 'word {id}')), IF({id} = 4, '', 'other {id}'), \
@@ -280,12 +447,55 @@ async fn found_and_named() {
     target.query_drop("UPDATE school.rooms SET name = IF(id = 1, 'room 3000', 'east') WHERE id IN (1, 3000)").await.unwrap();
     let equal = world.finished(&["verify", &playbook, "--repair"]).await;
     assert_eq!(code(&equal), 0, "{}", said(&equal));
+    let found = structures_found_and_named(&world, &mut target).await;
+    eprintln!("{} kinds of corruption injected, {} found", CORRUPTIONS.len() + STRUCTURES.len(), CORRUPTIONS.len() + found);
     stopped(writers).await;
     // By plain SELECTs too, once everything is applied.
     let quiet = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&quiet), 0, "{}", said(&quiet));
     let comparison = world.compare().await;
     assert!(comparison.is_equal(), "{comparison:?}");
+}
+
+/// Every kind of change to the structure at once, under the same writers; how many were found.
+async fn structures_found_and_named(world: &World, target: &mut mysql_async::Conn) -> usize {
+    let playbook = world.playbook_argument();
+    target.query_drop("CREATE DATABASE rds_heartbeat").await.unwrap();
+    for (kind, statement, _, _) in STRUCTURES {
+        target.query_drop(statement).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+    }
+    // A row that differs beside them is found and repaired all the same.
+    target.query_drop("UPDATE school.exhibits SET word = 'spoilt' WHERE id = 31").await.unwrap();
+    let verified = world.finished(&["verify", &playbook, "--repair"]).await;
+    let words = said(&verified);
+    eprintln!("{words}");
+    assert_eq!(code(&verified), 3, "{words}");
+    let report = world.finished(&["report", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let verification = &report["verifications"][0];
+    let structure = verification["structure"].as_array().unwrap();
+    let named: Vec<&str> = structure.iter().filter_map(|found| found["line"].as_str()).collect();
+    for (kind, _, expected, _) in STRUCTURES {
+        assert!(named.iter().any(|line| line.contains(expected)), "{kind}: not found: {expected}\n{named:#?}");
+    }
+    let changed: std::collections::BTreeSet<&str> = structure.iter().filter_map(|found| found["object"].as_str()).collect();
+    assert_eq!(changed.len(), STRUCTURES.len(), "something is named that is as it was: {changed:?}");
+    let type_changed = structure.iter().find(|found| found["object"] == "school.part_08").unwrap();
+    assert!(
+        type_changed["diff"].as_str().unwrap().contains("-`amount` decimal(10,2) NOT NULL DEFAULT '1.50'\n+`amount` decimal(12,2)"),
+        "{type_changed}"
+    );
+    assert_eq!(
+        (&verification["verdict"], &verification["repaired_count"], &verification["difference_count"]),
+        (&"different".into(), &1.into(), &0.into())
+    );
+    assert!(words.contains("only rows are repaired, never the structure"), "{words}");
+    for (kind, _, _, back) in STRUCTURES {
+        target.query_drop(back).await.unwrap_or_else(|error| panic!("putting back {kind}: {error}"));
+    }
+    let equal = world.finished(&["verify", &playbook]).await;
+    assert_eq!(code(&equal), 0, "{}", said(&equal));
+    STRUCTURES.len()
 }
 
 /// What is corrupted after its change was applied is found by the last check; the cutover is undone.

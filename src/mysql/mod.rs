@@ -8,6 +8,7 @@
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
+//! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
 //! | [`assess`] | what stands in the way of a migration, found before anything is touched |
@@ -32,6 +33,7 @@ pub mod cell;
 pub mod checksum;
 pub mod connect;
 pub mod copy;
+pub mod counters;
 pub mod ddl;
 pub mod delete_memory;
 pub mod error;

@@ -255,6 +255,12 @@ pub struct Verification {
     pub difference_count: u64,
     /// Those that are listed.
     pub differences: Vec<Difference>,
+    /// What differs around the rows.
+    #[serde(default)]
+    pub structure: Vec<StructureDifference>,
+    /// How many tables' structure was compared.
+    #[serde(default)]
+    pub structure_tables: u64,
     /// What was not compared, and why.
     pub not_compared: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more.
@@ -307,6 +313,16 @@ pub struct Difference {
     pub line: String,
     /// What would make the target equal.
     pub repair_sql: Option<String>,
+}
+
+/// A part of a table, or another object, that is not as it has to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StructureDifference {
+    /// What differs.
+    #[serde(flatten)]
+    pub difference: crate::verify::StructureDifference,
+    /// In one line.
+    pub line: String,
 }
 
 /// One finding of an assessing step.

@@ -2,6 +2,7 @@
 //!
 //! Every text that came from a playbook, a database or a command is made printable here.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::model::{Outcome, Report, Serving, Step, StepState, Verification};
@@ -18,7 +19,7 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "DONE",
         Outcome::Failed => "FAILED",
-        Outcome::Differences => "ROWS DIFFER",
+        Outcome::Differences => "DIFFERENCES",
         Outcome::Refused => "REFUSED",
         Outcome::DeadlineMissed => "DEADLINE: ROLLED BACK",
         Outcome::WriteGapExceeded => "WRITE GAP: ROLLED BACK",
@@ -149,6 +150,11 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
     }
 }
 
+/// `client` or `server`: where the rows were hashed.
+fn engine_word(method: &str) -> &str {
+    method.split([',', ' ']).next().unwrap_or_default()
+}
+
 /// One step's verification.
 fn verified(text: &mut Text, verification: &Verification) {
     text.heading(&format!(
@@ -160,18 +166,31 @@ fn verified(text: &mut Text, verification: &Verification) {
     ));
     if !verification.tables.is_empty() {
         let width = verification.tables.iter().map(|table| table.table.chars().count()).max().unwrap_or(0).clamp(5, 28);
-        text.line(format!("  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  differ", "table", "rows", "bytes", "took", "compared"));
+        text.line(format!("  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  {:6}  differ", "table", "rows", "bytes", "took", "compared", "by"));
         for table in &verification.tables {
             text.line(format!(
-                "  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  {}",
+                "  {:width$}  {:>12}  {:>9}  {:>6}  {:14}  {:6}  {}",
                 shortened(&printable(&table.table), width),
                 human::count(table.rows),
                 human::bytes(table.bytes),
                 human::seconds(table.seconds),
                 shortened(&table.coverage, 14),
+                shortened(&printable(engine_word(&table.method)), 6),
                 table.differences,
             ));
         }
+        let mut methods: BTreeMap<&str, usize> = BTreeMap::new();
+        verification.tables.iter().for_each(|table| *methods.entry(&table.method).or_default() += 1);
+        for (method, tables) in methods {
+            text.line(format!("  {} {}", human::amount(tables as u64, "tables"), printable(&format!("by {method}"))));
+        }
+    }
+    if verification.structure_tables > 0 {
+        let tables = human::amount(verification.structure_tables, "tables");
+        text.line(format!(
+            "  structure of {tables} compared: columns, keys, foreign keys, options, counters; {} differ",
+            verification.structure.len()
+        ));
     }
     for difference in verification.differences.iter().take(LISTED) {
         text.line(format!("  {}", printable(&difference.line)));
@@ -179,6 +198,15 @@ fn verified(text: &mut Text, verification: &Verification) {
     let more = verification.difference_count.saturating_sub(verification.differences.len().min(LISTED) as u64);
     if more > 0 {
         text.line(format!("  and {} more differences", human::count(more)));
+    }
+    for found in verification.structure.iter().take(LISTED) {
+        text.line(format!("  {}", printable(&found.line)));
+        if !found.difference.diff.is_empty() {
+            text.block("    ", &found.difference.diff);
+        }
+    }
+    if verification.structure.len() > LISTED {
+        text.line(format!("  and {} more differences in the structure", verification.structure.len() - LISTED));
     }
     if verification.repaired_count > 0 {
         text.line(format!("  repaired: {} differences are gone, rows were copied once more", human::count(verification.repaired_count)));

@@ -4,7 +4,7 @@
 //! there when rows differ and the step fails), or as the fact of that name in its output. The recorded result is looked at
 //! first. What can't be read is a remark in the report, never silence.
 
-use super::model::{Difference, Table, Verification};
+use super::model::{Difference, StructureDifference, Table, Verification};
 use crate::verify::difference::{ChangedColumn, DifferenceKind, REDACTED};
 use crate::verify::report::{self, Coverage};
 
@@ -36,6 +36,8 @@ pub fn view(step: &str, found: &report::Verification) -> Verification {
         tables: found.tables.iter().map(table).collect(),
         difference_count: found.difference_count,
         differences: found.differences.iter().map(difference).collect(),
+        structure: found.structure.iter().map(|found| StructureDifference { difference: found.clone(), line: found.line() }).collect(),
+        structure_tables: found.structure_tables,
         not_compared: found.not_compared.clone(),
         repaired_count: found.repaired_count,
         repaired: found.repaired.iter().map(difference).collect(),

@@ -4,13 +4,14 @@
 //! differed. What was *not* compared is in the report with its reason, and keeps the verdict from
 //! being "equal".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::difference::Difference;
 use super::merkle::Digest;
+use super::structure::StructureDifference;
 
 /// How many differences are listed per report; all are counted.
 pub const LISTED_DIFFERENCES: usize = 1000;
@@ -24,6 +25,15 @@ pub struct Verification {
     pub differences: Vec<Difference>,
     /// All differences, listed or not.
     pub difference_count: u64,
+    /// What differs around the rows.
+    #[serde(default)]
+    pub structure: Vec<StructureDifference>,
+    /// How many tables' structure was compared.
+    #[serde(default)]
+    pub structure_tables: u64,
+    /// A digest of what the target's catalog said of each table when its structure was compared: what is unchanged at the fence need not be compared again.
+    #[serde(default)]
+    pub structure_seen: BTreeMap<String, String>,
     /// What was left out, and why.
     pub not_compared: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more; they are not among the others.
@@ -105,7 +115,7 @@ impl Verification {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let partial = self.tables.iter().any(|table| matches!(table.coverage, Coverage::Partial { .. }));
-        if self.difference_count > 0 || self.tables.iter().any(|table| table.differences > 0) {
+        if self.difference_count > 0 || !self.structure.is_empty() || self.tables.iter().any(|table| table.differences > 0) {
             Verdict::Different
         } else if partial || !self.not_compared.is_empty() || self.tables.is_empty() {
             Verdict::Incomplete

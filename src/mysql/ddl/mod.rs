@@ -24,7 +24,9 @@
 //! | `token` | tokens, quotes, comments |
 //! | `statement` | a `CREATE TABLE` in parts |
 //! | `rules` | the rules |
+//! | `parts` | a printed table in named parts, to be compared |
 
+mod parts;
 mod rules;
 mod statement;
 mod token;
@@ -39,6 +41,7 @@ use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::sql;
 use super::table::{ReferentialAction, Table};
+pub use parts::{Part, parts};
 use rules::Context;
 use statement::{CreateTable, Item, ItemKind};
 use token::Unreadable;

@@ -123,6 +123,8 @@ impl Replicate {
                     store: self.store.clone(),
                     described: verifier.described.clone(),
                     tables,
+                    target_catalog: verifier.target_catalog.clone(),
+                    not_comparable: Vec::new(),
                     moving: true,
                     found: std::sync::Mutex::default(),
                 });

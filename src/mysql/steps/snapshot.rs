@@ -16,6 +16,7 @@ use crate::mysql::catalog::ServerFacts;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::copier::{Copier, CopyProgress};
 use crate::mysql::copy::{CopySettings, LoadPath, plan};
+use crate::mysql::counters;
 use crate::mysql::error::MysqlError;
 use crate::mysql::store::MysqlStore;
 use crate::mysql::verification::{Engine, Verifier};
@@ -57,6 +58,9 @@ impl SnapshotArguments {
         }
     }
 }
+
+/// Checkpoint key (as a step's name) of the AUTO_INCREMENT counters that the target's were raised to, by store.
+pub const COUNTERS: &str = "mysql.snapshot.counters";
 
 /// The step.
 pub struct Snapshot {
@@ -147,6 +151,10 @@ impl Step for Snapshot {
         for (table, rows) in &mended {
             described.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
         }
+        // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.
+        let (counters, counters_raised) = stoppable(context, counters::raise(&self.store)).await?;
+        let counters: Vec<_> = counters.into_iter().collect();
+        context.checkpoints.save(COUNTERS, &self.store.name, &serde_json::json!(counters))?;
         let seconds = started.elapsed().as_secs_f64();
         let rows = progress.rows.load(Ordering::Relaxed);
         let amount = rows.saturating_sub(progress.rows_before.load(Ordering::Relaxed));
@@ -156,6 +164,7 @@ impl Step for Snapshot {
             .fact("rows", rows)
             .fact("bytes", progress.bytes.load(Ordering::Relaxed))
             .fact("tables", described.shared.tables.len() as u64)
+            .fact("counters_raised", counters_raised)
             .fact("cascades_mended", serde_json::json!(mended))
             .fact("seconds", seconds))
     }

@@ -11,9 +11,12 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::COUNTERS;
 use super::{Meter, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::mysql::counters::Counters;
+use crate::mysql::names::TableName;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
 use crate::mysql::verification::repair::Repaired;
@@ -96,6 +99,8 @@ impl Verify {
         let meter = Meter::default();
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
         let started = Instant::now();
+        let counters = self.counters(context)?;
+        let structure = stoppable(context, verifier.structure(None, &counters, &context.cancel)).await?;
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
         let mut verification = shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?;
         for _ in 0..REPAIRS {
@@ -111,12 +116,22 @@ impl Verify {
                 std::mem::replace(&mut verification, shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?);
             verification.repaired_since(before);
         }
+        structure.into_verification(&mut verification);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, self.arguments.repair)?;
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
         self.store.verified_floor.send_replace(Some(floor));
         Ok(output(&verification, started.elapsed().as_secs_f64(), true))
+    }
+
+    /// What the target's counters were raised to when the rows were in.
+    fn counters(&self, context: &StepContext) -> Result<Counters, StepError> {
+        let saved: Vec<(TableName, u64)> = match context.checkpoints.load(COUNTERS, &self.store.name)? {
+            Some(value) => serde_json::from_value(value).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        Ok(saved.into_iter().collect())
     }
 
     async fn changed(&self, context: &StepContext) -> Result<Output, StepError> {
@@ -140,33 +155,49 @@ impl Verify {
         }
         let started = Instant::now();
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
-        let verification = stoppable(context, verifier.last(&full, &context.cancel)).await?;
+        let mut verification = stoppable(context, verifier.last(&full, &context.cancel)).await?;
+        let counters = self.counters(context)?;
+        let structure = stoppable(context, verifier.structure(Some(&full.structure_seen), &counters, &context.cancel)).await?;
+        structure.into_verification(&mut verification);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, false)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))
     }
 }
 
+/// Lines of differences in the error's message at most; the report has more.
+const LINES: usize = 20;
+
 fn judge(verification: &Verification, repairing: bool) -> Result<(), StepError> {
-    if verification.difference_count == 0 {
+    let (rows, structure) = (verification.difference_count, verification.structure.len());
+    if rows == 0 && structure == 0 {
         return Ok(());
-    }
-    let mut lines: Vec<String> = verification.differences.iter().take(20).map(|difference| format!("  {}", difference.line())).collect();
-    if verification.difference_count > lines.len() as u64 {
-        lines.push(format!("  … and {} more", verification.difference_count - lines.len() as u64));
     }
     let repaired = match verification.repaired_count {
         0 => String::new(),
         count => format!(" ({count} that differed were repaired)"),
     };
-    Err(StepError::new(
-        Failure::Differences,
-        format!("{} rows differ between source and target{repaired}:\n{}", verification.difference_count, lines.join("\n")),
-    )
-    .hint(if repairing {
-        "these rows could not be repaired: they were written all the while, or the target refused them; find what writes to the target, repair again, or undo the run and copy again"
-    } else {
-        "nothing was repaired; find what wrote to the target, then copy these rows again with `dbmove verify --repair`, or undo the run"
+    let what = match (rows, structure) {
+        (0, _) => format!("the target's structure differs in {structure} places{repaired}"),
+        (_, 0) => format!("{rows} rows differ between source and target{repaired}"),
+        _ => format!("{rows} rows differ between source and target{repaired}, and the target's structure differs in {structure} places"),
+    };
+    let mut lines: Vec<String> = verification.structure.iter().take(LINES).map(|difference| format!("  {}", difference.line())).collect();
+    lines.extend(verification.differences.iter().take(LINES).map(|difference| format!("  {}", difference.line())));
+    let more = (rows + structure as u64).saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("  … and {more} more"));
+    }
+    Err(StepError::new(Failure::Differences, format!("{what}:\n{}", lines.join("\n"))).hint(match (rows, repairing) {
+        (0, _) => {
+            "only rows are repaired, never the structure: find what changed it, put it back on the target by hand and compare again, or undo the run and copy again"
+        }
+        (_, true) => {
+            "these rows could not be repaired: they were written all the while, or the target refused them; find what writes to the target, repair again, or undo the run and copy again"
+        }
+        (_, false) => {
+            "nothing was repaired; find what wrote to the target, then copy these rows again with `dbmove verify --repair`, or undo the run"
+        }
     }))
 }
 
@@ -178,6 +209,8 @@ fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {
         .fact("tables", verification.tables.len() as u64)
         .fact("differences", verification.difference_count)
         .fact("repaired", verification.repaired_count)
+        .fact("structure_differences", verification.structure.len() as u64)
+        .fact("structure_tables", verification.structure_tables)
         .fact("run_root", verification.run_root.map(|root| root.to_string()).unwrap_or_default())
         .fact("verdict", serde_json::json!(verification.verdict()))
         .fact("verification", serde_json::json!(verification))
@@ -194,7 +227,7 @@ impl Step for Verify {
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let line = match self.arguments.scope {
-            VerifyScope::All => "compare every row of every table by content while both sides change; change nothing",
+            VerifyScope::All => "compare every table's structure, and every row by content while both sides change; change nothing",
             VerifyScope::Changed => "compare every row that changed since the full comparison, at the fence; change nothing",
         };
         Ok(Plan { lines: vec![line.to_owned()], warnings: Vec::new() })

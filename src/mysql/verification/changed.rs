@@ -97,6 +97,11 @@ impl Verifier {
         let keyless_names: BTreeSet<String> =
             self.tables.iter().filter(|table| !table.comparison.has_key()).map(|table| table.comparison.name().to_string()).collect();
         result.not_compared = before.not_compared.iter().filter(|left| !keyless_names.contains(&left.object)).cloned().collect();
+        for left in &self.not_comparable {
+            if !result.not_compared.contains(left) {
+                result.not_compared.push(left.clone());
+            }
+        }
         let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
         let saturated = touches.saturated_tables();
         let marked = touches.marked(usize::MAX);

@@ -238,6 +238,7 @@ impl Verifier {
 
     fn sum_up(&self, sums: Sums) -> Verification {
         let mut verification = sums.verification;
+        verification.not_compared.extend(self.not_comparable.iter().cloned());
         let mut roots = BTreeMap::new();
         for table in &self.tables {
             verification.not_compared.extend(table.comparison.left_out().iter().cloned());

@@ -26,12 +26,14 @@
 //! | [`settle`] | whether a suspect really differs |
 //! | [`mend`] | what cascades of several levels left while tables were copied |
 //! | [`repair`] | re-copies rows that differ, when asked to |
+//! | [`structure`] | what rows can't show: tables, columns, keys, counters |
 
 pub mod changed;
 pub mod full;
 pub mod mend;
 pub mod repair;
 pub mod settle;
+pub mod structure;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -48,6 +50,7 @@ use super::error::{MysqlError, Result};
 use super::status;
 use super::store::{Described, MysqlStore};
 use super::tables::TableId;
+use crate::verify::report::NotCompared;
 
 /// How rows are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -99,8 +102,12 @@ pub struct Verifier {
     pub store: Arc<MysqlStore>,
     /// What the servers hold.
     pub described: Arc<Described>,
-    /// The tables in order of their index.
+    /// The tables in order of their index, but for those whose rows can't be compared.
     pub tables: Vec<Arc<Compared>>,
+    /// What the target held when this was made.
+    pub target_catalog: Arc<Catalog>,
+    /// Tables whose rows can't be compared, and why: missing on the target, or without a common column or key.
+    pub not_comparable: Vec<NotCompared>,
     /// Whether rows may change meanwhile. At the fence nothing moves.
     pub moving: bool,
     /// Keys that were found different since this was last emptied, at most [`FOUND_KEYS`]: what [`Verifier::repair`] repairs.
@@ -115,7 +122,7 @@ impl Verifier {
     /// Reads the target's catalog, tries the servers' hash functions and chooses a method per table.
     ///
     /// # Errors
-    /// If a table is missing on the target, or `engine` is not possible for a table.
+    /// If a server can't be read, or `engine` is not possible for a table.
     pub async fn new(store: &Arc<MysqlStore>, engine: Engine, moving: bool) -> Result<Verifier> {
         let described = store.described().await?;
         let mut catalog_session = Session::open(&store.target, Purpose::Catalog).await?;
@@ -125,16 +132,25 @@ impl Verifier {
         let function = common(&functions(&mut pair.source).await?, &functions(&mut pair.target).await?);
         let distance = round_trip(&mut pair.source).await?.max(round_trip(&mut pair.target).await?);
         let mut tables = Vec::new();
+        let mut not_comparable = Vec::new();
         for (id, moved) in described.shared.tables.iter() {
-            let target = target_catalog.table(moved.name()).ok_or_else(|| MysqlError::Object {
-                message: format!("`{}` is not on the target", moved.name()),
-                hint: "nothing was compared; something dropped the table, or it was never copied".to_owned(),
-            })?;
-            let comparison = Comparison::between(&moved.table, target)?;
+            let mut not_comparable_because = |why: String| not_comparable.push(NotCompared { object: moved.name().to_string(), why });
+            let Some(target) = target_catalog.table(moved.name()) else {
+                not_comparable_because("it is not on the target: something dropped it".to_owned());
+                continue;
+            };
+            let comparison = match Comparison::between(&moved.table, target) {
+                Ok(comparison) => comparison,
+                Err(error) => {
+                    not_comparable_because(error.to_string());
+                    continue;
+                }
+            };
             let (method, why) = choose(&comparison, engine, function, distance)?;
             tables.push(Arc::new(Compared { table: id, comparison, method, why }));
         }
-        Ok(Verifier { store: store.clone(), described, tables, moving, found: Mutex::default() })
+        let target_catalog = Arc::new(target_catalog);
+        Ok(Verifier { store: store.clone(), described, tables, target_catalog, not_comparable, moving, found: Mutex::default() })
     }
 
     /// Waits until the target holds everything that the source logged up to now. At the fence it does already.
