@@ -256,7 +256,10 @@ pub const REGISTRY: &[Entry] = &[
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.verify"],
             arguments: || schemars::schema_for!(steps::fence::FenceArguments),
-            check: |with| arguments::<steps::fence::FenceArguments>(with).map(drop),
+            check: |with| {
+                let fence: steps::fence::FenceArguments = arguments(with)?;
+                fence.check().map_err(of_step)
+            },
         },
         constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::fence::RaiseFence { store, arguments: from_map(with)? }))),
     },

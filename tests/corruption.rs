@@ -506,6 +506,12 @@ async fn the_last_check_undoes_the_cutover() {
     }
     let mut world = hung().await;
     let playbook = world.playbook_argument();
+    // The spoiler is somebody else who writes to the target: without this the fence would not be raised.
+    let text = world.playbook_text("30s").replace(
+        "run: mysql.fence, store: school",
+        "run: mysql.fence, store: school, with: { accept_foreign_writers: a test of the last check }",
+    );
+    std::fs::write(world.playbook(), text).unwrap();
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));
 

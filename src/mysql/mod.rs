@@ -22,6 +22,7 @@
 //! | [`touches`] | which keys have to be compared again |
 //! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`verification`] | comparing while both sides change, without a false alarm |
+//! | [`foreign`] | who else writes to the target before the switch |
 //! | [`fence`] | stops writes to the source, with proof |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
@@ -39,6 +40,7 @@ pub mod delete_memory;
 pub mod error;
 pub mod fence;
 pub mod follow;
+pub mod foreign;
 pub mod names;
 pub mod position;
 pub mod range;

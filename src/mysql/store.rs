@@ -93,6 +93,8 @@ pub struct MysqlStore {
     pub keyless_verified: Mutex<BTreeMap<TableId, Mark>>,
     /// Every key touched since this position is marked, or was compared after its change.
     pub verified_floor: watch::Sender<Option<Position>>,
+    /// Others that the target's process list has shown.
+    pub foreign: super::foreign::Seen,
     /// The fence's sessions, while it stands.
     pub fence: tokio::sync::Mutex<Option<super::fence::Fence>>,
 }
@@ -113,6 +115,7 @@ impl MysqlStore {
             finish: Mutex::default(),
             keyless_verified: Mutex::default(),
             verified_floor: watch::Sender::new(None),
+            foreign: super::foreign::Seen::default(),
             fence: tokio::sync::Mutex::new(None),
         })
     }

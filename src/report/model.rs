@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::verify::difference::ChangedColumn;
-use crate::verify::report::NotCompared;
+use crate::verify::report::{ForeignLook, NotCompared};
 
 /// The version of `report.json`.
 pub const FORMAT: u32 = 1;
@@ -261,6 +261,9 @@ pub struct Verification {
     /// How many tables' structure was compared.
     #[serde(default)]
     pub structure_tables: u64,
+    /// Who else wrote to the target, and how that was looked for.
+    #[serde(default)]
+    pub foreign: Option<ForeignLook>,
     /// What was not compared, and why.
     pub not_compared: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more.

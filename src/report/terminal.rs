@@ -218,6 +218,17 @@ fn verified(text: &mut Text, verification: &Verification) {
             text.line(format!("    and {} more", human::count(more)));
         }
     }
+    if let Some(foreign) = &verification.foreign {
+        for writer in foreign.writers.iter().take(LISTED) {
+            text.line(format!("  foreign writer: {}", printable(&writer.line())));
+        }
+        let more = foreign.writers.len().saturating_sub(LISTED);
+        if more > 0 {
+            text.line(format!("  and {more} more foreign writers"));
+        }
+        let found = if foreign.writers.is_empty() { "no other writer on the target was found" } else { "other writers were looked for" };
+        text.line(format!("  {found} since {} UTC, by {}", printable(&foreign.since), printable(&foreign.how)));
+    }
     for left_out in &verification.not_compared {
         text.line(format!("  not compared: `{}`: {}", printable(&left_out.object), printable(&left_out.why)));
     }

@@ -38,6 +38,7 @@ pub fn view(step: &str, found: &report::Verification) -> Verification {
         differences: found.differences.iter().map(difference).collect(),
         structure: found.structure.iter().map(|found| StructureDifference { difference: found.clone(), line: found.line() }).collect(),
         structure_tables: found.structure_tables,
+        foreign: found.foreign.clone(),
         not_compared: found.not_compared.clone(),
         repaired_count: found.repaired_count,
         repaired: found.repaired.iter().map(difference).collect(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::difference::Difference;
+use super::difference::{Difference, printable};
 use super::merkle::Digest;
 use super::structure::StructureDifference;
 
@@ -34,6 +34,9 @@ pub struct Verification {
     /// A digest of what the target's catalog said of each table when its structure was compared: what is unchanged at the fence need not be compared again.
     #[serde(default)]
     pub structure_seen: BTreeMap<String, String>,
+    /// Who else wrote to the target, and how that was looked for.
+    #[serde(default)]
+    pub foreign: Option<ForeignLook>,
     /// What was left out, and why.
     pub not_compared: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more; they are not among the others.
@@ -96,6 +99,46 @@ pub struct NotCompared {
     pub object: String,
     /// Why.
     pub why: String,
+}
+
+/// A look for others that write to the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignLook {
+    /// From when on, by the target's clock, in UTC.
+    pub since: String,
+    /// By what means: what they can't show is not known.
+    pub how: String,
+    /// Who was found.
+    pub writers: Vec<ForeignWriter>,
+}
+
+impl ForeignLook {
+    /// Those who wrote to a database that moves for certain.
+    pub fn certain(&self) -> impl Iterator<Item = &ForeignWriter> {
+        self.writers.iter().filter(|writer| writer.certain)
+    }
+}
+
+/// Somebody who writes to the target, or may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignWriter {
+    /// The account: user and host, as the target tells them.
+    pub account: String,
+    /// What it did, without values.
+    pub what: String,
+    /// Since when, by the target's clock, in UTC.
+    pub since: String,
+    /// It wrote to a database that moves for certain; else it may have.
+    pub certain: bool,
+}
+
+impl ForeignWriter {
+    /// One line for a terminal or a log.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let sure = if self.certain { "" } else { " (maybe not in what moves)" };
+        format!("`{}` {}, since {} UTC{sure}", printable(&self.account), printable(&self.what), printable(&self.since))
+    }
 }
 
 /// The verdict.

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::verify::{self, foreign_look};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
-use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::{self, Fence};
 use crate::mysql::store::MysqlStore;
 use crate::playbook::quantity::HumanDuration;
+use crate::verify::report::ForeignWriter;
 
 /// Arguments of `mysql.fence`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +24,22 @@ pub struct FenceArguments {
     /// How long running statements get before they are killed. Default `5s`.
     #[serde(default)]
     pub grace: Option<HumanDuration>,
+    /// Switch though somebody else writes to the moved databases on the target: why that is right. Without it the fence is not raised then.
+    #[serde(default)]
+    pub accept_foreign_writers: Option<String>,
+}
+
+impl FenceArguments {
+    /// Refuses what can't be meant.
+    ///
+    /// # Errors
+    /// If foreign writers are accepted without a reason.
+    pub fn check(&self) -> Result<(), StepError> {
+        if self.accept_foreign_writers.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+            return Err(StepError::definite("`accept_foreign_writers` has no reason: say why, for whoever reads the playbook"));
+        }
+        Ok(())
+    }
 }
 
 /// The step.
@@ -35,7 +53,28 @@ pub struct RaiseFence {
 /// Checkpoint: the `read_only` that the source had.
 const READ_ONLY_BEFORE: &str = "read_only_before";
 
+/// Foreign writers named in the error at most.
+const NAMED: usize = 10;
+
 impl RaiseFence {
+    /// Refuses while somebody else writes to the target: what was compared would not be what is switched to. Nothing is touched yet.
+    async fn nobody_else_writes(&self, context: &StepContext) -> Result<Vec<String>, StepError> {
+        let found = foreign_look(&self.store, context, verify::FOREIGN).await?;
+        let certain: Vec<String> = found.certain().map(ForeignWriter::line).collect();
+        if certain.is_empty() || self.arguments.accept_foreign_writers.is_some() {
+            return Ok(certain);
+        }
+        let mut lines: Vec<String> = certain.iter().take(NAMED).map(|line| format!("  {line}")).collect();
+        if certain.len() > NAMED {
+            lines.push(format!("  … and {} more", certain.len() - NAMED));
+        }
+        Err(StepError::new(
+            Failure::Refused,
+            format!("somebody else wrote to the {} since it was compared; writes to the source were not stopped:\n{}", self.store.target, lines.join("\n")),
+        )
+        .hint("stop it, then compare everything again (`dbmove verify`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
+    }
+
     /// Notes the `read_only` the source had, once.
     async fn note(&self, context: &StepContext) -> Result<(), StepError> {
         if context.load_checkpoint(READ_ONLY_BEFORE)?.is_some() {
@@ -83,12 +122,16 @@ impl Step for RaiseFence {
         {
             return Ok(Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed));
         }
+        let accepted = self.nobody_else_writes(context).await?;
         self.note(context).await?;
         crash::point("fence.noted");
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
         let fence = Fence::raise(&self.store.source, grace, &context.cancel).await?;
         crash::point("fence.raised");
-        let output = Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed);
+        let mut output = Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed);
+        if let Some(reason) = self.arguments.accept_foreign_writers.as_ref().filter(|_| !accepted.is_empty()) {
+            output = output.fact("foreign_writers_accepted", reason.clone()).fact("foreign_writers", serde_json::json!(accepted));
+        }
         *held = Some(fence);
         Ok(output)
     }

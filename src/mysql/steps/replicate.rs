@@ -18,6 +18,7 @@ use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::error::MysqlError;
 use crate::mysql::follow;
+use crate::mysql::foreign;
 use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
@@ -38,7 +39,26 @@ pub struct Replicate {
 /// Between two rounds over the touched keys.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
 
+/// Between two looks at who else is on the target.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
 impl Replicate {
+    /// Looks once at who else is on the target; gives the session back if it can be used again. A look that fails is made up for by
+    /// the next: whoever applies notices a target that is gone.
+    async fn look_for_others(&self, session: Option<Session>) -> Option<Session> {
+        let mut session = match session {
+            Some(session) => session,
+            None => Session::open(&self.store.target, Purpose::Catalog).await.ok()?,
+        };
+        match foreign::sample(&mut session, &self.store).await {
+            Ok(()) => Some(session),
+            Err(error) => {
+                tracing::debug!(%error, "who else is on the target could not be seen this time");
+                None
+            }
+        }
+    }
+
     /// Says how far behind the source we are, and calls ready once.
     async fn watch(&self, context: &StepContext) -> Result<(), MysqlError> {
         let described = self.store.described().await?;
@@ -49,7 +69,13 @@ impl Replicate {
         let first = status::current_position(&mut source).await?;
         let meter = Meter::default();
         let mut ready = false;
+        let mut others: Option<Session> = None;
+        let mut looked: Option<Instant> = None;
         loop {
+            if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                looked = Some(Instant::now());
+                others = self.look_for_others(others).await;
+            }
             let applied = self.store.applied.borrow().clone();
             if !ready && applied.position >= first {
                 ready = true;

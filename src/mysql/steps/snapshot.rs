@@ -18,6 +18,7 @@ use crate::mysql::copy::copier::{Copier, CopyProgress};
 use crate::mysql::copy::{CopySettings, LoadPath, plan};
 use crate::mysql::counters;
 use crate::mysql::error::MysqlError;
+use crate::mysql::foreign;
 use crate::mysql::store::MysqlStore;
 use crate::mysql::verification::{Engine, Verifier};
 use crate::playbook::quantity::HumanSize;
@@ -61,6 +62,9 @@ impl SnapshotArguments {
 
 /// Checkpoint key (as a step's name) of the AUTO_INCREMENT counters that the target's were raised to, by store.
 pub const COUNTERS: &str = "mysql.snapshot.counters";
+
+/// Checkpoint key (as a step's name) of what others had written to the target before the copy, by store.
+pub const FOREIGN: &str = "mysql.snapshot.foreign";
 
 /// The step.
 pub struct Snapshot {
@@ -126,6 +130,10 @@ impl Step for Snapshot {
         let Some(since) = self.store.wait_following(PATIENCE).await? else {
             return Err(StepError::definite(format!("store `{}` is not followed any more: rows can't be copied safely", self.store.name)));
         };
+        if context.checkpoints.load(FOREIGN, &self.store.name)?.is_none() {
+            let baseline = foreign::baseline(&self.store).await?;
+            context.checkpoints.save(FOREIGN, &self.store.name, &serde_json::json!(baseline))?;
+        }
         let expected = self.rows_expected().await?;
         let progress = Arc::new(CopyProgress::default());
         let copier = Copier {

@@ -11,20 +11,23 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::COUNTERS;
+use super::snapshot::{self, COUNTERS};
 use super::{Meter, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::counters::Counters;
+use crate::mysql::foreign::{self, Baseline};
 use crate::mysql::names::TableName;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
 use crate::mysql::verification::repair::Repaired;
 use crate::mysql::verification::{Engine, Verifier};
-use crate::verify::report::Verification;
+use crate::verify::report::{ForeignLook, Verification};
 
 /// Checkpoint key (as a step's name) of the verified floor, by store.
 pub const FLOOR: &str = "mysql.verify.floor";
+/// Checkpoint key (as a step's name) of what others had written to the target when the last full comparison that found all equal began, by store.
+pub const FOREIGN: &str = "mysql.verify.foreign";
 /// Checkpoint key (as a step's name) of the last full comparison, by store.
 pub const FULL: &str = "mysql.verify.full";
 
@@ -99,6 +102,7 @@ impl Verify {
         let meter = Meter::default();
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
         let started = Instant::now();
+        let foreign_before = foreign::baseline(&self.store).await?;
         let counters = self.counters(context)?;
         let structure = stoppable(context, verifier.structure(None, &counters, &context.cancel)).await?;
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
@@ -117,8 +121,10 @@ impl Verify {
             verification.repaired_since(before);
         }
         structure.into_verification(&mut verification);
+        verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, self.arguments.repair)?;
+        context.checkpoints.save(FOREIGN, &self.store.name, &serde_json::json!(foreign_before))?;
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
         self.store.verified_floor.send_replace(Some(floor));
@@ -159,10 +165,32 @@ impl Verify {
         let counters = self.counters(context)?;
         let structure = stoppable(context, verifier.structure(Some(&full.structure_seen), &counters, &context.cancel)).await?;
         structure.into_verification(&mut verification);
+        verification.foreign = Some(foreign_look(&self.store, context, FOREIGN).await?);
+        verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, false)?;
         Ok(output(&verification, started.elapsed().as_secs_f64(), false))
     }
+}
+
+/// Who else wrote to the target since the baseline under this key; from now on, if there is none.
+///
+/// # Errors
+/// If the target can't be reached or the journal can't be read.
+pub async fn foreign_look(store: &MysqlStore, context: &StepContext, key: &str) -> Result<ForeignLook, StepError> {
+    let since: Option<Baseline> = match context.checkpoints.load(key, &store.name)? {
+        Some(value) => serde_json::from_value(value).ok(),
+        None => None,
+    };
+    let since = match since {
+        Some(since) => since,
+        None => foreign::baseline(store).await?,
+    };
+    let found = foreign::look(store, &since).await?;
+    for writer in &found.writers {
+        tracing::warn!(store = %store.name, "on the target {}", writer.line());
+    }
+    Ok(found)
 }
 
 /// Lines of differences in the error's message at most; the report has more.

@@ -163,12 +163,16 @@ impl Repair<'_> {
             () = self.cancel.cancelled() => return Err(MysqlError::Cancelled),
             pass = shared.gate.enter_chunk(id, Span::Whole) => pass,
         };
-        // Where two spellings are one key to the server, an event on either may be an event on this row.
-        let all_touched = shared.touches.saturated(id) || (table.by_collation && shared.touches.last(id) >= since);
+        let touched = |key: &Key| shared.touches.of(id, key).is_some_and(|mark| mark >= since);
         let lately = shared.parents.lately(&shared.tables, id, read_started);
         let orphaned: BTreeSet<&Key> = rows.iter().filter(|(_, row)| may_be_orphaned(table, row, &lately)).map(|(key, _)| key).collect();
-        let all_left = all_touched || (table.by_collation && !orphaned.is_empty());
-        let settled = |key: &Key| !all_left && !orphaned.contains(key) && shared.touches.of(id, key).is_none_or(|mark| mark < since);
+        let mut all_left = shared.touches.saturated(id);
+        // Where two spellings are one key to the server, what is done to a key is done to any spelling of it: the rows that are there count too.
+        if table.key_columns().iter().any(|column| column.compares_by_collation()) {
+            let there = read::by_keys(&mut self.pair.target, &table.target, keys).await?;
+            all_left |= !orphaned.is_empty() || rows.iter().chain(&there).any(|(key, _)| touched(key));
+        }
+        let settled = |key: &Key| !all_left && !orphaned.contains(key) && !touched(key);
         let asked: BTreeSet<&Key> = keys.iter().filter(|key| settled(key)).collect();
         let kept: Vec<&(Key, Row)> = rows.iter().filter(|(key, _)| settled(key)).collect();
         let left = (keys.len() - asked.len()) as u64;
