@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dbmove::local::{DEFAULT_PASSWORD, LocalServer, ServerKind, ServerOptions};
-use dbmove::mysql::assess::{Assessment, assess, checks};
+use dbmove::mysql::assess::{Assessment, Looking, assess, checks};
 use dbmove::mysql::connect::Server;
 use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use dbmove::mysql::tls::Protection;
@@ -21,7 +21,18 @@ use schema::{catalog_session, selection};
 const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
 /// Checks that look at settings, privileges, sessions or the target, or at what a 5.5.34 can't hold: tested beside the check, or in `refusals.rs`.
-const ON_SETTINGS: [&str; 24] = [
+const ON_SETTINGS: [&str; 36] = [
+    "open-sessions-not-row",
+    "long-transactions",
+    "nullable-primary-key",
+    "old-decimal",
+    "index-too-long",
+    "key-length-767",
+    "name-length",
+    "fk-name-length",
+    "blob-vs-redo-log",
+    "tables-over-16tb",
+    "rds-limits",
     "log-bin",
     "binlog-format",
     "binlog-row-image",
@@ -46,6 +57,7 @@ const ON_SETTINGS: [&str; 24] = [
     "time-zone-system-dst",
     "max-row-vs-packet",
     "app-sessions",
+    "disk-space",
 ];
 
 fn fixtures() -> PathBuf {
@@ -82,7 +94,7 @@ fn server(server: &LocalServer, user: &str, password: Option<&str>) -> Server {
 async fn assessed(source: &LocalServer, target: &LocalServer, include: &str) -> Assessment {
     let (source, target) = (server(source, "root", None), server(target, "root", None));
     let store = MysqlStore::open("s", source, target, selection(&[include]), StoreSettings::default());
-    assess(&store, None, &[]).await.unwrap()
+    assess(&store, None, &Looking::default()).await.unwrap()
 }
 
 async fn pair(directory: &Path) -> (LocalServer, LocalServer) {

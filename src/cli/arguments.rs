@@ -171,11 +171,17 @@ pub struct Assess {
     /// From which level on findings that are not accepted end with exit code 4
     #[arg(long, value_name = "LEVEL", default_value = "error")]
     pub fail_on: FailOn,
+    /// Look at every row of the source, not at both ends of each table. It takes as long as reading all data does, and a
+    /// MyISAM table can't be written to while it is read: use it on a rehearsal copy or a replica
+    #[arg(long)]
+    pub deep: bool,
 }
 
 /// From which level on findings refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
+    /// Everything that is found.
+    Info,
     /// Warnings and errors.
     Warn,
     /// Errors only.

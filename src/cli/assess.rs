@@ -11,6 +11,7 @@ use super::settings::Everywhere;
 use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Failure, StepError};
+use crate::mysql::assess::gather::values::{Rows, SAMPLE};
 use crate::mysql::assess::{self, Assessment, Finding, Level};
 use crate::mysql::steps::assess::AssessArguments;
 use crate::playbook::model::Playbook;
@@ -27,10 +28,11 @@ struct Data<'a> {
     kind: &'static str,
     errors: usize,
     warnings: usize,
+    infos: usize,
     stores: &'a [Assessment],
 }
 
-/// Runs the command. Exit code 4 if an error stands that the playbook does not accept (with `--fail-on warn`, or a warning).
+/// Runs the command. Exit code 4 if an error stands that the playbook does not accept (with `--fail-on`, a warning or anything).
 ///
 /// # Errors
 /// If the playbook can't be used or a server can't be read.
@@ -49,12 +51,21 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
         let materials = shared.bound(run.as_deref().unwrap_or_default(), &reading.outputs).await.map_err(refusal)?;
         let Some(mysql) = &materials.mysql else { continue };
         let arguments = arguments(&playbook, name)?;
-        let assessed = assess::assess(mysql, run.as_deref(), &arguments.accept).await;
+        let mut looking = arguments.looking();
+        if typed.deep {
+            looking.rows = Rows::All;
+        }
+        let assessed = assess::assess(mysql, run.as_deref(), &looking).await;
         stores.push(assessed.map_err(|error| refusal(error.into()))?);
     }
     let standing = |level| stores.iter().map(|store: &Assessment| store.standing(level)).sum::<usize>();
-    let (errors, warnings) = (standing(Level::Error), standing(Level::Warn));
-    let refused = errors > 0 || (typed.fail_on == FailOn::Warn && warnings > 0);
+    let (errors, warnings, infos) = (standing(Level::Error), standing(Level::Warn), standing(Level::Info));
+    let counted = match typed.fail_on {
+        FailOn::Error => errors,
+        FailOn::Warn => errors + warnings,
+        FailOn::Info => errors + warnings + infos,
+    };
+    let refused = counted > 0;
     let exit_code = if refused { ExitCode::Refused } else { ExitCode::Done };
     let word = next::playbook_word("", Some(&typed.playbook));
     let next = if refused {
@@ -63,7 +74,7 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
         vec![format!("dbmove plan {word}")]
     };
     let word = if kind == RunKind::Rehearsal { "rehearsal" } else { "production" };
-    let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, stores: &stores };
+    let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, infos, stores: &stores };
     let mut text: String = stores.iter().map(|store| self::text(store, everywhere.columns)).collect();
     text.push_str(&terminal::next_lines(&next));
     Ok(Answer::new("assess", exit_code, &data, &next, text))
@@ -92,6 +103,15 @@ fn text(assessment: &Assessment, columns: usize) -> String {
     line(&format!("store `{}`: {} tables, {} checks", printable(&assessment.store), assessment.tables, assessment.checks));
     line(&format!("  {}", printable(&assessment.source)));
     line(&format!("  {}", printable(&assessment.target)));
+    let rows = &assessment.rows;
+    if rows.whole {
+        line(&format!("  rows looked at: all {} of {} tables", rows.rows, rows.tables));
+    } else if rows.tables > 0 {
+        line(&format!(
+            "  rows looked at: {} of {} tables, at most {SAMPLE} on each end of a key; `--deep` looks at all",
+            rows.rows, rows.tables
+        ));
+    }
     for (level, heading) in [(Level::Error, "errors"), (Level::Warn, "warnings"), (Level::Info, "good to know")] {
         let of: Vec<&Finding> = assessment.findings.iter().filter(|finding| finding.stands(level)).collect();
         if !of.is_empty() {
@@ -115,6 +135,12 @@ fn text(assessment: &Assessment, columns: usize) -> String {
         line(&format!("\nnot looked at: {}", assessment.not_looked_at.len()));
         for skipped in &assessment.not_looked_at {
             line(&format!("  {}: {} can't be read: {}", skipped.id, skipped.part.words(), printable(&skipped.why)));
+        }
+    }
+    if !assessment.rows.unread.is_empty() {
+        line(&format!("\nrows that could not be looked at: {} tables", assessment.rows.unread.len()));
+        for table in &assessment.rows.unread {
+            line(&format!("  `{}`: {}", printable(&table.table), printable(&table.why)));
         }
     }
     if assessment.findings.is_empty() {

@@ -2,9 +2,10 @@
 //!
 //! What has to hold:
 //!
-//! * *Nothing is changed*, on neither server: only settings and catalogs are read.
-//! * *A fixed number of queries per server*, whatever it holds: a 5.1 server opens every table for a catalog query, and 5,000
-//!   queries of that kind take hours. The definitions of the tables are read once each, as every step needs them.
+//! * *Nothing is changed*, on neither server: settings, catalogs and some rows are read.
+//! * *A fixed number of catalog queries per server*, whatever it holds: a 5.1 server opens every table for a catalog query, and 5,000
+//!   queries of that kind take hours. The definitions of the tables are read once each, as every step needs them; rows are looked at
+//!   in many tables at once ([`gather::values`]), on both ends of each unless all are asked for.
 //! * *A finding can be checked*: it says what was asked of the server and what it answered, why that matters, and what to do.
 //! * *What was not looked at is said*. A check names the [`Part`]s it looks at; where the server would not show one (a privilege
 //!   is missing, the server has no such table), the check is listed in [`Assessment::not_looked_at`] and never passes in silence.
@@ -32,6 +33,40 @@ use super::error::Result;
 use super::store::MysqlStore;
 use acceptance::{Acceptance, Unused};
 use gather::Gathered;
+use gather::values::Rows;
+
+/// How to look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looking<'a> {
+    /// What the playbook accepts.
+    pub accept: &'a [Acceptance],
+    /// Which rows are looked at.
+    pub rows: Rows,
+    /// Free bytes of the target's disk, where a person said so.
+    pub target_free: Option<u64>,
+}
+
+/// Which rows were looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RowsLookedAt {
+    /// Tables with something to look at.
+    pub tables: usize,
+    /// Rows.
+    pub rows: u64,
+    /// All rows, or both ends of each table.
+    pub whole: bool,
+    /// Tables that could not be read.
+    pub unread: Vec<TableUnread>,
+}
+
+/// A table whose rows could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TableUnread {
+    /// The table.
+    pub table: String,
+    /// Why.
+    pub why: String,
+}
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,6 +104,18 @@ pub enum Part {
     Catalog,
     /// What the target would get: the definitions, converted.
     Schema,
+    /// File formats, sizes of indexes and partitions of the source's tables.
+    Details,
+    /// What the source's rows hold.
+    Rows,
+    /// The source's table of routines: `mysql.proc`.
+    Routines,
+    /// Transactions that are open on the source.
+    Transactions,
+    /// What the source logged while it was looked at.
+    Log,
+    /// Room on the target's disk.
+    TargetDisk,
     /// Defaults of columns, as the source's `information_schema.COLUMNS` has them.
     Defaults,
     /// Bodies of views, routines, triggers and events.
@@ -89,6 +136,12 @@ impl Part {
             Part::TargetContents => "what the target holds already",
             Part::Catalog => "tables, columns, indexes and foreign keys of the source",
             Part::Schema => "the definitions as the target would get them",
+            Part::Details => "file formats, sizes of indexes and partitions of the source's tables",
+            Part::Rows => "rows of the source, on both ends of each table, or all of them",
+            Part::Routines => "routines in the source's `mysql.proc`",
+            Part::Transactions => "transactions that are open on the source",
+            Part::Log => "what the source logs while it is looked at",
+            Part::TargetDisk => "room on the target's disk",
             Part::Defaults => "defaults of columns",
             Part::Bodies => "bodies of views, routines, triggers and events",
             Part::Accounts => "accounts of the source",
@@ -214,6 +267,8 @@ pub struct Assessment {
     pub checks: usize,
     /// The worst first, then by id and object.
     pub findings: Vec<Finding>,
+    /// Which rows were looked at.
+    pub rows: RowsLookedAt,
     /// The checks that could not look.
     pub not_looked_at: Vec<NotLookedAt>,
     /// What the playbook accepts and nobody found.
@@ -232,8 +287,8 @@ impl Assessment {
 ///
 /// # Errors
 /// If a server can't be reached or read, or nothing of the source is selected.
-pub async fn assess(store: &Arc<MysqlStore>, run: Option<&str>, accept: &[Acceptance]) -> Result<Assessment> {
-    let gathered = Gathered::read(store, run).await?;
+pub async fn assess(store: &Arc<MysqlStore>, run: Option<&str>, looking: &Looking<'_>) -> Result<Assessment> {
+    let gathered = Gathered::read(store, run, looking).await?;
     let (mut findings, mut not_looked_at) = (Vec::new(), Vec::new());
     let mut looked = 0;
     for check in checks::all() {
@@ -253,7 +308,7 @@ pub async fn assess(store: &Arc<MysqlStore>, run: Option<&str>, accept: &[Accept
             accepted: None,
         }));
     }
-    let unused_acceptances = acceptance::apply(accept, &mut findings);
+    let unused_acceptances = acceptance::apply(looking.accept, &mut findings);
     // Of one level the order stays the registry's: what everything else hangs on is first.
     findings.sort_by_key(|finding| finding.level);
     Ok(Assessment {
@@ -263,6 +318,12 @@ pub async fn assess(store: &Arc<MysqlStore>, run: Option<&str>, accept: &[Accept
         tables: gathered.catalog.tables.len(),
         checks: looked,
         findings,
+        rows: RowsLookedAt {
+            tables: gathered.values.tables,
+            rows: gathered.values.rows,
+            whole: gathered.values.whole,
+            unread: gathered.values.unread.iter().map(|(table, why)| TableUnread { table: table.to_string(), why: why.clone() }).collect(),
+        },
         not_looked_at,
         unused_acceptances,
     })

@@ -215,7 +215,7 @@ impl Privileges {
 
 /// `LIKE` with `\` as escape, as grants on databases are matched. Greedy with one point to fall back
 /// to, so that no pattern takes long.
-fn like(pattern: &str, name: &str) -> bool {
+pub(in crate::mysql) fn like(pattern: &str, name: &str) -> bool {
     #[derive(PartialEq)]
     enum Part {
         Any,

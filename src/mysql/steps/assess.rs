@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::assess::acceptance::Acceptance;
-use crate::mysql::assess::{self, Finding, Level};
+use crate::mysql::assess::gather::values::Rows;
+use crate::mysql::assess::{self, Finding, Level, Looking};
 use crate::mysql::store::MysqlStore;
+use crate::playbook::quantity::HumanSize;
 
 /// Arguments of `mysql.assess`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +25,38 @@ pub struct AssessArguments {
     /// What is accepted, by id and with a reason.
     #[serde(default)]
     pub accept: Vec<Acceptance>,
+    /// Which rows are looked at: `sample` (default: both ends of each table), `all` or `none`.
+    #[serde(default)]
+    pub rows: RowsArgument,
+    /// Free room on the target's disk, which most servers don't tell: `500GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_free: Option<HumanSize>,
+}
+
+/// Which rows are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowsArgument {
+    /// None.
+    None,
+    /// Both ends of each table.
+    #[default]
+    Sample,
+    /// All of them.
+    All,
+}
+
+impl AssessArguments {
+    /// As the checks take it.
+    #[must_use]
+    pub fn looking(&self) -> Looking<'_> {
+        let rows = match self.rows {
+            RowsArgument::None => Rows::None,
+            RowsArgument::Sample => Rows::Sample,
+            RowsArgument::All => Rows::All,
+        };
+        Looking { accept: &self.accept, rows, target_free: self.target_free.map(|size| size.0) }
+    }
 }
 
 /// The step.
@@ -54,7 +88,7 @@ impl Step for Assess {
         Ok(Estimate::Instant)
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        let assessment = assess::assess(&self.store, Some(&context.run), &self.arguments.accept).await?;
+        let assessment = assess::assess(&self.store, Some(&context.run), &self.arguments.looking()).await?;
         // The journal keeps one finding a key: the n-th of an id is told apart by its number.
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for finding in &assessment.findings {

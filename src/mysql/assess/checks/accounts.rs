@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::gather::AccountRow;
+use super::super::super::catalog::facts::like;
+use super::super::gather::accounts::AccountRow;
 use super::{Check, Found, Gathered, Level, Part};
 
 /// All of them.
@@ -56,6 +57,15 @@ pub const CHECKS: &[Check] = &[
         never_accepted: None,
         look: |gathered| accounts(gathered, |account| account.user.is_empty(), "its user name is empty", "User", "`DROP USER ''@'…'`"),
     },
+    Check {
+        id: "wildcard-grants",
+        level: Level::Warn,
+        about: "A grant on a pattern of database names that means a moved database and others too.",
+        why: "It gives what nobody wrote down, and on a target with `partial_revokes` (as on RDS) `%` and `_` are no patterns but characters: the account then has nothing.",
+        looks_at: &[Part::Accounts, Part::Catalog],
+        never_accepted: None,
+        look: wildcard_grants,
+    },
 ];
 
 fn accounts(gathered: &Gathered, wanted: fn(&AccountRow) -> bool, found: &str, column: &str, fix: &str) -> Vec<Found> {
@@ -72,6 +82,25 @@ fn accounts(gathered: &Gathered, wanted: fn(&AccountRow) -> bool, found: &str, c
         .collect()
 }
 
+/// A `_` that was meant as a character, as in `school_1`, is no finding unless it means another database too.
+fn wildcard_grants(gathered: &Gathered) -> Vec<Found> {
+    let mut found = Vec::new();
+    for grant in &gathered.grants {
+        let means: Vec<&str> = gathered.all_databases.iter().map(String::as_str).filter(|name| like(&grant.database, name)).collect();
+        let moved = gathered.catalog.databases.iter().any(|database| means.contains(&database.name.as_str()));
+        let any = grant.database.replace("\\%", "").contains('%');
+        if moved && (any || means.len() > 1) {
+            let account = format!("{}@{}", grant.user, grant.host);
+            found.push(
+                Found::new(&account, format!("its grant on `{}` means {}", grant.database, means.join(", ")))
+                    .evidence("SELECT Db, User, Host FROM mysql.db", format!("{}, {account}", grant.database))
+                    .fix("grant on each database by name (`\\_` for a `_`), and revoke the pattern"),
+            );
+        }
+    }
+    found
+}
+
 fn missing_definers(gathered: &Gathered) -> Vec<Found> {
     let known: BTreeSet<String> = gathered.accounts.iter().map(AccountRow::name).collect();
     let missing = gathered.bodies.iter().filter(|body| !body.definer.is_empty() && !known.contains(&body.definer));
@@ -82,4 +111,24 @@ fn missing_definers(gathered: &Gathered) -> Vec<Found> {
                 .fix("create the account, or create the object again with a definer that exists")
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::gather::accounts::DatabaseGrant;
+    use super::super::testing::{gathered, objects};
+    use crate::mysql::catalog::Database;
+
+    #[test]
+    fn a_pattern_counts_if_it_means_more_than_a_name() {
+        let mut gathered = gathered();
+        gathered.all_databases = ["school_1", "schoolx1", "other"].map(str::to_owned).to_vec();
+        let charset = || "latin1".to_owned();
+        gathered.catalog.databases = vec![Database { name: "school_1".to_owned(), charset: charset(), collation: charset() }];
+        let mut found = |pattern: &str| {
+            gathered.grants = vec![DatabaseGrant { database: pattern.to_owned(), user: "app".to_owned(), host: "%".to_owned() }];
+            objects("wildcard-grants", &gathered).len()
+        };
+        assert_eq!((found("school_1"), found(r"school\_1"), found("school%"), found("o%"), found("other")), (1, 0, 1, 0, 0));
+    }
 }

@@ -26,6 +26,37 @@ pub const CHECKS: &[Check] = &[
         look: sql_mode_removed,
     },
     Check {
+        id: "type-syntax",
+        level: Level::Error,
+        about: "A body that names an engine by `TYPE =`.",
+        why: "MySQL 5.5 dropped the word for `ENGINE =`; a routine of before still has it, and fails when it is created or run.",
+        looks_at: &[Part::Bodies],
+        never_accepted: None,
+        look: |gathered| {
+            let old = gathered.bodies.iter().filter(|body| names_engine_by_type(&body.text));
+            old.map(|body| found(body, "it says TYPE = … for an engine", "TYPE =", "create it again with ENGINE = in place of TYPE ="))
+                .collect()
+        },
+    },
+    Check {
+        id: "orphan-routines",
+        level: Level::Warn,
+        about: "A routine whose database is gone.",
+        why: "It can't be called and is not carried. An upgrade of the server in place would fail at it.",
+        looks_at: &[Part::Routines],
+        never_accepted: None,
+        look: |gathered| {
+            let orphans = gathered.orphans.iter();
+            orphans
+                .map(|(database, name)| {
+                    Found::new(format!("{database}.{name}"), format!("there is no database `{database}`"))
+                        .evidence("SELECT db, name FROM mysql.proc; information_schema.SCHEMATA", format!("{database}, {name}"))
+                        .fix("nothing for this move; `DELETE FROM mysql.proc WHERE db = …` removes what is left of it")
+                })
+                .collect()
+        },
+    },
+    Check {
         id: "group-by-asc",
         level: Level::Error,
         about: "A body with `GROUP BY … ASC` or `DESC`.",
@@ -179,11 +210,30 @@ fn groups_in_order(text: &str) -> bool {
     })
 }
 
+/// Engines that were named by `TYPE =`.
+const ENGINES: [&str; 13] =
+    ["MYISAM", "INNODB", "INNOBASE", "HEAP", "MEMORY", "MERGE", "MRG_MYISAM", "BDB", "BERKELEYDB", "ISAM", "ARCHIVE", "CSV", "NDBCLUSTER"];
+
+/// Whether a text says `TYPE = MyISAM`. A column of that name is compared with values and columns, not with engines.
+fn names_engine_by_type(text: &str) -> bool {
+    let words = words(text);
+    let defines = |place: usize| {
+        let statement = words[..place].iter().rposition(|word| word.text == ";" || word.is("BEGIN")).map_or(0, |end| end + 1);
+        words[statement..place].iter().any(|word| word.is("CREATE") || word.is("ALTER"))
+    };
+    words
+        .windows(2)
+        .enumerate()
+        .any(|(place, pair)| pair[0].is("TYPE") && pair[0].equals && ENGINES.iter().any(|engine| pair[1].is(engine)) && defines(place))
+}
+
 /// A word outside of quotes and comments.
 struct Word {
     text: String,
     /// An opening parenthesis follows.
     call: bool,
+    /// A `=` follows.
+    equals: bool,
     /// How many parentheses are open.
     depth: i32,
 }
@@ -238,7 +288,7 @@ fn words(text: &str) -> Vec<Word> {
                 place += 1;
             }
             ';' => {
-                words.push(Word { text: ";".to_owned(), call: false, depth });
+                words.push(Word { text: ";".to_owned(), call: false, equals: false, depth });
                 place += 1;
             }
             _ if character.is_alphanumeric() || character == '_' || character == '$' || character == '@' => {
@@ -252,7 +302,8 @@ fn words(text: &str) -> Vec<Word> {
                 }
                 // `a.password (…)` is a routine of the user's own.
                 let own = from > 0 && at(from - 1) == Some('.');
-                words.push(Word { text: characters[from..place].iter().collect(), call: at(after) == Some('(') && !own, depth });
+                let call = at(after) == Some('(') && !own;
+                words.push(Word { text: characters[from..place].iter().collect(), call, equals: at(after) == Some('='), depth });
             }
             _ => place += 1,
         }
@@ -273,6 +324,15 @@ mod tests {
             "SELECT my.password(1)",
         ] {
             assert!(removed_calls(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_engine_is_named_by_type() {
+        assert!(names_engine_by_type("begin create temporary table x (a int) type=myisam; end"));
+        assert!(names_engine_by_type("CREATE TABLE x (a INT) TYPE = HEAP"));
+        for text in ["select 1 from t where type = 'myisam'", "update t set type = memory", "create table x (a int) engine=myisam"] {
+            assert!(!names_engine_by_type(text), "{text}");
         }
     }
 

@@ -14,6 +14,15 @@ pub const CHECKS: &[Check] = &[
         look: no_primary_key,
     },
     Check {
+        id: "nullable-primary-key",
+        level: Level::Error,
+        about: "A primary key with a column that may be NULL.",
+        why: "MySQL 5.7 and later refuse it. Servers make such columns NOT NULL by themselves, but a definition from elsewhere may have kept them.",
+        looks_at: &[Part::Catalog],
+        never_accepted: Some("the target refuses to create it"),
+        look: nullable_primary_key,
+    },
+    Check {
         id: "nullable-unique-key",
         level: Level::Info,
         about: "A table whose only unique keys have columns that may be NULL.",
@@ -39,6 +48,21 @@ fn no_primary_key(gathered: &Gathered) -> Vec<Found> {
         .collect()
 }
 
+fn nullable_primary_key(gathered: &Gathered) -> Vec<Found> {
+    let mut found = Vec::new();
+    for table in gathered.catalog.tables.values() {
+        let parts = table.indexes.iter().filter(|index| index.name == "PRIMARY").flat_map(|index| &index.parts);
+        for column in parts.map(|part| &table.columns[part.column]).filter(|column| column.nullable) {
+            found.push(
+                Found::new(format!("{}.{}", table.name, column.name), "it is in the primary key and may be NULL")
+                    .evidence("information_schema.COLUMNS.IS_NULLABLE", "YES")
+                    .fix("`ALTER TABLE … MODIFY` it NOT NULL on the source"),
+            );
+        }
+    }
+    found
+}
+
 fn nullable_unique_key(gathered: &Gathered) -> Vec<Found> {
     let mut found = Vec::new();
     for table in gathered.catalog.tables.values().filter(|table| table.key().is_none()) {
@@ -60,4 +84,24 @@ fn nullable_unique_key(gathered: &Gathered) -> Vec<Found> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{changed, objects, with_table};
+    use crate::mysql::table::{ColumnType, Index, IndexPart};
+
+    #[test]
+    fn a_primary_key_may_not_be_null() {
+        let of = |name: &str, nullable| {
+            let gathered = changed(with_table("InnoDB", ColumnType::Int), |table| {
+                let parts = vec![IndexPart { column: 0, prefix: None }];
+                table.indexes = vec![Index { name: name.to_owned(), unique: true, method: "BTREE".to_owned(), parts }];
+                table.columns[0].nullable = nullable;
+            });
+            objects("nullable-primary-key", &gathered)
+        };
+        assert_eq!(of("PRIMARY", true), ["s.t.c"]);
+        assert!(of("PRIMARY", false).is_empty() && of("u", true).is_empty());
+    }
 }

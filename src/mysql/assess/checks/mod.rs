@@ -3,33 +3,47 @@
 //! The order is that of what hangs on what: settings and privileges first, because a run that can't begin needs no list of columns.
 
 mod accounts;
+mod activity;
 mod bodies;
 mod column_types;
 mod defaults;
 mod engines;
 mod foreign_keys;
 mod keys;
+mod limits;
 mod log;
 mod names;
+mod old_formats;
+mod partitions;
 mod privileges;
+mod rds;
 mod reserved_words;
 mod selection;
 mod settings;
+mod sizes;
 mod target;
+mod values;
 
 use super::gather::Gathered;
 use super::{Check, Found, Level, Part};
 
 const FAMILIES: &[&[Check]] = &[
     log::CHECKS,
+    activity::CHECKS,
     privileges::CHECKS,
     selection::CHECKS,
     target::CHECKS,
+    rds::CHECKS,
+    sizes::CHECKS,
     names::CHECKS,
+    limits::CHECKS,
     reserved_words::CHECKS,
     engines::CHECKS,
+    partitions::CHECKS,
     keys::CHECKS,
     column_types::CHECKS,
+    old_formats::CHECKS,
+    values::CHECKS,
     foreign_keys::CHECKS,
     defaults::CHECKS,
     accounts::CHECKS,
@@ -47,7 +61,7 @@ mod testing {
     use std::sync::Arc;
 
     use super::super::gather::Gathered;
-    use crate::mysql::catalog::{Catalog, ServerFacts};
+    use crate::mysql::catalog::ServerFacts;
     use crate::mysql::connect::Version;
     use crate::mysql::names::TableName;
     use crate::mysql::table::{Column, ColumnType, Table};
@@ -60,23 +74,7 @@ mod testing {
 
     /// Two equal servers that hold nothing.
     pub fn gathered() -> Gathered {
-        Gathered {
-            source: facts(&[]),
-            target: facts(&[]),
-            target_name: "target".to_owned(),
-            replicates_from: None,
-            catalog: Catalog::default(),
-            unmatched: Vec::new(),
-            not_carried: Vec::new(),
-            unconverted: None,
-            claimed_by: None,
-            on_target: Vec::new(),
-            bodies: Vec::new(),
-            accounts: Vec::new(),
-            defaults: Vec::new(),
-            sessions: Vec::new(),
-            unread: Default::default(),
-        }
+        Gathered::of(facts(&[]), facts(&[]), "target".to_owned())
     }
 
     /// The same with a table of this engine, with one column of this type.
@@ -110,6 +108,13 @@ mod testing {
         gathered
     }
 
+    /// The same with its table changed.
+    pub fn changed(mut gathered: Gathered, change: impl FnOnce(&mut Table)) -> Gathered {
+        let table = gathered.catalog.tables.values_mut().next().unwrap();
+        change(Arc::make_mut(table));
+        gathered
+    }
+
     /// The objects that the check of this id finds.
     pub fn objects(id: &str, gathered: &Gathered) -> Vec<String> {
         let check = super::all().find(|check| check.id == id).unwrap();
@@ -124,7 +129,7 @@ mod tests {
     /// What no 5.5.34 can hold, or what belongs to the target or to sessions: without a fixture, so here.
     #[test]
     fn what_has_no_fixture_fires_and_is_quiet() {
-        use super::super::gather::SessionRow;
+        use super::super::gather::activity::SessionRow;
         use super::testing::{facts, gathered, objects, with_table};
         use crate::mysql::table::ColumnType;
 
@@ -155,6 +160,15 @@ mod tests {
         assert_eq!(objects("app-sessions", &bad), ["app"]);
         bad.source = facts(&[("log_slave_updates", "ON")]);
         assert!(objects("log-slave-updates", &bad).is_empty());
+    }
+
+    #[test]
+    fn every_id_of_the_design_is_a_check() {
+        let listed = include_str!("../../../../fixtures/assess-ids.txt");
+        let listed: Vec<&str> = listed.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+        let missing: Vec<&&str> = listed.iter().filter(|id| !all().any(|check| check.id == **id)).collect();
+        assert!(missing.is_empty(), "no check has these ids of fixtures/assess-ids.txt: {missing:?}");
+        println!("{} ids are listed, each is a check; {} checks in all", listed.len(), all().count());
     }
 
     #[test]

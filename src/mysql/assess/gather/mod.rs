@@ -2,19 +2,39 @@
 //!
 //! What a server refuses to show is no error here: it is noted under its [`Part`], and the checks that need it say that they could not
 //! look. A connection that breaks is an error, because nothing can be said then.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`tables`] | what the catalog has no place for: file formats, sizes of indexes, partitions, defaults |
+//! | [`accounts`] | accounts and grants of the source |
+//! | [`activity`] | who is connected, what is open, and what the log gets by statement meanwhile |
+//! | [`target`] | whether the target is an RDS instance, and its free space |
+//! | [`values`] | rows: both ends of every table, or all of them |
+
+pub mod accounts;
+pub mod activity;
+pub mod tables;
+pub mod target;
+pub mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::bookkeeping;
-use super::super::catalog::{Catalog, ServerFacts};
-use super::super::connect::{Purpose, Session, TextRow};
-use super::super::ddl::NotCarried;
-use super::super::error::{MysqlError, Result};
-use super::super::names::TableName;
-use super::super::sql;
-use super::super::store::MysqlStore;
-use super::Part;
+use super::{Looking, Part};
+use crate::mysql::bookkeeping;
+use crate::mysql::catalog::{Catalog, ServerFacts};
+use crate::mysql::connect::{Purpose, Session, TextRow};
+use crate::mysql::ddl::NotCarried;
+use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::names::TableName;
+use crate::mysql::sql;
+use crate::mysql::status::current_position;
+use crate::mysql::store::MysqlStore;
+use accounts::{AccountRow, DatabaseGrant};
+use activity::{LogWindow, OpenTransaction, SessionRow};
+use tables::{ColumnDefault, TableDetails};
+use target::TargetDisk;
+use values::Values;
 
 /// A view, routine, trigger or event of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,51 +53,6 @@ pub struct Body {
     pub text: String,
     /// Where it was read.
     pub place: &'static str,
-}
-
-/// An account of the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountRow {
-    /// User.
-    pub user: String,
-    /// Host.
-    pub host: String,
-    /// The length of the password's hash; the hash itself is not kept.
-    pub hash_length: usize,
-    /// The plugin that judges the password; empty for the server's own.
-    pub plugin: String,
-    /// SUPER.
-    pub super_privilege: bool,
-}
-
-impl AccountRow {
-    /// As a definer is written.
-    #[must_use]
-    pub fn name(&self) -> String {
-        format!("{}@{}", self.user, self.host)
-    }
-}
-
-/// The default of a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColumnDefault {
-    /// The table.
-    pub table: TableName,
-    /// The column.
-    pub column: String,
-    /// Its type, as printed.
-    pub column_type: String,
-    /// Its default.
-    pub default: Option<String>,
-}
-
-/// A session of the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRow {
-    /// User.
-    pub user: String,
-    /// From where.
-    pub host: String,
 }
 
 /// All of it.
@@ -107,28 +82,42 @@ pub struct Gathered {
     pub bodies: Vec<Body>,
     /// The source's accounts.
     pub accounts: Vec<AccountRow>,
+    /// Grants on databases, as `mysql.db` has them.
+    pub grants: Vec<DatabaseGrant>,
+    /// Every database of the source, selected or not.
+    pub all_databases: Vec<String>,
+    /// Routines in `mysql.proc` whose database is gone.
+    pub orphans: Vec<(String, String)>,
     /// Defaults of columns of selected tables.
     pub defaults: Vec<ColumnDefault>,
+    /// What the catalog has no place for, by table.
+    pub details: BTreeMap<TableName, TableDetails>,
+    /// Columns that the source prints as being in a format of before 5.6.4 (or of MariaDB 5.3).
+    pub old_temporals: Vec<(TableName, String)>,
     /// Clients' sessions on the source, ours left out.
     pub sessions: Vec<SessionRow>,
+    /// Transactions that are open on the source, ours left out.
+    pub transactions: Vec<OpenTransaction>,
+    /// What the source logged while this was read.
+    pub log_window: Option<LogWindow>,
+    /// Whether the target is an RDS instance: where that was seen.
+    pub rds: Option<String>,
+    /// Room on the target's disk.
+    pub target_disk: Option<TargetDisk>,
+    /// What rows hold.
+    pub values: Values,
     /// What could not be read, and why.
     pub unread: BTreeMap<Part, String>,
 }
 
 impl Gathered {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// If a server can't be reached, or nothing of the source is selected.
-    pub async fn read(store: &Arc<MysqlStore>, run: Option<&str>) -> Result<Gathered> {
-        let mut source = Session::open(&store.source, Purpose::Catalog).await?;
-        let source_facts = ServerFacts::read(&mut source).await?;
-        let mut target = Session::open(&store.target, Purpose::Catalog).await?;
-        let target_facts = ServerFacts::read(&mut target).await?;
-        let mut gathered = Gathered {
-            source: source_facts,
-            target: target_facts,
-            target_name: store.target.to_string(),
+    /// Two servers of which nothing was read but their settings.
+    #[must_use]
+    pub fn of(source: ServerFacts, target: ServerFacts, target_name: String) -> Gathered {
+        Gathered {
+            source,
+            target,
+            target_name,
             replicates_from: None,
             catalog: Catalog::default(),
             unmatched: Vec::new(),
@@ -138,9 +127,36 @@ impl Gathered {
             on_target: Vec::new(),
             bodies: Vec::new(),
             accounts: Vec::new(),
+            grants: Vec::new(),
+            all_databases: Vec::new(),
+            orphans: Vec::new(),
             defaults: Vec::new(),
+            details: BTreeMap::new(),
+            old_temporals: Vec::new(),
             sessions: Vec::new(),
+            transactions: Vec::new(),
+            log_window: None,
+            rds: None,
+            target_disk: None,
+            values: Values::default(),
             unread: BTreeMap::new(),
+        }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If a server can't be reached, or nothing of the source is selected.
+    pub async fn read(store: &Arc<MysqlStore>, run: Option<&str>, looking: &Looking<'_>) -> Result<Gathered> {
+        let mut source = Session::open(&store.source, Purpose::Catalog).await?;
+        let source_facts = ServerFacts::read(&mut source).await?;
+        let mut target = Session::open(&store.target, Purpose::Catalog).await?;
+        let target_facts = ServerFacts::read(&mut target).await?;
+        let mut gathered = Gathered::of(source_facts, target_facts, store.target.to_string());
+        // Taken before everything else and read after it: what is logged in between is what the applications do now.
+        let before = match gathered.source.log_bin && gathered.source.privileges.has_replication_client() {
+            true => Some(current_position(&mut source).await?),
+            false => None,
         };
         gathered.structure(store, &mut source).await?;
         gathered.unmatched = store.selection.unmatched(gathered.catalog.tables.keys());
@@ -148,9 +164,15 @@ impl Gathered {
         let databases = if databases.is_empty() { "''".to_owned() } else { databases.join(", ") };
         gathered.bodies(&mut source, &databases).await?;
         gathered.defaults(&mut source, &databases).await?;
+        gathered.details(&mut source, &databases).await?;
         gathered.accounts(&mut source).await?;
+        gathered.grants(&mut source).await?;
+        gathered.orphans(&mut source, &store.selection).await?;
         gathered.sessions(&mut source).await?;
+        gathered.transactions(&mut source).await?;
         gathered.replication(&mut source).await?;
+        gathered.values(&mut source, looking.rows).await?;
+        gathered.logged_meanwhile(&mut source, before, &store.selection).await?;
         source.close().await;
 
         let holder = bookkeeping::lease(&mut target, &store.name).await?.map(|(holder, _)| holder);
@@ -160,6 +182,8 @@ impl Gathered {
             let there = Catalog::read(&mut target, &store.selection).await?;
             gathered.on_target = gathered.catalog.tables.keys().filter(|name| there.table(name).is_some()).cloned().collect();
         }
+        gathered.rds(&mut target).await?;
+        gathered.target_disk(&mut target, looking.target_free).await?;
         target.close().await;
         Ok(gathered)
     }
@@ -236,76 +260,6 @@ impl Gathered {
                 self.bodies.push(body);
             }
         }
-        Ok(())
-    }
-
-    async fn defaults(&mut self, source: &mut Session, databases: &str) -> Result<()> {
-        let query = format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLUMN_DEFAULT FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA IN ({databases})"
-        );
-        for row in self.rows(source, Part::Defaults, &query).await? {
-            let text = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-            let table = TableName::new(text(0), text(1));
-            if self.catalog.table(&table).is_some() {
-                let default = row.get(4).and_then(Clone::clone);
-                self.defaults.push(ColumnDefault { table, column: text(2), column_type: text(3), default });
-            }
-        }
-        Ok(())
-    }
-
-    async fn accounts(&mut self, source: &mut Session) -> Result<()> {
-        // The columns differ from version to version; what is not there is left out by name.
-        let columns = self.rows(source, Part::Accounts, "SHOW COLUMNS FROM mysql.user").await?;
-        if self.unread.contains_key(&Part::Accounts) {
-            return Ok(());
-        }
-        let has = |name: &str| columns.iter().any(|row| row.first().and_then(Option::as_deref) == Some(name));
-        let password = match (has("Password"), has("authentication_string")) {
-            (true, true) => "IF(LENGTH(Password) > 0, LENGTH(Password), LENGTH(authentication_string))",
-            (true, false) => "LENGTH(Password)",
-            _ => "LENGTH(authentication_string)",
-        };
-        let plugin = if has("plugin") { "plugin" } else { "''" };
-        let query = format!("SELECT User, Host, {password}, {plugin}, Super_priv FROM mysql.user");
-        for row in self.rows(source, Part::Accounts, &query).await? {
-            let text = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-            self.accounts.push(AccountRow {
-                user: text(0),
-                host: text(1),
-                hash_length: text(2).parse().unwrap_or(0),
-                plugin: text(3),
-                super_privilege: text(4) == "Y",
-            });
-        }
-        Ok(())
-    }
-
-    async fn sessions(&mut self, source: &mut Session) -> Result<()> {
-        if !self.source.privileges.has("PROCESS") {
-            self.unread.insert(Part::Sessions, "our account lacks PROCESS, so it sees only its own sessions".to_owned());
-            return Ok(());
-        }
-        let query = "SELECT USER, HOST FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
-        for row in self.rows(source, Part::Sessions, query).await? {
-            let text = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-            self.sessions.push(SessionRow { user: text(0), host: text(1) });
-        }
-        Ok(())
-    }
-
-    /// Whether the source is a replica. What may not be asked is noted as a setting that was not read.
-    async fn replication(&mut self, source: &mut Session) -> Result<()> {
-        if !self.source.privileges.has_replication_client() {
-            // Said by `source-privileges`, which is never accepted.
-            return Ok(());
-        }
-        let query = if source.version.mysql_from((8, 0, 22)) { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
-        // Places have been the same since 5.1: state, host, …, the SQL thread.
-        let row = source.first(query, "asking whether the source is a replica").await?;
-        let text = |row: &TextRow, at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        self.replicates_from = row.map(|row| (text(&row, 1), text(&row, 11)));
         Ok(())
     }
 }
