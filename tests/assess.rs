@@ -198,6 +198,10 @@ async fn the_command() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("accepted: the view is not used") && text.contains("accepted, but not found: 1"), "{text}");
     assert_eq!(run(&["--fail-on", "warn"]).0, 4);
+    assert_eq!(run(&["--fail-on", "info"]).0, 4);
+    assert_eq!(run(&["--fail-on", "error"]).0, 0);
+    let (code, _, words) = run(&["--fail-on", "warning"]);
+    assert!(code == 2 && words.contains("possible values: info, warn, error"), "{words}");
     let (code, text, _) = run(&["--json"]);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, json["errors"].as_u64(), json["format"].as_u64()), (0, Some(0), Some(1)), "{text}");
@@ -207,10 +211,41 @@ async fn the_command() {
     assert_eq!(of("missing-definers")["accepted"], "the view is not used");
     assert_eq!(of("year2")["evidence"]["returned"], "year(2)");
 
+    // In the middle of a table that is longer than both ends only `--deep` looks.
+    session.run("CREATE TABLE shop.days (id INT PRIMARY KEY, day DATE NOT NULL) ENGINE=InnoDB", "test").await.unwrap();
+    let days: Vec<String> = (0..9000).map(|id| format!("({id}, '{}')", if id == 4500 { "0000-00-00" } else { "2011-01-01" })).collect();
+    session.run(&format!("INSERT INTO shop.days VALUES {}", days.join(", ")), "test").await.unwrap();
+    let zero_date = |text: &str| {
+        let json: serde_json::Value = serde_json::from_str(text).unwrap();
+        let store = &json["stores"][0];
+        let found = store["findings"].as_array().unwrap().iter().find(|finding| finding["id"] == "zero-dates").cloned();
+        (found, store["rows"]["whole"].as_bool().unwrap(), store["rows"]["rows"].as_u64().unwrap())
+    };
+    let (found, whole, rows) = zero_date(&run(&["--json"]).1);
+    assert!(found.is_none() && !whole && rows == 2000, "{found:?} {rows}");
+    let (found, whole, rows) = zero_date(&run(&["--json", "--deep"]).1);
+    let returned = found.unwrap()["evidence"]["returned"].as_str().unwrap().to_owned();
+    assert!(whole && rows == 9000 && returned == "1 of 9000 (all rows were looked at); for example 0000-00-00", "{rows} {returned}");
+    write(", with: { rows: none }");
+    let (_, text, _) = run(&[]);
+    assert!(text.contains("zero-dates: rows of the source") && text.contains("the playbook says `rows: none`"), "{text}");
+    write(", with: { target_free: 1MiB }");
+    let (code, text, _) = run(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(code, 4);
+    let skipped = json["stores"][0]["not_looked_at"].as_array().unwrap();
+    assert!(skipped.iter().all(|skipped| skipped["id"] != "disk-space"), "{skipped:?}");
+
     write(", with: { accept: [ { id: missing-definer, reason: x } ] }");
     let (code, _, words) = run(&[]);
     assert_eq!(code, 2);
     assert!(words.contains("did you mean `missing-definers`?"), "{words}");
+    write(", with: { accept: [ { id: missing-definers } ] }");
+    let (code, _, words) = run(&[]);
+    assert!(code == 2 && words.contains("reason"), "{words}");
+    write(", with: { accept: [ { id: missing-definers, reason: \"  \" } ] }");
+    let (code, _, words) = run(&[]);
+    assert!(code == 2 && words.contains("accepted without a reason"), "{words}");
     write(", with: { accept: [ { id: log-bin, reason: x } ] }");
     let (code, _, words) = run(&[]);
     assert!(code == 2 && words.contains("can't be accepted"), "{words}");
@@ -224,4 +259,91 @@ async fn the_command() {
             .len(),
         0
     );
+}
+
+/// What assess asks the source: for each table its definition, and for many tables at once the rest. `DBMOVE_MANY_TABLES` sets the
+/// number of tables (default 200; 4,800 in the soak).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_asks_hardly_grows_with_the_tables() {
+    if real::skipped("what_it_asks_hardly_grows_with_the_tables", &KINDS) {
+        return;
+    }
+    let many: u64 = std::env::var("DBMOVE_MANY_TABLES").ok().and_then(|number| number.parse().ok()).unwrap_or(200);
+    let few = many / 4;
+    let directory = tempfile::tempdir().unwrap();
+    let source = LocalServer::start(KINDS[0], &directory.path().join("source"), &ServerOptions::default()).await.unwrap();
+    let rds = ServerOptions::default().rds_like(true);
+    let target = LocalServer::start(KINDS[1], &directory.path().join("target"), &rds).await.unwrap();
+    let mut session = catalog_session(&source).await;
+    let mut asked = Vec::new();
+    for (database, tables) in [("few", few), ("many", many)] {
+        session.run(&format!("CREATE DATABASE {database}"), "test").await.unwrap();
+        for table in 0..tables {
+            let create = format!(
+                "CREATE TABLE {database}.t{table} (id INT PRIMARY KEY, parent INT, made DATETIME, title VARCHAR(60) CHARACTER SET utf8, \
+                 note TEXT CHARACTER SET latin1, UNIQUE title (title), KEY (parent), FOREIGN KEY (parent) REFERENCES t{table} (id)) ENGINE=InnoDB"
+            );
+            session.run(&create, "test").await.unwrap();
+            let rows = "(1, NULL, NOW(), 'one', 'eins'), (2, 1, NULL, 'two', x'e9')";
+            session.run(&format!("INSERT INTO {database}.t{table} VALUES {rows}"), "test").await.unwrap();
+        }
+        let questions = "SHOW GLOBAL STATUS LIKE 'Questions'";
+        let before: u64 = session.first(questions, "test").await.unwrap().unwrap()[1].as_deref().unwrap().parse().unwrap();
+        let started = std::time::Instant::now();
+        let assessment = assessed(&source, &target, &[&format!("{database}.*")]).await;
+        let took = started.elapsed();
+        let after: u64 = session.first(questions, "test").await.unwrap().unwrap()[1].as_deref().unwrap().parse().unwrap();
+        let statements = after - before - 1;
+        println!("{tables} tables assessed in {:.1} s by {statements} statements on the source", took.as_secs_f64());
+        assert_eq!(assessment.rows.rows, tables * 2, "it did not look at every row");
+        let skipped = assessment.not_looked_at.iter().find(|skipped| skipped.id == "rds-limits");
+        assert!(skipped.is_none(), "{skipped:?}");
+        assert!(took.as_secs() < 30, "{tables} tables took {took:?}");
+        asked.push(statements);
+    }
+    // One for its definition, and for its three looks at rows (columns, foreign key, unique key) three of 25.
+    let more = many - few;
+    assert!(asked[1] - asked[0] <= more + more * 3 / 25 + 2, "{few} tables took {} statements, {many} took {}", asked[0], asked[1]);
+}
+
+/// A session that began with another format writes statements: nothing but the log tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_source_does_meanwhile() {
+    if real::skipped("what_the_source_does_meanwhile", &KINDS) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (source, target) = pair(directory.path()).await;
+    let mut session = catalog_session(&source).await;
+    for statement in ["CREATE DATABASE shop", "USE shop", "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, n INT) ENGINE=InnoDB"] {
+        session.run(statement, "test").await.unwrap();
+    }
+    session.run("BEGIN", "test").await.unwrap();
+    session.run("INSERT INTO t VALUES (1000000, 1)", "test").await.unwrap();
+    for (format, fires) in [("ROW", false), ("STATEMENT", true)] {
+        let mut writer = catalog_session(&source).await;
+        writer.run("USE shop", "test").await.unwrap();
+        writer.run(&format!("SET SESSION binlog_format = '{format}'"), "test").await.unwrap();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let stopped = stop.clone();
+        let writing = tokio::spawn(async move {
+            while !stopped.is_cancelled() {
+                writer.run("INSERT INTO t (n) VALUES (1)", "test").await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        });
+        let assessment = assessed(&source, &target, &["shop.*"]).await;
+        stop.cancel();
+        writing.await.unwrap();
+        let found: Vec<_> = assessment.findings.iter().filter(|finding| finding.id == "open-sessions-not-row").collect();
+        assert_eq!(found.len(), usize::from(fires), "{format}: {found:?}; {:?}", assessment.not_looked_at);
+        if fires {
+            assert!(found[0].evidence.returned.contains("INSERT INTO t (n) VALUES (1)"), "{found:?}");
+        }
+    }
+    let settings = StoreSettings::default();
+    let store = MysqlStore::open("s", server(&source, "root", None), server(&target, "root", None), selection(&["shop.*"]), settings);
+    let gathered = dbmove::mysql::assess::gather::Gathered::read(&store, None, &Looking::default()).await.unwrap();
+    let open: Vec<u64> = gathered.transactions.iter().map(|transaction| transaction.seconds).collect();
+    assert!(open.len() == 1 && open[0] < 60, "{open:?}");
 }

@@ -111,6 +111,9 @@ struct Asked {
     among: Option<String>,
 }
 
+/// Makes a question to a column of the condition, the example and which values could have been meant.
+type Asking<'a> = dyn Fn(Question, &str, &str, Option<String>) -> Asked + 'a;
+
 /// A query about one table that gives back one row: rows, counts and examples.
 struct Query {
     table: TableName,
@@ -236,7 +239,7 @@ impl Gathered {
         vec![zero_date, ask(Question::PartialDate, &partial, &format!("CAST({name} AS CHAR)"), None)]
     }
 
-    fn of_text(&self, column: &Column, name: &str, rows: Rows, ask: &dyn Fn(Question, &str, &str, Option<String>) -> Asked) -> Vec<Asked> {
+    fn of_text(&self, column: &Column, name: &str, rows: Rows, ask: &Asking<'_>) -> Vec<Asked> {
         let bytes = format!("CAST({name} AS BINARY)");
         let example = format!("HEX(LEFT({bytes}, 24))");
         let short = if rows == Rows::All { String::new() } else { format!("LENGTH({name}) <= {LONGEST} AND ") };
