@@ -14,7 +14,7 @@ use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::assess::acceptance::Acceptance;
 use crate::mysql::assess::gather::values::Rows;
-use crate::mysql::assess::{self, Finding, Level, Looking};
+use crate::mysql::assess::{self, Finding, Level, Looking, Part};
 use crate::mysql::store::MysqlStore;
 use crate::playbook::quantity::HumanSize;
 
@@ -101,7 +101,15 @@ impl Step for Assess {
             tracing::warn!(id = %unused.id, object = ?unused.object, "The playbook accepts what was not found; is its object mistyped?");
         }
         for skipped in &assessment.not_looked_at {
-            tracing::warn!(id = %skipped.id, why = %skipped.why, "A check could not look.");
+            if skipped.part == Part::TargetDisk {
+                // Hardly any server tells: that is nothing to be woken for.
+                tracing::info!(id = %skipped.id, why = %skipped.why, "A check could not look.");
+            } else {
+                tracing::warn!(id = %skipped.id, why = %skipped.why, "A check could not look.");
+            }
+        }
+        for table in &assessment.rows.unread {
+            tracing::warn!(table = %table.table, why = %table.why, "The rows of a table could not be looked at.");
         }
         let errors: Vec<&Finding> = assessment.findings.iter().filter(|finding| finding.stands(Level::Error)).collect();
         if let Some(first) = errors.first() {
