@@ -189,8 +189,8 @@ const CORRUPTIONS: [(&str, &str, &[&str]); 32] = [
     ),
     (
         "a stretch of rows missing",
-        "DELETE FROM school.ranges WHERE id > 20000 AND id <= 20500",
-        &["`school.ranges` id = 20001: is missing on the target"],
+        "DELETE FROM school.ranges WHERE id > 20000 AND id <= 45000",
+        &["`school.ranges` id = "],
     ),
     (
         "an accent in a text key",
@@ -424,7 +424,7 @@ async fn found_and_named() {
         }
     }
     // 19 rows by the first kinds, 11 + 3 + 2 + 2 by the others, and the stretch; nothing else.
-    let rows = 19 + 11 + 3 + 2 + 2 + 500;
+    let rows = 19 + 11 + 3 + 2 + 2 + 25_000;
     assert!(words.contains(&format!("{rows} rows differ")), "{words}");
     // A found difference is found again: nothing was repaired or forgotten.
     let again = world.finished(&["verify", &playbook]).await;
@@ -435,12 +435,13 @@ async fn found_and_named() {
     let words = said(&repaired);
     eprintln!("{words}");
     assert_eq!(code(&repaired), 0, "{words}");
-    assert!(words.contains(&format!("repaired: {rows} differences are gone")), "{words}");
+    assert!(words.contains("repaired: 25,037 differences are gone"), "{words}");
     let report = world.finished(&["report", "--json"]).await;
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     let verification = &report["verifications"][0];
     assert_eq!((&verification["repaired_count"], &verification["difference_count"]), (&rows.into(), &0.into()));
-    assert_eq!(verification["repaired"].as_array().unwrap().len(), rows);
+    let listed = verification["repaired"].as_array().unwrap().len();
+    assert_eq!(listed, 37 + 200, "of one table no more than 200 are listed, so that it does not hide others");
     // Two values swapped in parts that can only be written one after the other, among rows enough for many parts.
     target.query_drop("UPDATE school.exhibits SET word = 'spoilt' WHERE id = 30").await.unwrap();
     target.query_drop("UPDATE school.rooms SET name = CONCAT('x', name)").await.unwrap();
@@ -596,13 +597,13 @@ async fn the_last_check_undoes_the_cutover() {
     assert!(verdict.is_clean(), "{verdict:?}");
 }
 
-/// Load on few hot keys, verification all the while: a minute (ten with `DBMOVE_SOAK`) without a false alarm.
+/// Load on few hot keys, verification all the while: two minutes (an hour with `DBMOVE_SOAK`) without a false alarm.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_false_alarm() {
     if real::skipped("no_false_alarm", &PAIR) {
         return;
     }
-    let load = Duration::from_secs(if std::env::var_os("DBMOVE_SOAK").is_some() { 600 } else { 60 });
+    let load = Duration::from_secs(if std::env::var_os("DBMOVE_SOAK").is_some() { 3600 } else { 120 });
     let mut world = World::start(PAIR[0], PAIR[1], 0.01).await;
     let playbook = world.playbook_argument();
     let log = world.path("log");

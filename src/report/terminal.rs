@@ -9,6 +9,7 @@ use super::model::{Outcome, Report, Serving, Step, StepState, Verification};
 use super::status::{Presence, RunStatus};
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, printable_lines, shortened};
+use crate::verify::report::foremost;
 
 /// How many differences the terminal lists; the report holds more.
 const LISTED: usize = 20;
@@ -192,7 +193,7 @@ fn verified(text: &mut Text, verification: &Verification) {
             verification.structure.len()
         ));
     }
-    for difference in verification.differences.iter().take(LISTED) {
+    for difference in foremost(&verification.differences, |difference| &difference.table, LISTED) {
         text.line(format!("  {}", printable(&difference.line)));
     }
     let more = verification.difference_count.saturating_sub(verification.differences.len().min(LISTED) as u64);
@@ -210,7 +211,7 @@ fn verified(text: &mut Text, verification: &Verification) {
     }
     if verification.repaired_count > 0 {
         text.line(format!("  repaired: {} differences are gone, rows were copied once more", human::count(verification.repaired_count)));
-        for difference in verification.repaired.iter().take(LISTED) {
+        for difference in foremost(&verification.repaired, |difference| &difference.table, LISTED) {
             text.line(format!("    was: {}", printable(&difference.line)));
         }
         let more = verification.repaired_count.saturating_sub(verification.repaired.len().min(LISTED) as u64);

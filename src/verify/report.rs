@@ -16,6 +16,9 @@ use super::structure::StructureDifference;
 /// How many differences are listed per report; all are counted.
 pub const LISTED_DIFFERENCES: usize = 1000;
 
+/// How many of them may be of one table, so that one that is lost as a whole does not hide what differs in others.
+pub const LISTED_OF_A_TABLE: usize = 200;
+
 /// The result of one verification.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
@@ -170,7 +173,8 @@ impl Verification {
     /// Counts a difference, and lists it while there is room.
     pub fn push(&mut self, difference: Difference) {
         self.difference_count += 1;
-        if self.differences.len() < LISTED_DIFFERENCES {
+        let of_its_table = self.differences.iter().filter(|listed| listed.table == difference.table).count();
+        if self.differences.len() < LISTED_DIFFERENCES && of_its_table < LISTED_OF_A_TABLE {
             self.differences.push(difference);
         }
     }
@@ -199,6 +203,20 @@ impl Verification {
         self.repaired = self.repaired.into_iter().map(Difference::redacted).collect();
         self
     }
+}
+
+/// The first of every table, then the second of every table, and so on: what a person reads first shows every table that differs.
+#[must_use]
+pub fn foremost<'a, T>(differences: &'a [T], table: impl Fn(&'a T) -> &'a str, most: usize) -> Vec<&'a T> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ordered: Vec<(usize, &T)> = Vec::with_capacity(differences.len());
+    for difference in differences {
+        let before = seen.entry(table(difference)).or_default();
+        ordered.push((*before, difference));
+        *before += 1;
+    }
+    ordered.sort_by_key(|(before, _)| *before);
+    ordered.into_iter().take(most).map(|(_, difference)| difference).collect()
 }
 
 #[cfg(test)]
@@ -261,6 +279,13 @@ mod tests {
         for id in 0..LISTED_DIFFERENCES + 5 {
             report.push(Difference { table: "t".into(), key: format!("id = {id}"), kind: DifferenceKind::Extra, repair_sql: None });
         }
-        assert_eq!((report.differences.len(), report.difference_count), (LISTED_DIFFERENCES, LISTED_DIFFERENCES as u64 + 5));
+        report.push(Difference { table: "u".into(), key: "id = 1".into(), kind: DifferenceKind::Extra, repair_sql: None });
+        assert_eq!((report.differences.len(), report.difference_count), (LISTED_OF_A_TABLE + 1, LISTED_DIFFERENCES as u64 + 6));
+        for table in 0..LISTED_DIFFERENCES {
+            report.push(Difference { table: format!("t{table}"), key: "id = 1".into(), kind: DifferenceKind::Extra, repair_sql: None });
+        }
+        assert_eq!(report.differences.len(), LISTED_DIFFERENCES);
+        let foremost: Vec<&str> = foremost(&report.differences, |found| &found.table, 3).iter().map(|found| found.table.as_str()).collect();
+        assert_eq!(foremost, ["t", "u", "t0"], "one of each table before the second of any");
     }
 }

@@ -22,7 +22,7 @@ use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
 use crate::mysql::verification::repair::Repaired;
 use crate::mysql::verification::{Engine, Verifier};
-use crate::verify::report::{ForeignLook, Verification};
+use crate::verify::report::{ForeignLook, Verification, foremost};
 
 /// Checkpoint key (as a step's name) of the verified floor, by store.
 pub const FLOOR: &str = "mysql.verify.floor";
@@ -211,7 +211,8 @@ fn judge(verification: &Verification, repairing: bool) -> Result<(), StepError> 
         _ => format!("{rows} rows differ between source and target{repaired}, and the target's structure differs in {structure} places"),
     };
     let mut lines: Vec<String> = verification.structure.iter().take(LINES).map(|difference| format!("  {}", difference.line())).collect();
-    lines.extend(verification.differences.iter().take(LINES).map(|difference| format!("  {}", difference.line())));
+    let rows_first = foremost(&verification.differences, |difference| &difference.table, LINES);
+    lines.extend(rows_first.into_iter().map(|difference| format!("  {}", difference.line())));
     let more = (rows + structure as u64).saturating_sub(lines.len() as u64);
     if more > 0 {
         lines.push(format!("  … and {more} more"));

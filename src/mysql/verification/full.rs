@@ -156,10 +156,10 @@ impl Verifier {
             let (tally, position, settled) = self.chunk(&mut pair, &table, &range, &cancel).await?;
             progress.rows.fetch_add(tally.rows, Ordering::Relaxed);
             progress.chunks.fetch_add(1, Ordering::Relaxed);
-            progress.differences.fetch_add(settled.differences.len() as u64, Ordering::Relaxed);
+            progress.differences.fetch_add(settled.count, Ordering::Relaxed);
             // Numbered with leading zeros, so that the map's order is the order of ranges.
             let name = format!("{number:010}");
-            note(&sums, &table, &name, tally, position, settled.differences, started);
+            note(&sums, &table, &name, tally, position, (settled.differences, settled.count), started);
         }
     }
 
@@ -209,7 +209,7 @@ impl Verifier {
             if ours == theirs && quiet {
                 self.store.keyless_verified.lock().unwrap_or_else(PoisonError::into_inner).insert(table.table, mark);
                 progress.rows.fetch_add(ours.rows, Ordering::Relaxed);
-                note(sums, table, "whole", ours, position, Vec::new(), started);
+                note(sums, table, "whole", ours, position, (Vec::new(), 0), started);
                 return Ok(());
             }
             unequal = if quiet { unequal + 1 } else { 0 };
@@ -220,7 +220,8 @@ impl Verifier {
                 if !compared.differences.is_empty() {
                     self.found.lock().unwrap_or_else(PoisonError::into_inner).entry(table.table).or_default();
                 }
-                note(sums, table, "whole", compared.source, position, compared.differences, started);
+                let count = compared.differences.len() as u64;
+                note(sums, table, "whole", compared.source, position, (compared.differences, count), started);
                 return Ok(());
             }
             tokio::select! {
@@ -275,7 +276,7 @@ fn note(
     chunk: &str,
     tally: Tally,
     position: Option<crate::mysql::position::Position>,
-    differences: Vec<Difference>,
+    (differences, count): (Vec<Difference>, u64),
     started: Instant,
 ) {
     let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
@@ -283,7 +284,7 @@ fn note(
     let sum = sums.tables.entry(table.table).or_default();
     sum.rows += tally.rows;
     sum.chunks.insert(chunk.to_owned(), merkle::chunk(&name, chunk, &tally));
-    sum.differences += differences.len() as u64;
+    sum.differences += count;
     sum.first = Some(sum.first.map_or(started, |first| first.min(started)));
     sum.last = Some(Instant::now());
     // What holds for the table is as of its earliest chunk.
@@ -291,6 +292,7 @@ fn note(
         (Some(old), Some(new)) => Some(old.min(new)),
         (old, new) => old.or(new),
     };
+    sums.verification.difference_count += count.saturating_sub(differences.len() as u64);
     for difference in differences {
         sums.verification.push(difference);
     }
