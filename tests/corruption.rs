@@ -19,7 +19,7 @@ use world::{World, code, connect, number, said, stopped};
 
 /// Tables of the test's own beside the school's: nobody but the test knows their rows, so every difference is known
 /// beforehand. Each kind of corruption gets a row of its own.
-const EXHIBITS: [&str; 16] = [
+const EXHIBITS: [&str; 17] = [
     "CREATE TABLE school.exhibits (
         id INT NOT NULL PRIMARY KEY, word VARCHAR(40) CHARACTER SET latin1, other VARCHAR(40) CHARACTER SET utf8,
         ratio FLOAT, exact DOUBLE, picture BLOB, made DATE, seen TIMESTAMP NULL, price DECIMAL(12,4), touched INT NOT NULL DEFAULT 0,
@@ -36,6 +36,7 @@ const EXHIBITS: [&str; 16] = [
     "CREATE TABLE school.parted (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 3",
     "CREATE TABLE school.texts (id INT NOT NULL PRIMARY KEY, body TEXT, FULLTEXT KEY words (body)) ENGINE=MyISAM",
     "INSERT INTO school.texts VALUES (1, 'a text')",
+    "CREATE TABLE school.left_out (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB",
     "INSERT INTO school.lamps VALUES (1, 0, '2013-01-01'), (2, 1, '2013-01-02'), (3, 0, '2013-01-03')",
     "INSERT INTO school.rooms VALUES (1, 'east'), (2, 'west')",
     "CREATE TABLE school.words (word VARCHAR(40) NOT NULL PRIMARY KEY, meaning VARCHAR(40)) ENGINE=InnoDB DEFAULT CHARSET=utf8",
@@ -187,11 +188,7 @@ const CORRUPTIONS: [(&str, &str, &[&str]); 32] = [
         "REPLACE INTO school.rooms VALUES (1, 'west')",
         &["`school.rooms` id = 1: `name` is 'east' on the source, 'west' on the target", "`school.rooms` id = 2: is missing on the target"],
     ),
-    (
-        "a stretch of rows missing",
-        "DELETE FROM school.ranges WHERE id > 20000 AND id <= 45000",
-        &["`school.ranges` id = "],
-    ),
+    ("a stretch of rows missing", "DELETE FROM school.ranges WHERE id > 20000 AND id <= 45000", &["`school.ranges` id = "]),
     (
         "an accent in a text key",
         "UPDATE school.words SET word = 'cafe' WHERE word = 'café'",
@@ -398,12 +395,28 @@ async fn found_and_named() {
     }
     let mut world = hung().await;
     let playbook = world.playbook_argument();
+    let text = world.playbook_text("30s").replace("include: [\"school.*\"]", "include: [\"school.*\"]\n    exclude: [\"school.left_*\"]");
+    std::fs::write(world.playbook(), text).unwrap();
     let writers = world.write(150.0, 60.0).await;
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));
     let clean = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&clean), 0, "{}", said(&clean));
 
+    // What was compared, how, and what was not and why, is said.
+    let report = world.finished(&["report", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let verification = &report["verifications"][0];
+    assert_eq!(verification["verdict"], "equal");
+    for table in verification["tables"].as_array().unwrap() {
+        assert!(table["coverage"] == "every row" && table["chunks"].as_u64() >= Some(1) && table["verified_at"].is_string(), "{table}");
+        assert!(["client, ", "server, "].iter().any(|engine| table["method"].as_str().unwrap().starts_with(engine)), "{table}");
+    }
+    assert_eq!(verification["structure_tables"].as_u64(), verification["tables"].as_array().map(|tables| tables.len() as u64));
+    assert_eq!(
+        verification["outside"],
+        serde_json::json!([{ "object": "school.left_out", "why": "`include` and `exclude` leave it out" }])
+    );
     let mut target = connect(&world.target, Account::Root).await;
     target.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', foreign_key_checks = 0, sql_mode = ''").await.unwrap();
     for (kind, statement, _) in CORRUPTIONS {
@@ -454,6 +467,7 @@ async fn found_and_named() {
     // By plain SELECTs too, once everything is applied.
     let quiet = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&quiet), 0, "{}", said(&quiet));
+    command(&world.source, &["DROP TABLE school.left_out"]).await;
     let comparison = world.compare().await;
     assert!(comparison.is_equal(), "{comparison:?}");
 }

@@ -266,6 +266,9 @@ pub struct Verification {
     pub foreign: Option<ForeignLook>,
     /// What was not compared, and why.
     pub not_compared: Vec<NotCompared>,
+    /// What is in the databases that move and does not move itself, and why.
+    #[serde(default)]
+    pub outside: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more.
     #[serde(default)]
     pub repaired_count: u64,

@@ -233,6 +233,12 @@ fn verified(text: &mut Text, verification: &Verification) {
     for left_out in &verification.not_compared {
         text.line(format!("  not compared: `{}`: {}", printable(&left_out.object), printable(&left_out.why)));
     }
+    for left_out in verification.outside.iter().take(LISTED) {
+        text.line(format!("  does not move: `{}`: {}", printable(&left_out.object), printable(&left_out.why)));
+    }
+    if verification.outside.len() > LISTED {
+        text.line(format!("  and {} more that do not move", verification.outside.len() - LISTED));
+    }
     if let Some(root) = &verification.run_root {
         text.line(format!("  run root {root}"));
     }

@@ -40,6 +40,7 @@ pub fn view(step: &str, found: &report::Verification) -> Verification {
         structure_tables: found.structure_tables,
         foreign: found.foreign.clone(),
         not_compared: found.not_compared.clone(),
+        outside: found.outside.clone(),
         repaired_count: found.repaired_count,
         repaired: found.repaired.iter().map(difference).collect(),
         run_root: found.run_root.map(|root| root.to_string()),

@@ -42,6 +42,9 @@ pub struct Verification {
     pub foreign: Option<ForeignLook>,
     /// What was left out, and why.
     pub not_compared: Vec<NotCompared>,
+    /// What is in the databases that move and does not move itself, and why: it was not to be compared.
+    #[serde(default)]
+    pub outside: Vec<NotCompared>,
     /// How many differences are gone because rows were copied once more; they are not among the others.
     #[serde(default)]
     pub repaired_count: u64,

@@ -24,7 +24,7 @@ use similar::TextDiff;
 use tokio_util::sync::CancellationToken;
 
 use super::Verifier;
-use crate::mysql::bookkeeping::own_table;
+use crate::mysql::bookkeeping::{self, own_table};
 use crate::mysql::catalog::Catalog;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::counters::{self, Counters};
@@ -39,6 +39,9 @@ use crate::verify::report::{NotCompared, Verification};
 /// The table's name while it is made once more.
 const SCRATCH: &str = "dbmove_structure";
 
+/// Things that do not move named at most.
+const OUTSIDE: usize = 1000;
+
 /// What was found beside the rows.
 #[derive(Debug, Default)]
 pub struct Structure {
@@ -46,6 +49,8 @@ pub struct Structure {
     pub differences: Vec<StructureDifference>,
     /// What could not be compared, and why.
     pub not_compared: Vec<NotCompared>,
+    /// What is in the databases that move and does not move itself, and why.
+    pub outside: Vec<NotCompared>,
     /// The facts in the target's catalog as they were compared, by the table's quoted name: a digest.
     pub seen: BTreeMap<String, String>,
     /// How many tables' definitions are as compared: now, or before with the catalog's facts unchanged since.
@@ -57,6 +62,7 @@ impl Structure {
     pub fn into_verification(self, verification: &mut Verification) {
         verification.structure.extend(self.differences);
         verification.not_compared.extend(self.not_compared);
+        verification.outside = self.outside;
         verification.structure_seen = self.seen;
         verification.structure_tables = self.tables;
     }
@@ -101,10 +107,37 @@ impl Verifier {
             }
         }
         session.close().await;
+        found.outside = self.outside().await?;
         let (source, target) = counters::both(&self.store).await?;
         found.differences.extend(behind(floor, &source, &target));
         found.differences.sort_by(|a, b| (&a.object, &a.what).cmp(&(&b.object, &b.what)));
         Ok(found)
+    }
+
+    /// What the source's databases hold beside what moves.
+    async fn outside(&self) -> Result<Vec<NotCompared>> {
+        let mut session = Session::open(&self.store.source, Purpose::Catalog).await?;
+        let databases: Vec<String> = self.described.schema.databases.iter().map(|database| sql::text(&database.name)).collect();
+        let query = format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA IN ({}) ORDER BY 1, 2",
+            databases.join(", ")
+        );
+        let rows = session.rows(&query, "listing the source's tables").await?;
+        session.close().await;
+        let names = rows.iter().map(|row| TableName::new(bookkeeping::text(row, 0), bookkeeping::text(row, 1)));
+        let mut outside: Vec<NotCompared> = names
+            .filter(|name| self.described.catalog.table(name).is_none())
+            .map(|name| {
+                let selected = self.store.selection.contains(&name.database, &name.table);
+                let why =
+                    if selected { "it was made after this run read the source's catalog" } else { "`include` and `exclude` leave it out" };
+                NotCompared { object: name.to_string(), why: why.to_owned() }
+            })
+            .collect();
+        let objects = self.described.schema.not_carried.iter();
+        outside.extend(objects.map(|left| NotCompared { object: format!("{} {}", left.kind, left.name), why: left.why.clone() }));
+        outside.truncate(OUTSIDE);
+        Ok(outside)
     }
 
     /// One table's definition, printed by the target and made there once more.
