@@ -19,8 +19,9 @@ pub(super) struct Context<'a> {
 type Rule = fn(&mut CreateTable, &Context<'_>, &mut Changes) -> Result<(), DdlError>;
 
 /// In the order in which they are applied.
-const RULES: [(&str, Rule); 11] = [
+const RULES: [(&str, Rule); 12] = [
     ("name", name),
+    ("readable-in-the-log", readable_in_the_log),
     ("myisam-to-innodb", engine_to_innodb),
     ("auto-increment-index", auto_increment_index),
     ("engine-options", engine_options),
@@ -97,6 +98,13 @@ fn auto_increment_index(create: &mut CreateTable, context: &Context<'_>, changes
     let Some(counter) = context.table.columns.iter().position(|column| column.auto_increment) else {
         return Ok(());
     };
+    let column = &context.table.columns[counter];
+    if column.kind.is_float() && context.target.mysql_from((8, 4, 0)) {
+        return Err(context.refused(&format!(
+            "its AUTO_INCREMENT column `{}` is a FLOAT or DOUBLE, which MySQL from 8.4 on does not count by; make it BIGINT on the source",
+            column.name
+        )));
+    }
     if context.table.indexes.iter().any(|index| index.parts.first().is_some_and(|part| part.column == counter)) {
         return Ok(());
     }
@@ -126,6 +134,26 @@ fn name(_: &mut CreateTable, context: &Context<'_>, _: &mut Changes) -> Result<(
         return Err(context.refused(
             "its name was never converted from before MySQL 5.1 (`#mysql50#`); rename it on the source (`RENAME TABLE`, or `ALTER DATABASE … UPGRADE DATA DIRECTORY NAME`)",
         ));
+    }
+    Ok(())
+}
+
+/// Columns that MariaDB writes into its log in a form of its own are refused here, before the copy, and not in the night when
+/// their first row comes along: COMPRESSED ones, and fractional seconds as MariaDB had them before MySQL had any.
+fn readable_in_the_log(_: &mut CreateTable, context: &Context<'_>, _: &mut Changes) -> Result<(), DdlError> {
+    for column in &context.table.columns {
+        let (name, printed) = (&column.name, &column.type_text);
+        if printed.contains("COMPRESSED*/") {
+            return Err(context.refused(&format!(
+                "its column `{name}` is COMPRESSED, which can't be followed; change it on the source to one that is not"
+            )));
+        }
+        if printed.contains("mariadb-5.3") && printed.contains('(') {
+            return Err(context.refused(&format!(
+                "its column `{name}` keeps fractional seconds in the format of MariaDB 5.3, which can't be followed; set \
+                 `mysql56_temporal_format = ON` on the source and rebuild the table with `ALTER TABLE … FORCE`"
+            )));
+        }
     }
     Ok(())
 }
