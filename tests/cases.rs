@@ -35,7 +35,7 @@ async fn all_cases(test: &str, source: ServerKind, target: ServerKind, moment: M
     assert!(wrong.is_empty(), "{test}: the move did not go well:\n{}", wrong.join("\n"));
     let mut rows = 0;
     for case in &moved {
-        match compare::compare(&world.source, &world.target, &case.database()).await {
+        match compare::compare(&world.source, &world.target, case).await {
             Ok(compared) => rows += compared,
             Err(differences) => wrong.extend(differences.into_iter().map(|difference| format!("{}: {difference}", case.name))),
         }

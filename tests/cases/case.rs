@@ -62,6 +62,11 @@ impl Case {
         format!("case_{}", self.name)
     }
 
+    /// Whether the database is this case's: its own, or one more that it made, `case_NAME:WORDS`.
+    pub fn owns(&self, database: &str) -> bool {
+        database.strip_prefix(&self.database()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    }
+
     /// The bytes of a file of the case.
     pub fn file(&self, name: &str) -> Option<Vec<u8>> {
         std::fs::read(self.directory.join(name)).ok()

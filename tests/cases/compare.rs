@@ -7,17 +7,44 @@ use dbmove::local::{Account, LocalServer};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
+use super::case::Case;
+
 type Rows = Vec<Vec<Option<String>>>;
 
-/// How many rows are equal; or each table that is not, with the first rows that one side lacks.
-pub async fn compare(source: &LocalServer, target: &LocalServer, database: &str) -> Result<usize, Vec<String>> {
+/// How many rows of a case's databases are equal; or each table that is not, with the first rows that one side lacks.
+pub async fn compare(source: &LocalServer, target: &LocalServer, case: &Case) -> Result<usize, Vec<String>> {
     let mut on_source = connect(source).await;
     let mut on_target = connect(target).await;
-    let columns = columns(&mut on_source, database).await;
-    let there = self::columns(&mut on_target, database).await;
+    let here = databases(&mut on_source, case).await;
+    let there = databases(&mut on_target, case).await;
+    if here != there {
+        return Err(vec![format!("databases on the source: {here:?}; on the target: {there:?}")]);
+    }
+    let mut equal = 0;
+    let mut wrong = Vec::new();
+    for database in &here {
+        match compare_database(&mut on_source, &mut on_target, database).await {
+            Ok(rows) => equal += rows,
+            Err(differences) => wrong.extend(differences),
+        }
+    }
+    if wrong.is_empty() { Ok(equal) } else { Err(wrong) }
+}
+
+/// The databases of a case that are on a server, in order.
+pub async fn databases(conn: &mut Conn, case: &Case) -> Vec<String> {
+    let all: Vec<Vec<u8>> = conn.query("SHOW DATABASES").await.unwrap();
+    let mut found: Vec<String> = all.into_iter().map(|name| String::from_utf8(name).unwrap()).filter(|name| case.owns(name)).collect();
+    found.sort();
+    found
+}
+
+async fn compare_database(on_source: &mut Conn, on_target: &mut Conn, database: &str) -> Result<usize, Vec<String>> {
+    let columns = columns(on_source, database).await;
+    let there = self::columns(on_target, database).await;
     let mut wrong = Vec::new();
     if columns.is_empty() {
-        wrong.push("it has no table on the source".to_owned());
+        wrong.push(format!("`{database}` has no table on the source"));
     }
     for extra in there.keys().filter(|table| !columns.contains_key(*table)) {
         wrong.push(format!("table `{}` is on the target only", String::from_utf8_lossy(extra)));
@@ -34,8 +61,8 @@ pub async fn compare(source: &LocalServer, target: &LocalServer, database: &str)
             wrong.push(format!("table `{name}` has other columns on the target"));
             continue;
         }
-        let ours = rows(&mut on_source, database, table, columns).await;
-        let theirs = rows(&mut on_target, database, table, columns).await;
+        let ours = rows(on_source, database, table, columns).await;
+        let theirs = rows(on_target, database, table, columns).await;
         if ours == theirs {
             equal += ours.len();
             continue;
@@ -53,30 +80,39 @@ pub async fn compare(source: &LocalServer, target: &LocalServer, database: &str)
     if wrong.is_empty() { Ok(equal) } else { Err(wrong) }
 }
 
-struct Column {
-    name: Vec<u8>,
-    kind: String,
+/// A column.
+pub struct Column {
+    pub name: Vec<u8>,
+    /// Its type in small letters.
+    pub kind: String,
 }
 
-async fn connect(server: &LocalServer) -> Conn {
+/// A session as root that sees zero dates and UTC.
+pub async fn connect(server: &LocalServer) -> Conn {
     let mut conn = Conn::new(server.connect_options(Account::Root, None)).await.unwrap();
     conn.query_drop("SET time_zone = '+00:00', sql_mode = ''").await.unwrap();
     conn
 }
 
-async fn columns(conn: &mut Conn, database: &str) -> BTreeMap<Vec<u8>, Vec<Column>> {
+/// The columns of each table of a database.
+pub async fn columns(conn: &mut Conn, database: &str) -> BTreeMap<Vec<u8>, Vec<Column>> {
     let query = format!(
-        "SELECT table_name, column_name, CAST(IF(column_type = 'year(2)', column_type, data_type) AS CHAR) FROM information_schema.columns WHERE table_schema = '{database}' \
-         ORDER BY table_name, ordinal_position"
+        "SELECT table_schema, table_name, column_name, CAST(IF(column_type = 'year(2)', column_type, data_type) AS CHAR) \
+         FROM information_schema.columns WHERE table_schema = '{}' ORDER BY table_name, ordinal_position",
+        database.replace('\\', "\\\\").replace('\'', "''")
     );
     let mut tables: BTreeMap<Vec<u8>, Vec<Column>> = BTreeMap::new();
-    for (table, name, kind) in conn.query::<(Vec<u8>, Vec<u8>, String), _>(query).await.unwrap() {
-        tables.entry(table).or_default().push(Column { name, kind: kind.to_lowercase() });
+    for (schema, table, name, kind) in conn.query::<(Vec<u8>, Vec<u8>, Vec<u8>, String), _>(query).await.unwrap() {
+        // Some servers look names up without regard to case.
+        if schema == database.as_bytes() {
+            tables.entry(table).or_default().push(Column { name, kind: kind.to_lowercase() });
+        }
     }
     tables
 }
 
-fn quoted(name: &[u8]) -> Vec<u8> {
+/// A name in backticks.
+pub fn quoted(name: &[u8]) -> Vec<u8> {
     let mut out = vec![b'`'];
     for byte in name {
         out.extend(std::iter::repeat_n(*byte, if *byte == b'`' { 2 } else { 1 }));
@@ -110,7 +146,9 @@ async fn rows(conn: &mut Conn, database: &str, table: &[u8], columns: &[Column])
             query.extend_from_slice(b"))");
         }
     }
-    query.extend_from_slice(format!(" FROM `{database}`.").as_bytes());
+    query.extend_from_slice(b" FROM ");
+    query.extend_from_slice(&quoted(database.as_bytes()));
+    query.push(b'.');
     query.extend_from_slice(&quoted(table));
     let mut rows: Rows = conn
         .query::<Row, _>(query)

@@ -10,7 +10,7 @@ use mysql_async::{Conn, Row};
 use tokio::process::Command;
 
 use super::case::Case;
-use super::compare::text;
+use super::compare::{databases, quoted, text};
 
 /// When `during.sql` runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,14 @@ impl World {
         wrong
     }
 
+    async fn drop_databases(&self, server: &LocalServer, case: &Case) {
+        let mut conn = Conn::new(server.connect_options(Account::Root, None)).await.unwrap();
+        conn.query_drop("SET foreign_key_checks = 0").await.unwrap();
+        for database in databases(&mut conn, case).await {
+            conn.query_drop([b"DROP DATABASE ".to_vec(), quoted(database.as_bytes())].concat()).await.unwrap();
+        }
+    }
+
     /// What is wrong with how a case is refused: by another word than its own, or not at all, or with something left.
     pub async fn refuses(&self, case: &Case) -> Option<String> {
         if let Err(error) = self.load(case).await {
@@ -141,10 +149,9 @@ impl World {
             Ok(output) => output.unwrap(),
             Err(_) => return Some(format!("{}: it was not refused", case.name)),
         };
-        let mut conn = Conn::new(self.source.connect_options(Account::Root, None)).await.unwrap();
-        conn.query_drop(format!("DROP DATABASE `{}`", case.database())).await.unwrap();
+        self.drop_databases(&self.source, case).await;
         let mut conn = Conn::new(self.target.connect_options(Account::Root, None)).await.unwrap();
-        let left: Vec<String> = conn.query(format!("SHOW DATABASES LIKE '{}'", case.database().replace('_', "\\_"))).await.unwrap();
+        let left = databases(&mut conn, case).await;
         let said = said(&output);
         if output.status.success() || !said.contains(expected) || !left.is_empty() {
             return Some(format!("{}: to be refused with `{expected}`, leaving nothing; left {left:?}; {said}", case.name));
