@@ -3,13 +3,16 @@
 //! One pair of servers per combination, one move for all its cases: every case has a database `case_NAME` of its own.
 //! `before.sql` is copied, `during.sql` followed: either while the copy runs, or after it, when every event has to
 //! find what the copy brought. What must hold is said in `fixtures/cases/README.md`; that both sides are equal is found
-//! by plain SELECTs that share nothing with dbmove's own comparison (`cases/compare.rs`), besides that comparison.
+//! by plain SELECTs that share nothing with dbmove's own comparison (`cases/compare.rs`), besides that comparison, after a
+//! cutover up to the switch. Counters are compared then, and both engines of verification have to find the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 #[path = "cases/case.rs"]
 mod case;
 #[path = "cases/compare.rs"]
 mod compare;
+#[path = "cases/engines.rs"]
+mod engines;
 mod real;
 #[path = "cases/world.rs"]
 mod world;
@@ -41,6 +44,8 @@ async fn all_cases(test: &str, source: ServerKind, target: ServerKind, moment: M
         }
         wrong.extend(world.expectation_unmet(case).await);
     }
+    wrong.extend(world.counters_behind(&moved).await);
+    wrong.extend(engines::disagreements(&world, &moved).await);
     eprintln!("{test}: {} cases, {rows} rows compared", cases.len());
     assert!(wrong.is_empty(), "{} of {} cases: {} are wrong:\n{}", test, cases.len(), wrong.len(), wrong.join("\n"));
     assert!(some_alone || rows > 10_000, "only {rows} rows were compared");
@@ -69,6 +74,11 @@ async fn mysql_55_to_mariadb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_to_mariadb() {
     all_cases("mariadb_to_mariadb", ServerKind::MariaDb, ServerKind::MariaDb, Moment::Followed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_5614_to_mysql_97_with_kills() {
+    all_cases("mysql_5614_to_mysql_97_with_kills", ServerKind::Mysql5614, ServerKind::Mysql97, Moment::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
