@@ -2,7 +2,7 @@
 //!
 //! At the end every row of both sides is compared by plain SELECTs. The seed is printed; `DBMOVE_SEED=n` repeats its schema,
 //! data and statements (how they interleave is up to the servers). A failure leaves `target/random/SEED/{schema,before,during}.sql`.
-//! Eight rounds, about a minute; with `DBMOVE_SOAK=1` 120.
+//! Eight rounds, about a minute; with `DBMOVE_SOAK=1` 120, with `DBMOVE_ROUNDS=n` so many.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 #[path = "random/generated.rs"]
@@ -30,7 +30,9 @@ fn rounds() -> (u64, u64) {
     if let Ok(seed) = std::env::var("DBMOVE_SEED") {
         return (1, seed.parse().unwrap());
     }
-    (if std::env::var_os("DBMOVE_SOAK").is_some() { 120 } else { 8 }, rand::random_range(0..1 << 40))
+    let asked = std::env::var("DBMOVE_ROUNDS").ok().map(|rounds| rounds.parse().unwrap());
+    let usual = if std::env::var_os("DBMOVE_SOAK").is_some() { 120 } else { 8 };
+    (asked.unwrap_or(usual), rand::random_range(0..1 << 40))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +78,7 @@ async fn round(world: &World, generated: &Generated, seed: u64) -> Result<(), St
     let _ = std::fs::remove_dir_all(world.state());
     source.query_drop(format!("CREATE DATABASE {DATABASE} DEFAULT CHARACTER SET latin1")).await.unwrap();
     source.query_drop(format!("USE {DATABASE}")).await.unwrap();
+    source.query_drop("SET sql_mode = ''").await.unwrap();
     for statement in generated.schema.iter().chain(&generated.before) {
         source.query_drop(statement).await.map_err(|error| format!("{statement}: {error}"))?;
     }
@@ -88,6 +91,7 @@ async fn round(world: &World, generated: &Generated, seed: u64) -> Result<(), St
         let mut conn = connect(&world.source, Account::Root).await;
         writers.spawn(async move {
             conn.query_drop(format!("USE {DATABASE}")).await.unwrap();
+            conn.query_drop("SET sql_mode = ''").await.unwrap();
             let mut done = 0;
             for statement in &statements {
                 // A duplicate, a deadlock, a missing parent: the source refuses it, and that is life.

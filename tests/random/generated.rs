@@ -6,20 +6,31 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// Column types with values of each, the limits among them.
-const TYPES: [(&str, &[&str]); 12] = [
+const TYPES: [(&str, &[&str]); 20] = [
     ("INT", &["0", "-2147483648", "2147483647", "17"]),
     ("BIGINT UNSIGNED", &["0", "18446744073709551615", "9223372036854775808"]),
     ("DECIMAL(30,10)", &["0", "-12345678901234567890.0123456789", "0.0000000001"]),
-    ("DOUBLE", &["0.1", "-1e-300", "1.7976931348623157e308"]),
+    ("DECIMAL(65,30)", &["-99999999999999999999999999999999999.999999999999999999999999999999", "1"]),
+    ("DOUBLE", &["0.1", "-1e-300", "1.7976931348623157e308", "-0e0", "4.9e-324"]),
     ("FLOAT", &["0.1", "16777216", "-3.4e38"]),
+    ("FLOAT(10,3)", &["1e9", "0.001", "-9999999.999"]),
     ("VARCHAR(40) CHARACTER SET utf8", &["''", "'a '", "_utf8 0xC3A4C39F", "'it''s \\\\ \\n'"]),
     ("VARCHAR(40) CHARACTER SET latin1", &["'A'", "_latin1 0xE4DF", "'\\t'"]),
+    ("TEXT CHARACTER SET utf8mb4", &["_utf8mb4 0xF09F9880", "REPEAT('x', 3000)", "''"]),
+    ("CHAR(10) CHARACTER SET sjis", &["_sjis 0x835C", "_sjis 0x955C5C", "'a'"]),
     ("BLOB", &["0x00FF", "''", "0x5C27220A00"]),
+    ("BINARY(4)", &["0x00", "0x41000000", "0x20202020"]),
     ("DATETIME", &["'1000-01-01 00:00:00'", "'9999-12-31 23:59:59'", "'2012-02-29 12:00:00'"]),
+    ("TIMESTAMP", &["'1970-01-02 00:00:01'", "'2038-01-18 03:14:07'", "'2011-11-06 06:30:00'"]),
     ("TIME", &["'-838:59:59'", "'838:59:59'", "'00:00:00'"]),
+    ("YEAR", &["1901", "2155", "0"]),
     ("ENUM('a','b','c')", &["'a'", "'c'"]),
+    ("SET('a','b','c')", &["''", "'a,c'", "7"]),
     ("BIT(9)", &["b'0'", "b'111111111'", "b'101'"]),
 ];
+
+/// Keys are numbers up to here, or their names.
+const KEYS: u32 = 1000;
 
 /// One case.
 pub struct Generated {
@@ -29,12 +40,51 @@ pub struct Generated {
     pub during: Vec<Vec<String>>,
 }
 
+/// What tells a table's rows apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyKind {
+    Number,
+    /// A name by a collation: rows are found by other spellings than their own.
+    Name(&'static str),
+    /// A number and one of three letters behind it.
+    NumberAndLetter,
+    None,
+}
+
+impl KeyKind {
+    fn column(self) -> String {
+        match self {
+            KeyKind::Name(charset) => format!("VARCHAR(30) {charset}"),
+            _ => "INT".to_owned(),
+        }
+    }
+
+    /// The value for a number: a name may be spelled in one of several ways that are one to the collation.
+    fn literal(self, number: u32, dice: &mut StdRng) -> String {
+        match self {
+            KeyKind::Name(_) => {
+                let spellings = if number.is_multiple_of(2) { ["anna", "ANNA", "Anna"] } else { ["zo\u{eb}", "ZOE", "Zoe"] };
+                let space = if dice.random_bool(0.2) { " " } else { "" };
+                format!("'{}{number}{space}'", spellings[dice.random_range(0..3)])
+            }
+            _ => number.to_string(),
+        }
+    }
+}
+
 struct Table {
     name: String,
     columns: Vec<usize>,
-    keyless: bool,
-    parent: Option<String>,
+    key: KeyKind,
+    /// Of the unique column `u`.
+    unique: KeyKind,
+    /// The table that `p` refers to, and its key. May be the table itself.
+    parent: Option<(String, KeyKind)>,
+    /// MyISAM: no transactions, no foreign keys.
+    plain: bool,
 }
+
+const NAMES: [KeyKind; 2] = [KeyKind::Name("CHARACTER SET utf8 COLLATE utf8_general_ci"), KeyKind::Name("CHARACTER SET latin1")];
 
 impl Generated {
     pub fn new(seed: u64) -> Generated {
@@ -42,11 +92,7 @@ impl Generated {
         let mut tables: Vec<Table> = Vec::new();
         let mut schema = Vec::new();
         for number in 0..dice.random_range(3..6) {
-            let columns: Vec<usize> = (0..dice.random_range(1..5)).map(|_| dice.random_range(0..TYPES.len())).collect();
-            let parents: Vec<&Table> = tables.iter().filter(|table| !table.keyless).collect();
-            let parent = (!parents.is_empty() && dice.random_bool(0.6)).then(|| parents[dice.random_range(0..parents.len())].name.clone());
-            let keyless = parent.is_none() && number > 0 && dice.random_bool(0.2);
-            let table = Table { name: format!("t{number}"), columns, keyless, parent };
+            let table = table(number, &tables, &mut dice);
             schema.push(create(&table, &mut dice));
             tables.push(table);
         }
@@ -73,24 +119,74 @@ impl Generated {
     }
 }
 
+fn table(number: u32, before: &[Table], dice: &mut StdRng) -> Table {
+    let name = format!("t{number}");
+    let columns = (0..dice.random_range(1..6)).map(|_| dice.random_range(0..TYPES.len())).collect();
+    let name_or_number = |dice: &mut StdRng| if dice.random_bool(0.3) { NAMES[dice.random_range(0..2)] } else { KeyKind::Number };
+    let unique = name_or_number(dice);
+    let mut table = Table { name, columns, key: name_or_number(dice), unique, parent: None, plain: false };
+    let parents: Vec<&Table> = before.iter().filter(|other| !other.plain && other.can_be_parent()).collect();
+    match dice.random_range(0..20) {
+        0..=9 if !parents.is_empty() => {
+            let parent = parents[dice.random_range(0..parents.len())];
+            table.parent = Some((parent.name.clone(), parent.key));
+        }
+        10 | 11 => table.parent = Some((table.name.clone(), table.key)),
+        12 | 13 => table.key = KeyKind::NumberAndLetter,
+        14 | 15 if number > 0 => table.key = KeyKind::None,
+        _ => {}
+    }
+    table.plain = number > 0 && table.parent.is_none() && dice.random_bool(0.3);
+    table
+}
+
+impl Table {
+    fn can_be_parent(&self) -> bool {
+        matches!(self.key, KeyKind::Number | KeyKind::Name(_))
+    }
+
+    fn is_parent(&self, tables: &[Table]) -> bool {
+        tables.iter().any(|child| child.parent.as_ref().is_some_and(|(parent, _)| *parent == self.name))
+    }
+}
+
 fn create(table: &Table, dice: &mut StdRng) -> String {
     let columns: String = table.columns.iter().enumerate().map(|(number, &kind)| format!(", c{number} {} NULL", TYPES[kind].0)).collect();
-    let key = if table.keyless { "" } else { ", PRIMARY KEY (id), UNIQUE KEY u (u)" };
-    let reference = table.parent.as_ref().map_or(String::new(), |parent| {
+    let key = match table.key {
+        KeyKind::None => "",
+        KeyKind::NumberAndLetter => ", PRIMARY KEY (id, letter), KEY u (u)",
+        KeyKind::Number | KeyKind::Name(_) => ", PRIMARY KEY (id), UNIQUE KEY u (u)",
+    };
+    let referring = table.parent.as_ref().map_or(KeyKind::Number, |(_, key)| *key);
+    let reference = table.parent.as_ref().map_or(String::new(), |(parent, _)| {
         let actions = ["CASCADE", "SET NULL"];
         let (delete, update) = (actions[dice.random_range(0..2)], actions[dice.random_range(0..2)]);
         format!(", KEY p (p), FOREIGN KEY (p) REFERENCES {parent} (id) ON DELETE {delete} ON UPDATE {update}")
     });
-    // Only tables that nobody refers to, and that refer to nobody, may be without foreign keys.
-    let engine = if table.keyless && dice.random_bool(0.4) { "MyISAM" } else { "InnoDB" };
-    format!("CREATE TABLE {} (id INT NOT NULL, u INT NULL, p INT NULL{columns}{key}{reference}) ENGINE={engine}", table.name)
+    let engine = if table.plain { "MyISAM" } else { "InnoDB" };
+    format!(
+        "CREATE TABLE {} (id {} NOT NULL, u {} NULL, p {} NULL, letter CHAR(1) NOT NULL{columns}{key}{reference}) ENGINE={engine}",
+        table.name,
+        table.key.column(),
+        table.unique.column(),
+        referring.column()
+    )
 }
 
 /// A row; what it refers to is there while nothing was deleted.
 fn values(table: &Table, id: u32, unique: u32, dice: &mut StdRng) -> String {
-    let parent = if table.parent.is_some() && dice.random_bool(0.7) { dice.random_range(1..800).to_string() } else { "NULL".to_owned() };
+    let parent = match &table.parent {
+        Some((name, key)) if dice.random_bool(0.7) => {
+            // A row of the table itself may refer to those before it.
+            let below = if *name == table.name { id.clamp(2, 800) } else { 800 };
+            let number = dice.random_range(1..below);
+            key.literal(number, dice)
+        }
+        _ => "NULL".to_owned(),
+    };
     let rest: String = table.columns.iter().map(|&kind| format!(", {}", value(kind, dice))).collect();
-    format!("({id}, {unique}, {parent}{rest})")
+    let letter = if table.key == KeyKind::NumberAndLetter { ["a", "B", "c"][dice.random_range(0..3)] } else { "x" };
+    format!("({}, {}, {parent}, '{letter}'{rest})", table.key.literal(id, dice), table.unique.literal(unique, dice))
 }
 
 fn value(kind: usize, dice: &mut StdRng) -> String {
@@ -123,27 +219,60 @@ fn connection(tables: &[Table], dice: &mut StdRng) -> Vec<String> {
 fn change(table: &Table, tables: &[Table], dice: &mut StdRng) -> Vec<String> {
     let name = &table.name;
     // Few keys, so that they meet.
-    let (id, other) = (dice.random_range(1..1000), dice.random_range(1..1000));
+    let (one, two) = (dice.random_range(1..KEYS), dice.random_range(1..KEYS));
+    let key = |number: u32, dice: &mut StdRng| table.key.literal(number, dice);
     let kind = dice.random_range(0..table.columns.len());
     let set = format!("c{kind} = {}", value(table.columns[kind], dice));
-    match dice.random_range(0..12) {
-        0..=2 => vec![format!("UPDATE {name} SET {set} WHERE id = {id}")],
-        3 => vec![format!("UPDATE {name} SET {set} WHERE id BETWEEN {id} AND {}", id + 20)],
+    match dice.random_range(0..16) {
+        0..=2 => vec![format!("UPDATE {name} SET {set} WHERE id = {}", key(one, dice))],
+        3 => {
+            let some: Vec<String> = (one..one + 20).map(|number| key(number, dice)).collect();
+            vec![format!("UPDATE {name} SET {set} WHERE id IN ({})", some.join(", "))]
+        }
         4 => {
-            vec![format!("INSERT INTO {name} VALUES {}, {}", values(table, id, other, dice), values(table, id + 1000, other + 1000, dice))]
+            vec![format!("INSERT INTO {name} VALUES {}, {}", values(table, one, two, dice), values(table, one + KEYS, two + KEYS, dice))]
         }
-        5 => vec![format!("INSERT INTO {name} VALUES {} ON DUPLICATE KEY UPDATE {set}", values(table, id, id, dice))],
-        6 if !tables.iter().any(|child| child.parent.as_ref() == Some(name)) => {
-            vec![format!("REPLACE INTO {name} VALUES {}", values(table, id, other, dice))]
+        5 => vec![format!("INSERT INTO {name} VALUES {} ON DUPLICATE KEY UPDATE {set}", values(table, one, one, dice))],
+        6 if !table.is_parent(tables) => {
+            vec![format!("REPLACE INTO {name} VALUES {}", values(table, one, two, dice))]
         }
-        6 | 7 => vec![format!("DELETE FROM {name} WHERE id = {id}")],
-        8 => vec![format!("UPDATE {name} SET id = {other} WHERE id = {id}")],
-        9 => vec![
-            format!("UPDATE {name} SET u = NULL WHERE id = {id}"),
-            format!("UPDATE {name} SET u = {id} WHERE id = {other}"),
-            format!("UPDATE {name} SET u = {other} WHERE id = {id}"),
+        6 | 7 => vec![format!("DELETE FROM {name} WHERE id = {}", key(one, dice))],
+        8 => vec![format!("UPDATE {name} SET id = {} WHERE id = {}", key(two, dice), key(one, dice))],
+        9 => {
+            // Two rows change their unique values with each other.
+            let unique = |number: u32, dice: &mut StdRng| table.unique.literal(number, dice);
+            vec![
+                format!("UPDATE {name} SET u = NULL WHERE id = {}", key(one, dice)),
+                format!("UPDATE {name} SET u = {} WHERE id = {}", unique(one, dice), key(two, dice)),
+                format!("UPDATE {name} SET u = {} WHERE id = {}", unique(two, dice), key(one, dice)),
+            ]
+        }
+        10 => vec![
+            format!("DELETE FROM {name} WHERE id = {}", key(one, dice)),
+            format!("INSERT INTO {name} VALUES {}", values(table, one, one, dice)),
         ],
-        10 => vec![format!("DELETE FROM {name} WHERE id = {id}"), format!("INSERT INTO {name} VALUES {}", values(table, id, id, dice))],
-        _ => vec![format!("UPDATE {name} a JOIN {} b ON b.id = a.id SET a.{set} WHERE a.id = {id}", tables[0].name)],
+        11 => {
+            let first = &tables[0];
+            let (theirs, ours) = (first.key.literal(one, dice), key(one, dice));
+            vec![format!("UPDATE {name} a JOIN {} b ON b.id = {theirs} SET a.{set}, b.c0 = NULL WHERE a.id = {ours}", first.name)]
+        }
+        12 => {
+            let other = &tables[dice.random_range(0..tables.len())];
+            let (theirs, ours) = (other.key.literal(two, dice), key(one, dice));
+            vec![format!("DELETE a, b FROM {name} a JOIN {} b ON b.id = {theirs} WHERE a.id = {ours}", other.name)]
+        }
+        // The same key in another spelling; of a number, the same.
+        13 => vec![format!("UPDATE {name} SET id = {}, {set} WHERE id = {}", key(one, dice), key(one, dice))],
+        14 if table.key == KeyKind::Number => {
+            vec![format!("UPDATE {name} SET id = id + 1 WHERE id BETWEEN {one} AND {} ORDER BY id DESC", one + 5)]
+        }
+        14 => vec![format!("UPDATE IGNORE {name} SET letter = 'B', u = {} WHERE id = {}", table.unique.literal(two, dice), key(one, dice))],
+        // Of a MyISAM table, what came before the duplicate stays.
+        _ => vec![format!(
+            "INSERT INTO {name} VALUES {}, {}, {}",
+            values(table, one + 2 * KEYS, two + 2 * KEYS, dice),
+            values(table, one, one, dice),
+            values(table, one + 3 * KEYS, two + 3 * KEYS, dice)
+        )],
     }
 }
