@@ -40,7 +40,7 @@ pub async fn disagreements(world: &World, cases: &[&Case]) -> Vec<String> {
         }
         Err(error) => return vec![format!("engine `server`: {error}")],
     };
-    if !everything.exclude.is_empty() || exact.exclude.is_empty() || everything.verified(Engine::Server).await.is_ok() {
+    if !exact.exclude.is_empty() && everything.verified(Engine::Server).await.is_ok() {
         wrong.push("engine `server` does not refuse tables with floats".to_owned());
     }
     wrong.extend(nothing_found("client", &everything.verified(Engine::Client).await.unwrap()));
