@@ -1,4 +1,5 @@
-//! `dbmove assess`: what stands in the way of a migration. Needs no run, touches nothing, and makes no state directory.
+//! `dbmove assess`: what stands in the way of a migration. Needs no run, touches nothing, and makes no state directory. With `--try` it
+//! also creates the schema on the rehearsal target, and drops it again.
 
 use std::fmt::Write as _;
 
@@ -11,6 +12,7 @@ use super::settings::Everywhere;
 use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Failure, StepError};
+use crate::mysql::assess::attempt::{self, Attempt, Trouble};
 use crate::mysql::assess::gather::values::{Rows, SAMPLE};
 use crate::mysql::assess::{self, Assessment, Finding, Level};
 use crate::mysql::steps::assess::AssessArguments;
@@ -30,6 +32,8 @@ struct Data<'a> {
     warnings: usize,
     infos: usize,
     stores: &'a [Assessment],
+    #[serde(skip_serializing_if = "<[Attempt]>::is_empty")]
+    tries: &'a [Attempt],
 }
 
 /// Runs the command. Exit code 4 if an error stands that the playbook does not accept (with `--fail-on`, a warning or anything).
@@ -37,14 +41,16 @@ struct Data<'a> {
 /// # Errors
 /// If the playbook can't be used or a server can't be read.
 pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, Refusal> {
-    let kind = if typed.rehearsal { RunKind::Rehearsal } else { RunKind::Production };
+    let rehearsal = typed.rehearsal || typed.attempt;
+    let kind = if rehearsal { RunKind::Rehearsal } else { RunKind::Production };
     let playbook = super::drive::load(everywhere, &typed.playbook)?;
     let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, kind)?;
     let run = match reading::journal(&everywhere.state_directory)? {
         Some(reader) => reader.latest_run(&playbook.playbook, kind)?.map(|latest| latest.run),
         None => None,
     };
-    let mut stores = Vec::new();
+    let mut stores: Vec<Assessment> = Vec::new();
+    let mut tries = Vec::new();
     for (name, store) in &playbook.stores {
         let shared = Shared::of_store(name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
         // Addresses that are outputs of a step come from the newest run, if there is one.
@@ -56,7 +62,12 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
             looking.rows = Rows::All;
         }
         let assessed = assess::assess(mysql, run.as_deref(), &looking).await;
-        stores.push(assessed.map_err(|error| refusal(error.into()))?);
+        let assessed = assessed.map_err(|error| refusal(error.into()))?;
+        if typed.attempt {
+            let tried = attempt::attempt(mysql, &assessed.findings).await;
+            tries.push(tried.map_err(|error| Refusal { hint: error.hint(), ..Refusal::new(ExitCode::Error, error.to_string()) })?);
+        }
+        stores.push(assessed);
     }
     let standing = |level| stores.iter().map(|store: &Assessment| store.standing(level)).sum::<usize>();
     let (errors, warnings, infos) = (standing(Level::Error), standing(Level::Warn), standing(Level::Info));
@@ -65,17 +76,29 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
         FailOn::Warn => errors + warnings,
         FailOn::Info => errors + warnings + infos,
     };
-    let refused = counted > 0;
+    let failed = tries.iter().filter(|tried: &&Attempt| tried.not_tried.is_some() || tried.refused() > 0).count();
+    let warned = tries.iter().map(Attempt::warned).sum::<usize>();
+    let refused = counted > 0 || failed > 0 || (typed.fail_on != FailOn::Error && warned > 0);
     let exit_code = if refused { ExitCode::Refused } else { ExitCode::Done };
     let word = next::playbook_word("", Some(&typed.playbook));
     let next = if refused {
-        vec![format!("dbmove assess {word}{}", if typed.rehearsal { " --rehearsal" } else { "" })]
+        vec![format!(
+            "dbmove assess {word}{}",
+            if typed.attempt {
+                " --try"
+            } else if typed.rehearsal {
+                " --rehearsal"
+            } else {
+                ""
+            }
+        )]
     } else {
         vec![format!("dbmove plan {word}")]
     };
     let word = if kind == RunKind::Rehearsal { "rehearsal" } else { "production" };
-    let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, infos, stores: &stores };
+    let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, infos, stores: &stores, tries: &tries };
     let mut text: String = stores.iter().map(|store| self::text(store, everywhere.columns)).collect();
+    tries.iter().for_each(|tried| text.push_str(&tried_text(tried, everywhere.columns)));
     text.push_str(&terminal::next_lines(&next));
     Ok(Answer::new("assess", exit_code, &data, &next, text))
 }
@@ -145,6 +168,52 @@ fn text(assessment: &Assessment, columns: usize) -> String {
     }
     if assessment.findings.is_empty() {
         line("\nnothing found");
+    }
+    text
+}
+
+/// What trying brought, for people: what is refused and warned of one by one, what means nothing only counted.
+fn tried_text(tried: &Attempt, columns: usize) -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "{}", wrapped(line, columns));
+    };
+    line(&format!("\nstore `{}` tried on the {}", printable(&tried.store), printable(&tried.target)));
+    for database in &tried.cleaned {
+        line(&format!("  dropped what an earlier try had left: `{}`", printable(database)));
+    }
+    if let Some(why) = &tried.not_tried {
+        line(&format!("  not tried: {}", printable(why)));
+        return text;
+    }
+    line(&format!("  {} databases, {} tables: {} statements, and all dropped again", tried.databases, tried.tables, tried.statements));
+    if tried.objects_not_tried > 0 {
+        line(&format!("  not tried: {} views, routines, triggers and events", tried.objects_not_tried));
+    }
+    type Wanted = fn(&&Trouble) -> bool;
+    let kinds: [(&str, Wanted); 2] =
+        [("refused", |trouble| trouble.refused), ("warned of", |trouble| !trouble.refused && !trouble.tolerated)];
+    for (heading, wanted) in kinds {
+        let of: Vec<&Trouble> = tried.troubles.iter().filter(wanted).collect();
+        if !of.is_empty() {
+            line(&format!("\n{heading}: {}", of.len()));
+        }
+        for trouble in of {
+            line(&format!("  {} `{}`: {} {}", trouble.kind, printable(&trouble.object), trouble.code, printable(&trouble.said)));
+            let first: String = printable(&trouble.statement).chars().take(200).collect();
+            line(&format!("    {first}"));
+            if let (Some(check), Some(fix)) = (trouble.check, &trouble.fix) {
+                line(&format!("    fix ({check}): {}", printable(fix)));
+            }
+        }
+    }
+    let tolerated = tried.troubles.iter().filter(|trouble| trouble.tolerated).count();
+    if tolerated > 0 {
+        line(&format!("\n{tolerated} warnings say that something is deprecated and change nothing; `--json` has them"));
+    }
+    if tried.troubles.len() == tolerated {
+        line("\nevery statement was taken");
     }
     text
 }

@@ -46,6 +46,8 @@ pub const POINTS: &[&str] = &[
     "run.finished",
     // MySQL stores.
     "prepare.table.noted",
+    "try.database.noted",
+    "try.table.made",
     "copy.chunk.before_commit",
     "copy.chunk.committed",
     "copy.keyless.before_commit",

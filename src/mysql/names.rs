@@ -50,11 +50,14 @@ pub struct PatternError {
 }
 
 /// Schemas that belong to the server or to dbmove and are never moved.
-pub const SYSTEM_SCHEMAS: [&str; 7] =
-    ["mysql", "information_schema", "performance_schema", "sys", "innodb", DBMOVE_SCHEMA, "_dbmove_canary"];
+pub const SYSTEM_SCHEMAS: [&str; 8] =
+    ["mysql", "information_schema", "performance_schema", "sys", "innodb", DBMOVE_SCHEMA, "_dbmove_canary", TRY_SCHEMA];
 
 /// Where dbmove keeps its own tables.
 pub const DBMOVE_SCHEMA: &str = "_dbmove";
+
+/// Where `dbmove assess --try` notes what it makes, while it does.
+pub const TRY_SCHEMA: &str = "_dbmove_try";
 
 impl Selection {
     /// From the playbook's `include` and `exclude`.

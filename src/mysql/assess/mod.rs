@@ -16,10 +16,12 @@
 //! | --- | --- |
 //! | [`gather`] | what is read from the servers, once |
 //! | [`checks`] | the checks and their registry: a new one is a file there and its line in the list |
+//! | [`attempt`] | the converted schema, created on a rehearsal target and dropped again |
 //! | [`acceptance`] | what the playbook accepts, and why |
 //! | [`reference`](mod@reference) | `docs/reference/assess.md`, made from the registry |
 
 pub mod acceptance;
+pub mod attempt;
 pub mod checks;
 pub mod gather;
 pub mod reference;

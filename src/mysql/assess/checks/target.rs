@@ -50,7 +50,7 @@ fn target_not_empty(gathered: &Gathered) -> Vec<Found> {
         .map(|name| {
             Found::new(name.to_string(), "the table is on the target already, and this run did not create it")
                 .evidence("information_schema.TABLES of the target", name.to_string())
-                .fix("drop it on the target if it is not needed, or leave it out with `exclude`")
+                .fix("drop it on the target if it is not needed, or leave it out with `exclude`; what an interrupted `dbmove assess --try` left there, the next one drops")
         })
         .collect()
 }
