@@ -53,6 +53,9 @@ pub struct RaiseFence {
 /// Checkpoint: the `read_only` that the source had.
 const READ_ONLY_BEFORE: &str = "read_only_before";
 
+/// Checkpoint: whether the fence was raised and not lowered by an undo since.
+const STOOD: &str = "stood";
+
 /// Foreign writers named in the error at most.
 const NAMED: usize = 10;
 
@@ -122,12 +125,15 @@ impl Step for RaiseFence {
         {
             return Ok(Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed));
         }
-        let accepted = self.nobody_else_writes(context).await?;
+        // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
+        let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
+        let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
         self.note(context).await?;
         crash::point("fence.noted");
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
         let fence = Fence::raise(&self.store.source, grace, &context.cancel).await?;
         crash::point("fence.raised");
+        context.save_checkpoint(STOOD, &serde_json::json!(true))?;
         let mut output = Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed);
         if let Some(reason) = self.arguments.accept_foreign_writers.as_ref().filter(|_| !accepted.is_empty()) {
             output = output.fact("foreign_writers_accepted", reason.clone()).fact("foreign_writers", serde_json::json!(accepted));
@@ -151,6 +157,7 @@ impl Step for RaiseFence {
         Ok(Probe::Partly { from: "`read_only` is set, the lock is not held".to_owned() })
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        context.save_checkpoint(STOOD, &serde_json::json!(false))?;
         if let Some(fence) = self.store.fence.lock().await.take() {
             fence.release_lock().await;
         }
