@@ -200,7 +200,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry {
         word: StepWord {
             name: "mysql.prepare",
-            about: "Creates databases and tables on the target, and dbmove's own tables.",
+            about: "Creates databases, tables, views and routines on the target, and dbmove's own tables.",
             store: Some(StoreKind::Mysql),
             stages: &[StageName::Prepare],
             requires_before: &[],
@@ -278,7 +278,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry {
         word: StepWord {
             name: "mysql.promote",
-            about: "Makes the target ready to be written: counters, following ended.",
+            about: "Makes the target ready to be written: counters, following ended, triggers and events created.",
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.catch_up"],
@@ -290,7 +290,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry {
         word: StepWord {
             name: "mysql.disconnect",
-            about: "After the switch: closes clients' connections on the source and lets its lock go.",
+            about: "After the switch: closes clients' connections on the source, lets its lock go, and enables events on the target.",
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.fence"],

@@ -59,6 +59,9 @@ pub const POINTS: &[&str] = &[
     "apply.batch.after",
     "fence.noted",
     "fence.raised",
+    "objects.noted",
+    "objects.created",
+    "objects.event_enabled",
 ];
 
 struct Armed {

@@ -24,6 +24,7 @@
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
 //! | `created` | database or table made by dbmove | what undo may drop |
+//! | `created_object` | view, routine, trigger or event made by dbmove | the same, and hashes of its definitions (see [`super::objects::notes`]) |
 
 use super::connect::Session;
 use super::error::{MysqlError, Result};
@@ -33,7 +34,7 @@ use super::sql;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 7] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
@@ -61,6 +62,12 @@ const TABLES: [(&str, &str); 6] = [
         "created",
         "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
      PRIMARY KEY (store, database_name, table_name))",
+    ),
+    (
+        "created_object",
+        "(store VARBINARY(255) NOT NULL, kind VARBINARY(32) NOT NULL, database_name VARBINARY(255) NOT NULL, object_name VARBINARY(255) NOT NULL, \
+     source_hash VARBINARY(64) NOT NULL, target_hash VARBINARY(64) NOT NULL, to_enable TINYINT NOT NULL, changes LONGBLOB NOT NULL, \
+     PRIMARY KEY (store, kind, database_name, object_name))",
     ),
 ];
 
@@ -308,7 +315,7 @@ pub async fn remove(session: &mut Session, store: &str) -> Result<()> {
         session.write(format!("DROP DATABASE {}", sql::identifier(DBMOVE_SCHEMA)).as_bytes(), "dropping `_dbmove`").await?;
         return Ok(());
     }
-    for table in ["follow", "keyless", "copied_table", "chunk", "created", "lease"] {
+    for table in ["follow", "keyless", "copied_table", "chunk", "created", "created_object", "lease"] {
         let statement = format!("DELETE FROM {} WHERE store = {}", own_table(table), sql::text(store));
         session.write(statement.as_bytes(), "removing the store's bookkeeping").await?;
     }

@@ -327,6 +327,23 @@ impl Session {
         rows.into_iter().map(text_row).collect::<Option<_>>().ok_or_else(|| MysqlError::missing_value(&format!("{}: {what}", self.server)))
     }
 
+    /// Reads a small result as the bytes that came: definitions whose charset is not the session's.
+    ///
+    /// # Errors
+    /// If the server refuses the query or the connection breaks.
+    pub async fn cells(&mut self, query: &str, what: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
+        let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
+            Ok(rows) => rows,
+            Err(source) => return Err(self.error(what, source)),
+        };
+        let bytes = |value: mysql_async::Value| match value {
+            mysql_async::Value::Bytes(bytes) => Some(Some(bytes)),
+            value => text_cell(value).map(|text| Some(text.into_bytes())).or(Some(None)),
+        };
+        let row = |row: mysql_async::Row| row.unwrap_raw().into_iter().map(|value| value.and_then(bytes)).collect::<Option<_>>();
+        rows.into_iter().map(row).collect::<Option<_>>().ok_or_else(|| MysqlError::missing_value(&format!("{}: {what}", self.server)))
+    }
+
     /// The first row of a small result.
     ///
     /// # Errors

@@ -11,7 +11,9 @@
 //! 4. The proof: a write probe is refused by `read_only`, or seen waiting for the lock (an account with SUPER waits, and is
 //!    ended before the lock can let it through); and the position stands still over two reads.
 //!
-//! What is changed is noted before it is changed (the `read_only` it had), so that undo puts back
+//! Before all of that the step turns the event scheduler off: events run on the target from the switch on, and on one server only.
+//!
+//! What is changed is noted before it is changed (the `read_only` and the `event_scheduler` it had), so that undo puts back
 //! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and
 //! `read_only` stays until undo or a resumed run decides.
 
@@ -345,6 +347,42 @@ pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u6
 /// If the account may not (SUPER).
 pub async fn set_read_only(session: &mut Session, on: bool) -> Result<()> {
     session.run(&format!("SET GLOBAL read_only = {}", u8::from(on)), "setting `read_only`").await
+}
+
+/// How long the event scheduler gets to stop.
+const SCHEDULER_TIME: Duration = Duration::from_secs(10);
+
+/// Turns the source's event scheduler on or off. Off comes before the lock is asked for: an event whose definer holds SUPER writes
+/// though the server is `read_only`, and would go on to write there when the lock is let go after the switch.
+///
+/// # Errors
+/// If the account may not (SUPER), or the scheduler does not stop in time.
+pub async fn set_event_scheduler(source: &Arc<Server>, on: bool) -> Result<()> {
+    // A session of its own: it may have to be given up in the middle of the statement.
+    let mut session = Session::open(source, Purpose::Read).await?;
+    let statement = format!("SET GLOBAL event_scheduler = {}", u8::from(on));
+    match tokio::time::timeout(SCHEDULER_TIME, session.run(&statement, "setting `event_scheduler`")).await {
+        Ok(set) => set?,
+        Err(_) => {
+            return Err(MysqlError::Object {
+                message: format!(
+                    "the event scheduler of the {source} did not stop within {} s; nothing was switched",
+                    SCHEDULER_TIME.as_secs()
+                ),
+                hint: "look at `SHOW PROCESSLIST` there for the event that runs; it may be killed".to_owned(),
+            });
+        }
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Whether the server's event scheduler is on.
+///
+/// # Errors
+/// If it can't be read.
+pub async fn event_scheduler(session: &mut Session) -> Result<bool> {
+    Ok(session.global_variable("event_scheduler").await?.is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1"))
 }
 
 /// The source's `read_only`, now.

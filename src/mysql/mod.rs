@@ -9,6 +9,7 @@
 //! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
+//! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
 //! | [`assess`] | what stands in the way of a migration, found before anything is touched |
@@ -42,6 +43,7 @@ pub mod fence;
 pub mod follow;
 pub mod foreign;
 pub mod names;
+pub mod objects;
 pub mod position;
 pub mod range;
 pub mod range_gate;

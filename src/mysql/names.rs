@@ -77,6 +77,12 @@ impl Selection {
             && !self.exclude.iter().any(|pattern| pattern.matches(database, table))
     }
 
+    /// Whether `exclude` names it.
+    #[must_use]
+    pub fn excludes(&self, database: &str, name: &str) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(database, name))
+    }
+
     /// The patterns of `include` that name none of these tables: most likely mistyped.
     #[must_use]
     pub fn unmatched<'a>(&self, tables: impl Iterator<Item = &'a TableName> + Clone) -> Vec<String> {

@@ -21,12 +21,14 @@ use super::copy::copier::AfterRows;
 use super::ddl::TargetSchema;
 use super::error::{MysqlError, Result};
 use super::names::Selection;
+use super::objects;
 use super::position::Position;
 use super::shared::Shared;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
 use crate::engine::context::Outputs;
 use crate::engine::step::{Epoch, StepError, TargetLease};
+use crate::playbook::model::ObjectsOption;
 
 /// What a store's memory may take and how it works; the steps' arguments override single values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +39,18 @@ pub struct StoreSettings {
     pub follow_memory: u64,
     /// How changes are applied.
     pub apply: ApplySettings,
+    /// What becomes of views, routines, triggers and events.
+    pub objects: ObjectsOption,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        StoreSettings { remembered_keys: 300_000, follow_memory: 24 << 20, apply: ApplySettings::default() }
+        StoreSettings {
+            remembered_keys: 300_000,
+            follow_memory: 24 << 20,
+            apply: ApplySettings::default(),
+            objects: ObjectsOption::default(),
+        }
     }
 }
 
@@ -140,7 +149,8 @@ impl MysqlStore {
                 hint: "check database and table names in `include`, and that the account may see them (SELECT)".to_owned(),
             });
         }
-        let schema = TargetSchema::read(&mut source, &catalog, &target_facts.version).await?;
+        let mut schema = TargetSchema::read(&mut source, &catalog, &target_facts.version).await?;
+        schema.not_carried.extend(objects::left_behind(&catalog, &self.selection, self.settings.objects));
         let all: Vec<_> = catalog.tables.values().cloned().collect();
         let tables = Arc::new(Tables::new(&all, &target_facts.version)?);
         let shared = Arc::new(Shared::new(&self.name, self.selection.clone(), tables, self.settings.remembered_keys));
@@ -213,6 +223,9 @@ impl TargetLease for MysqlStore {
     async fn release(&self, run: &str, epoch: Epoch) -> std::result::Result<(), StepError> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
         if bookkeeping::lease(&mut session, &self.name).await?.is_some_and(|(holder, held)| holder == run && held == epoch) {
+            // A playbook without `mysql.disconnect` has not enabled them yet.
+            let enabled = objects::bring::enable_events(self, epoch).await?;
+            enabled.lines.iter().for_each(|line| tracing::warn!("{line}"));
             bookkeeping::remove(&mut session, &self.name).await?;
         }
         session.close().await;

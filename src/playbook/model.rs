@@ -70,6 +70,21 @@ pub struct Store {
     /// What stays behind, of what `include` names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Whether views, routines, triggers and events move too: `move` (default) or `leave`. `include` and `exclude` name them as they
+    /// name tables; a trigger moves with its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<ObjectsOption>,
+}
+
+/// What becomes of views, routines, triggers and events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectsOption {
+    /// They are created on the target: what acts by itself at the switch, the rest before the rows.
+    #[default]
+    Move,
+    /// They are not; each is named.
+    Leave,
 }
 
 /// The kinds of store.

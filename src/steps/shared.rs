@@ -76,9 +76,10 @@ fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
     }
 }
 
-fn materials(binding: Binding, selection: &Selection, watch: Arc<CanaryWatch>) -> Arc<Materials> {
+fn materials(binding: Binding, selection: &Selection, spec: &Store, watch: Arc<CanaryWatch>) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
-    let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), StoreSettings::default());
+    let settings = StoreSettings { objects: spec.objects.unwrap_or_default(), ..StoreSettings::default() };
+    let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), settings);
     Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
 }
 
@@ -100,14 +101,14 @@ impl Shared {
         let watch = Arc::default();
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, watch), late: None });
+            return Ok(Shared { shape: materials(binding, &selection, store, watch), late: None });
         }
         let binding = Binding {
             store: name.to_owned(),
             source: Arc::new(unknown(name, "source", source)),
             target: Arc::new(unknown(name, "target", target)),
         };
-        let shape = materials(binding, &selection, watch);
+        let shape = materials(binding, &selection, store, watch);
         let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, bound: Mutex::new(None) };
         Ok(Shared { shape, late: Some(late) })
     }
@@ -137,7 +138,7 @@ impl Shared {
             };
             StepError::new(failure, message)
         })?;
-        let materials = materials(binding, &late.selection, Arc::clone(&self.shape.watch));
+        let materials = materials(binding, &late.selection, &late.store, Arc::clone(&self.shape.watch));
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)
     }

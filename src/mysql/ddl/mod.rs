@@ -43,6 +43,7 @@ use super::sql;
 use super::table::{ReferentialAction, Table};
 pub use parts::{Part, parts};
 use rules::Context;
+pub use rules::names_on;
 use statement::{CreateTable, Item, ItemKind};
 use token::Unreadable;
 
@@ -53,7 +54,7 @@ pub struct TargetSchema {
     pub databases: Vec<DatabaseDdl>,
     /// Tables, parents before children.
     pub tables: Vec<TableDdl>,
-    /// What the target will not have, and why.
+    /// What the target will not have, and why: foreign keys here, objects that are not tables in [`super::objects`].
     pub not_carried: Vec<NotCarried>,
 }
 
@@ -143,7 +144,7 @@ impl TargetSchema {
     /// If the source refuses a query; [`DdlError`] (as [`MysqlError::Object`]) for what can't be carried.
     pub async fn read(source: &mut Session, catalog: &Catalog, target: &Version) -> Result<TargetSchema> {
         source.run("SET SESSION sql_quote_show_create = 1", "asking for quoted names").await?;
-        let mut schema = TargetSchema { databases: databases(catalog, target), tables: Vec::new(), not_carried: not_carried(catalog) };
+        let mut schema = TargetSchema { databases: databases(catalog, target), tables: Vec::new(), not_carried: Vec::new() };
         for table in catalog.parents_first() {
             let query = format!("SHOW CREATE TABLE {}", sql::table(&table.name));
             let row = source.first(&query, &format!("reading the definition of `{}`", table.name)).await?;
@@ -163,17 +164,6 @@ fn databases(catalog: &Catalog, target: &Version) -> Vec<DatabaseDdl> {
     };
     let databases = catalog.databases.iter().filter(|database| catalog.tables.keys().any(|table| table.database == database.name));
     databases.map(|database| DatabaseDdl { name: database.name.clone(), create: statement(&database.name, &database.collation) }).collect()
-}
-
-fn not_carried(catalog: &Catalog) -> Vec<NotCarried> {
-    let others = catalog.others.iter();
-    others
-        .map(|object| NotCarried {
-            kind: object.kind.to_string(),
-            name: format!("{}.{}", object.database, object.name),
-            why: format!("dbmove does not carry a {} yet: create it on the target by hand after the switch", object.kind),
-        })
-        .collect()
 }
 
 /// Converts one table's statement.

@@ -300,7 +300,8 @@ fn charset_explicit(create: &mut CreateTable, context: &Context<'_>, changes: &m
 }
 
 /// Charset and collation as the target calls them, from a collation's name.
-pub(super) fn names_on(target: &Version, collation: &str) -> (String, String) {
+#[must_use]
+pub fn names_on(target: &Version, collation: &str) -> (String, String) {
     let charset = collation.split('_').next().unwrap_or(collation);
     let suffix = &collation[charset.len()..];
     match charset {

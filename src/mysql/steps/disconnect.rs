@@ -1,8 +1,9 @@
-//! `mysql.disconnect`: after the switch, closes clients' connections on the source and lets its lock go.
+//! `mysql.disconnect`: after the switch, closes clients' connections on the source and lets its lock go, then enables the events
+//! on the target.
 //!
 //! Connections that clients still hold to the source would get errors at their next write, or, with
 //! SUPER, write to the wrong server once the lock is gone. Closed, they connect again, where the
-//! route now points. `read_only` stays on.
+//! route now points. `read_only` stays on, and the event scheduler that the fence turned off stays off: events run on the target now.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence;
+use crate::mysql::objects::bring;
 use crate::mysql::store::MysqlStore;
 
 /// Arguments of `mysql.disconnect`.
@@ -39,7 +41,8 @@ impl Step for Disconnect {
         Ok(Plan {
             lines: vec![
                 format!("close every client connection on the {}, so that pools connect again", self.store.source),
-                "let the global read lock go; `read_only` stays on".to_owned(),
+                "let the global read lock go; `read_only` stays on, and no event runs there any more".to_owned(),
+                format!("enable on the {} the events that are enabled on the source", self.store.target),
             ],
             warnings: Vec::new(),
         })
@@ -47,7 +50,7 @@ impl Step for Disconnect {
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
         Ok(Estimate::Instant)
     }
-    async fn run(&self, _context: &StepContext) -> Result<Output, StepError> {
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
         let mut held = self.store.fence.lock().await;
         let own: Vec<u32> = held.as_ref().map(fence::Fence::connection).into_iter().collect();
@@ -57,7 +60,12 @@ impl Step for Disconnect {
             fence.release_lock().await;
         }
         source.close().await;
-        Ok(Output::default().fact("closed", closed))
+        let enabled = bring::enable_events(&self.store, context.epoch).await?;
+        enabled.lines.iter().for_each(|line| tracing::warn!("{line}"));
+        Ok(Output::default()
+            .fact("closed", closed)
+            .fact("events_enabled", enabled.events)
+            .fact("event_notes", serde_json::json!(enabled.lines)))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
         // Closing what is closed changes nothing.

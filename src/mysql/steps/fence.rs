@@ -52,6 +52,8 @@ pub struct RaiseFence {
 
 /// Checkpoint: the `read_only` that the source had.
 const READ_ONLY_BEFORE: &str = "read_only_before";
+/// Checkpoint: whether the source's event scheduler was on.
+const EVENTS_BEFORE: &str = "event_scheduler_before";
 
 /// Checkpoint: whether the fence was raised and not lowered by an undo since.
 const STOOD: &str = "stood";
@@ -78,15 +80,21 @@ impl RaiseFence {
         .hint("stop it, then compare everything again (`dbmove verify`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
     }
 
-    /// Notes the `read_only` the source had, once.
+    /// Notes the `read_only` and the `event_scheduler` the source had, once.
     async fn note(&self, context: &StepContext) -> Result<(), StepError> {
         if context.load_checkpoint(READ_ONLY_BEFORE)?.is_some() {
             return Ok(());
         }
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
         let before = fence::read_only(&mut source).await?;
+        let events = fence::event_scheduler(&mut source).await?;
         source.close().await;
+        context.save_checkpoint(EVENTS_BEFORE, &serde_json::json!(events))?;
         context.save_checkpoint(READ_ONLY_BEFORE, &serde_json::json!(before))
+    }
+
+    fn events_ran(context: &StepContext) -> Result<bool, StepError> {
+        Ok(context.load_checkpoint(EVENTS_BEFORE)?.and_then(|before| before.as_bool()).unwrap_or(false))
     }
 }
 
@@ -108,7 +116,7 @@ impl Step for RaiseFence {
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
         Ok(Plan {
             lines: vec![
-                format!("set `read_only` on the {}", self.store.source),
+                format!("turn `event_scheduler` off on the {}, if it is on; then set `read_only`", self.store.source),
                 format!("take the global read lock there and hold it; kill statements that are in its way after {} s", grace.as_secs_f64()),
                 "prove it: a write probe does not pass, the log's position stands still".to_owned(),
             ],
@@ -130,11 +138,24 @@ impl Step for RaiseFence {
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
         self.note(context).await?;
         crash::point("fence.noted");
+        let mut events = "off".to_owned();
+        if Self::events_ran(context)? {
+            match fence::set_event_scheduler(&self.store.source, false).await {
+                Ok(()) => events = "was on, is off".to_owned(),
+                // Where `read_only` may be set without SUPER, this may not be.
+                Err(error) if error.code() == Some(1227) => {
+                    tracing::warn!(%error, "the source's event scheduler stays on: turn it off there before its lock is let go");
+                    events = "is on: our account may not turn it off".to_owned();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
         let fence = Fence::raise(&self.store.source, grace, &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
-        let mut output = Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed);
+        let mut output =
+            Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed).fact("event_scheduler", events);
         if let Some(reason) = self.arguments.accept_foreign_writers.as_ref().filter(|_| !accepted.is_empty()) {
             output = output.fact("foreign_writers_accepted", reason.clone()).fact("foreign_writers", serde_json::json!(accepted));
         }
@@ -166,6 +187,9 @@ impl Step for RaiseFence {
             fence::end_left_behind(&mut source).await?;
             if before.as_bool() == Some(false) {
                 fence::set_read_only(&mut source, false).await?;
+            }
+            if Self::events_ran(context)? && !fence::event_scheduler(&mut source).await? {
+                fence::set_event_scheduler(&self.store.source, true).await?;
             }
             source.close().await;
         }

@@ -3,14 +3,14 @@
 //! | step | stage | what it does |
 //! | --- | --- | --- |
 //! | `mysql.assess` | prepare | looks whether this migration can work, touches nothing |
-//! | `mysql.prepare` | prepare | creates the schema on the target, and dbmove's own tables |
+//! | `mysql.prepare` | prepare | creates the schema on the target, views and routines too, and dbmove's own tables |
 //! | `mysql.replicate` | sync | follows the source (a service) |
 //! | `mysql.snapshot` | sync | copies every row, builds indexes and foreign keys |
 //! | `mysql.verify` | verify, cutover | compares every row, or what changed since |
 //! | `mysql.fence` | cutover | stops writes to the source, with proof |
 //! | `mysql.catch_up` | cutover | waits until the target holds everything |
-//! | `mysql.promote` | cutover | makes the target ready to be written: counters, following ended |
-//! | `mysql.disconnect` | cutover | after the switch: closes clients' connections on the source, lets its lock go |
+//! | `mysql.promote` | cutover | makes the target ready to be written: counters, following ended, triggers and events created |
+//! | `mysql.disconnect` | cutover | after the switch: closes clients' connections on the source, lets its lock go, enables events on the target |
 
 pub mod assess;
 pub mod catch_up;

@@ -1,7 +1,8 @@
-//! `mysql.prepare`: creates databases and tables on the target, and dbmove's own tables.
+//! `mysql.prepare`: creates databases, tables, views and routines on the target, and dbmove's own tables.
 //!
-//! What is going to be created is noted in `_dbmove.created` before it is, so that undo drops exactly
-//! what this run made, and nothing that was there before.
+//! What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`) before it is,
+//! so that undo drops exactly what this run made, and nothing that was there before. Triggers and events are only tried out here;
+//! see [`crate::mysql::objects`].
 
 use std::sync::Arc;
 
@@ -14,12 +15,15 @@ use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::bookkeeping;
-use crate::mysql::catalog::Catalog;
+use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
-use crate::mysql::ddl;
+use crate::mysql::ddl::{self, NotCarried};
 use crate::mysql::error::MysqlError;
+use crate::mysql::objects;
+use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::sql;
 use crate::mysql::store::MysqlStore;
+use crate::playbook::model::ObjectsOption;
 
 /// Arguments of `mysql.prepare`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +73,13 @@ impl Prepare {
             tolerated.extend(warnings.into_iter().map(|(code, text)| format!("`{}`: {code} {text}", table.name)));
         }
         target.close().await;
+        let mut bringing = Bringing::open(&self.store, &described, context.epoch).await?;
+        let defaults = bringing.settle_defaults().await?;
+        let brought = bringing.bring(&objects::BEFORE_THE_ROWS).await?;
+        let tried = bringing.try_out(&objects::AT_THE_SWITCH).await?;
+        bringing.close().await;
+        let object_changes: Vec<String> = defaults.into_iter().chain(brought.changes).chain(tried.changes).collect();
+        object_changes.iter().for_each(|change| tracing::warn!("{change}"));
         let rules: Vec<String> = described
             .schema
             .tables
@@ -79,6 +90,10 @@ impl Prepare {
             .collect();
         Ok(Output::default()
             .fact("tables", described.schema.tables.len() as u64)
+            .fact("objects", brought.standing)
+            .fact("objects_at_the_switch", tried.standing)
+            .fact("object_changes", serde_json::json!(object_changes))
+            .fact("objects_not_carried", serde_json::json!(described.schema.not_carried.iter().map(line).collect::<Vec<_>>()))
             .fact("schema_fingerprint", described.catalog.fingerprint())
             .fact("rules_fired", serde_json::json!(rules))
             .fact("deprecated_on_target", serde_json::json!(tolerated))
@@ -87,6 +102,8 @@ impl Prepare {
     }
 
     async fn drop_created(&self) -> Result<(), MysqlError> {
+        let kinds: Vec<ObjectKind> = objects::BEFORE_THE_ROWS.into_iter().chain(objects::AT_THE_SWITCH).collect();
+        bring::drop_noted(&self.store, &kinds).await?;
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
         target.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
         let created = bookkeeping::created(&mut target, &self.store.name).await?;
@@ -95,11 +112,16 @@ impl Prepare {
             target.run(&format!("DROP TABLE IF EXISTS {}", sql::table(&table)), &format!("dropping `{table}`")).await?;
         }
         for database in databases {
-            let left = format!("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}", sql::text(&database.database));
+            let name = sql::text(&database.database);
+            let left = format!(
+                "SELECT (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name}) \
+                 + (SELECT COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {name}) \
+                 + (SELECT COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {name})"
+            );
             let left = target.first(&left, "looking what is left").await?.map_or(0, |row| bookkeeping::number(&row, 0));
             if left > 0 {
                 // Somebody put something in meanwhile: that is not ours to drop.
-                tracing::warn!(database = %database.database, left, "left the database on the target: it holds tables this run did not create");
+                tracing::warn!(database = %database.database, left, "left the database on the target: it holds tables, views, routines or events that this run did not create");
                 continue;
             }
             let statement = format!("DROP DATABASE IF EXISTS {}", sql::identifier(&database.database));
@@ -109,6 +131,10 @@ impl Prepare {
         target.close().await;
         Ok(())
     }
+}
+
+fn line(left: &NotCarried) -> String {
+    format!("{} `{}` is not carried: {}", left.kind, left.name, left.why)
 }
 
 #[async_trait]
@@ -127,8 +153,11 @@ impl Step for Prepare {
             let rules = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join(", ")) };
             lines.push(format!("create `{}`{rules}", table.name));
         }
-        let warnings =
-            described.schema.not_carried.iter().map(|left| format!("{} `{}` is not carried: {}", left.kind, left.name, left.why)).collect();
+        if self.store.settings.objects == ObjectsOption::Move {
+            let others = described.catalog.others.iter().filter(|object| objects::selects(&self.store.selection, object));
+            lines.extend(others.filter_map(bring::planned));
+        }
+        let warnings = described.schema.not_carried.iter().map(line).collect();
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
@@ -149,7 +178,14 @@ impl Step for Prepare {
                 let described = self.store.described().await?;
                 let there = Catalog::read(&mut target, &self.store.selection).await?;
                 let missing = described.catalog.tables.keys().filter(|name| there.table(name).is_none()).count();
-                if missing == 0 { Probe::Done } else { Probe::Partly { from: format!("{missing} tables are not created yet") } }
+                match (missing, self.store.settings.objects) {
+                    (0, ObjectsOption::Leave) => Probe::Done,
+                    // What was tried out has left no trace that could be looked for; all of it is done again in moments.
+                    (0, ObjectsOption::Move) => {
+                        Probe::Partly { from: "tables are there, views and routines are looked at again".to_owned() }
+                    }
+                    _ => Probe::Partly { from: format!("{missing} tables are not created yet") },
+                }
             }
         };
         target.close().await;

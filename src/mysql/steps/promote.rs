@@ -2,8 +2,9 @@
 //!
 //! AUTO_INCREMENT counters are raised to the source's (a counter can be ahead of the largest row, and
 //! an id that was given out must not be given out again), and following ends with everything
-//! applied: from here on nobody but clients writes to the target. Undo starts nothing by itself: the
-//! engine starts the follow service again when the cutover is tried once more.
+//! applied: from here on nobody but clients writes to the target. Then, and not before, triggers and
+//! events are created there (see [`crate::mysql::objects`]), events disabled. Undo drops these; it starts nothing by
+//! itself: the engine starts the follow service again when the cutover is tried once more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::stoppable;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::catalog::ObjectKind;
 use crate::mysql::counters;
+use crate::mysql::objects;
+use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::store::{Following, MysqlStore};
+use crate::playbook::model::ObjectsOption;
 
 /// Arguments of `mysql.promote`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -39,38 +44,62 @@ impl Step for Promote {
     }
     fn undoable(&self) -> Undoable {
         // A counter that is too high harms nothing while nobody inserts; following is started by the engine.
-        Undoable::Nothing
+        Undoable::Yes
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
-        Ok(Plan {
-            lines: vec![
-                "raise AUTO_INCREMENT counters on the target to the source's".to_owned(),
-                "end following: from here on only clients write to the target".to_owned(),
-            ],
-            warnings: Vec::new(),
-        })
+        let mut lines = vec![
+            "raise AUTO_INCREMENT counters on the target to the source's".to_owned(),
+            "end following: from here on only clients write to the target".to_owned(),
+        ];
+        if self.store.settings.objects == ObjectsOption::Move {
+            let described = self.store.described().await?;
+            let count = |kind| {
+                let others = described.catalog.others.iter();
+                others.filter(|object| object.kind == kind && objects::selects(&self.store.selection, object)).count()
+            };
+            lines.push("create, replace or drop views and routines that changed on the source since".to_owned());
+            lines.push(format!("create {} triggers on the target", count(ObjectKind::Trigger)));
+            lines.push(format!("create {} events there, disabled; `mysql.disconnect` enables them", count(ObjectKind::Event)));
+        }
+        Ok(Plan { lines, warnings: Vec::new() })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
         Ok(Estimate::Instant)
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let (_, raised) = stoppable(context, counters::raise(&self.store)).await?;
+        let described = self.store.described().await?;
+        let mut bringing = Bringing::open(&self.store, &described, context.epoch).await?;
+        let changed = stoppable(context, bringing.bring(&objects::BEFORE_THE_ROWS)).await?;
         self.store.finish_token().cancel();
-        let mut following = self.store.following.subscribe();
-        let ended = tokio::time::timeout(PATIENCE, following.wait_for(|state| !matches!(state, Following::On(_)))).await;
-        if !matches!(ended, Ok(Ok(_))) {
+        let ended = {
+            let mut following = self.store.following.subscribe();
+            let waited = tokio::time::timeout(PATIENCE, following.wait_for(|state| !matches!(state, Following::On(_)))).await;
+            matches!(waited, Ok(Ok(_)))
+        };
+        if !ended {
             return Err(StepError::definite(format!(
                 "following the source of `{}` did not end in time; nothing was switched",
                 self.store.name
             )));
         }
-        Ok(Output::default().fact("counters_raised", raised))
+        let brought = stoppable(context, bringing.bring(&objects::AT_THE_SWITCH)).await?;
+        bringing.close().await;
+        let changes: Vec<String> = changed.changes.into_iter().chain(brought.changes).collect();
+        changes.iter().for_each(|change| tracing::warn!("{change}"));
+        Ok(Output::default()
+            .fact("counters_raised", raised)
+            .fact("objects_changed_since", changed.made + changed.dropped)
+            .fact("triggers_and_events", brought.standing)
+            .fact("object_changes", serde_json::json!(changes)))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
         // Raising counters and ending what has ended change nothing the second time.
         Ok(Probe::NotStarted)
     }
     async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        // Before anything is followed again: a trigger would repeat what the source's log holds already.
+        bring::drop_noted(&self.store, &objects::AT_THE_SWITCH).await?;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::error::MysqlError;
 use crate::mysql::follow;
 use crate::mysql::foreign;
+use crate::mysql::objects::bring;
 use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
@@ -209,6 +210,13 @@ impl Step for Replicate {
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let started = Instant::now();
+        if bring::is_promoted(&self.store).await? {
+            // A crash kept from being written down that following had ended. The target has triggers now: a change followed
+            // from here on would have its effects twice.
+            self.store.following.send_replace(Following::Finished);
+            context.ready();
+            return Ok(Output::default().fact("notes", serde_json::json!(["following had ended for good before"])));
+        }
         let floor: Option<Position> = match context.checkpoints.load(FLOOR, &self.store.name)? {
             Some(value) => serde_json::from_value(value).ok(),
             None => None,

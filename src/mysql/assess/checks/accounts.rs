@@ -108,7 +108,7 @@ fn missing_definers(gathered: &Gathered) -> Vec<Found> {
         .map(|body| {
             Found::new(&body.name, format!("{} of the definer `{}`, which is no account", body.kind, body.definer))
                 .evidence(format!("{}.DEFINER; SELECT User, Host FROM mysql.user", body.place), &body.definer)
-                .fix("create the account, or create the object again with a definer that exists")
+                .fix("create the account, or the object again with a definer that exists; accepted as it is, the object gets dbmove's own account on the target")
         })
         .collect()
 }

@@ -89,7 +89,7 @@ pub const CHECKS: &[Check] = &[
             let events = gathered.bodies.iter().filter(|body| body.kind == "event" && gathered.source.event_scheduler);
             events
                 .map(|body| {
-                    found(body, "it is an event, and `event_scheduler` is on", "ON", "turn the scheduler on at the target after the switch")
+                    found(body, "it is an event, and `event_scheduler` is on", "ON", "nothing: `mysql.fence` turns the scheduler off here, `mysql.disconnect` enables the event on the target; there `event_scheduler` has to be on")
                 })
                 .collect()
         },
@@ -103,7 +103,16 @@ pub const CHECKS: &[Check] = &[
         never_accepted: None,
         look: |gathered| {
             let triggers = gathered.bodies.iter().filter(|body| body.kind == "trigger");
-            triggers.map(|body| found(body, "it is a trigger", &body.name, "nothing before the switch; see `not-carried`")).collect()
+            triggers
+                .map(|body| {
+                    found(
+                        body,
+                        "it is a trigger",
+                        &body.name,
+                        "nothing: `mysql.promote` creates it on the target, when following has ended",
+                    )
+                })
+                .collect()
         },
     },
 ];
