@@ -9,7 +9,8 @@
 //!   since a *baseline* it has run. The counts say nothing of databases: where the target holds no database but those that move, or a statement
 //!   of a session that still lives says which, it is certain; else it is said to be possible;
 //! * the digests of statements that ran with one of the moved databases as their default. Sessions of dbmove have no default
-//!   database, so these are somebody else's for certain; which account ran them is not told;
+//!   database but where it creates views, routines, triggers and events, so all but these are somebody else's for certain; which account
+//!   ran them is not told (an object that somebody else changed is found by its definition);
 //! * MariaDB's `USER_STATISTICS` (`userstat = ON`) counts rows by user;
 //! * the process list, on every server: statements that are running, and who is connected to a moved database. It is looked at every
 //!   few seconds while the source is followed, and what it showed is kept.
@@ -346,7 +347,7 @@ async fn digests(session: &mut Session, described: &Described, since: &Baseline)
         sql::text(&since.at)
     );
     let rows = allowed(session.rows(&query, "reading digests of statements").await)?.unwrap_or_default();
-    let writing = rows.iter().filter(|row| verb(&text(row, 1)).is_some());
+    let writing = rows.iter().filter(|row| verb(&text(row, 1)).is_some() && !is_of_objects(&text(row, 1)));
     Ok(writing
         .take(KEPT)
         .map(|row| ForeignWriter {
@@ -372,6 +373,14 @@ fn verb(statement: &str) -> Option<&'static str> {
     }
     let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     VERBS.into_iter().find(|verb| verb.eq_ignore_ascii_case(word))
+}
+
+/// Whether a statement's digest is of a view, routine, trigger or event: dbmove runs such statements with a default database.
+fn is_of_objects(digest: &str) -> bool {
+    const OBJECTS: [&str; 6] = ["VIEW", "PROCEDURE", "FUNCTION", "TRIGGER", "EVENT", "DATABASE"];
+    let mut words = digest.split_ascii_whitespace();
+    matches!(words.next(), Some("CREATE" | "DROP" | "ALTER"))
+        && words.take_while(|word| !["TABLE", "INDEX", "(", "AS"].contains(word)).any(|word| OBJECTS.contains(&word))
 }
 
 fn shortened(statement: &str) -> String {
@@ -410,6 +419,27 @@ mod tests {
 
     fn account(user: &str, host: &str) -> Account {
         Account { user: user.to_owned(), host: host.to_owned() }
+    }
+
+    #[test]
+    fn statements_of_objects_are_told_from_those_of_tables() {
+        for digest in [
+            "CREATE DEFINER = CURRENT_USER TRIGGER `a` BEFORE INSERT ON `t` FOR EACH ROW SET NEW . `a` = ?",
+            "CREATE ALGORITHM = UNDEFINED DEFINER = `a` @ `%` SQL SECURITY DEFINER VIEW `v` AS SELECT ? AS `a`",
+            "CREATE DEFINER = `a` @ `%` FUNCTION `f` ( ) RETURNS INTEGER RETURN ?",
+            "DROP PROCEDURE IF EXISTS `d` . `p`",
+            "ALTER DEFINER = `a` @ `%` EVENT `e` ENABLE",
+        ] {
+            assert!(is_of_objects(digest), "{digest}");
+        }
+        for digest in [
+            "CREATE TABLE `VIEW` ( `EVENT` INTEGER )",
+            "INSERT INTO `t` SELECT * FROM `VIEW`",
+            "DROP TABLE `t`",
+            "ALTER TABLE `t` DROP `EVENT`",
+        ] {
+            assert!(!is_of_objects(digest), "{digest}");
+        }
     }
 
     #[test]
