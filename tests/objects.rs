@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use dbmove::local::ServerKind;
 use dbmove::mysql::catalog::ObjectKind;
 use dbmove::mysql::objects::bring::drop_noted;
+use dbmove::mysql::objects::compare::{Compared, compare};
 use dbmove::mysql::objects::{AT_THE_SWITCH, BEFORE_THE_ROWS};
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
@@ -98,6 +99,29 @@ async fn arrive_as_they_were(test: &str, kinds: [ServerKind; 2], database: &str)
     assert!(changes.iter().any(|line| line.contains(&format!("view `{database}.of `nobody`: definer: left@long.ago"))), "{changes:#?}");
     let unexpected: Vec<_> = changes.iter().filter(|line| !line.contains(": definer: ")).collect();
     assert!(unexpected.is_empty(), "{unexpected:#?}");
+
+    // Nobody has touched them; then somebody does, and each is named.
+    let described = &pair.described;
+    assert_eq!(compare(&pair.store, described).await.unwrap(), Compared { objects: 19, differences: Vec::new() });
+    for statement in [
+        "CREATE OR REPLACE DEFINER = 'admin'@'%' VIEW z_base AS SELECT id, login, id + id AS twice FROM accounts",
+        "DROP TRIGGER after_update",
+        "CREATE PROCEDURE added() SELECT 1",
+        "ALTER DEFINER = 'admin'@'%' EVENT sleeping COMMENT 'changed'",
+    ] {
+        new.query_drop(statement).await.unwrap();
+    }
+    let lines: Vec<String> = compare(&pair.store, described).await.unwrap().differences.iter().map(|found| found.line()).collect();
+    for (object, how) in [
+        ("z_base` view", "has to be"),
+        ("after_update` trigger", "is missing"),
+        ("added` procedure", "on the target only"),
+        ("sleeping` event", "has to be"),
+    ] {
+        assert!(lines.iter().any(|line| line.contains(object) && line.contains(how)), "{object}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    new.query_drop("DROP PROCEDURE added").await.unwrap();
 
     // Undone without a trace.
     drop_noted(&pair.store, &AT_THE_SWITCH).await.unwrap();

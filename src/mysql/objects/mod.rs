@@ -24,9 +24,11 @@
 //! | [`rewrite`] | what is changed in an object's text, by named rules |
 //! | [`create`] | one object on the target, under the settings it was made under |
 //! | [`bring`] | all of some kinds: in order, noted, tried out, dropped again |
+//! | [`compare`] | whether they still are on the target what dbmove made there |
 //! | [`notes`] | what dbmove has created, on the target |
 
 pub mod bring;
+pub mod compare;
 pub mod create;
 pub mod notes;
 pub mod read;

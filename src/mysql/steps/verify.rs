@@ -18,6 +18,7 @@ use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepErro
 use crate::mysql::counters::Counters;
 use crate::mysql::foreign::{self, Baseline};
 use crate::mysql::names::TableName;
+use crate::mysql::objects::compare::compare;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::full::VerifyProgress;
 use crate::mysql::verification::repair::Repaired;
@@ -121,6 +122,8 @@ impl Verify {
             verification.repaired_since(before);
         }
         structure.into_verification(&mut verification);
+        let objects = stoppable(context, compare(&self.store, &described)).await?;
+        verification.structure.extend(objects.differences);
         verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, self.arguments.repair)?;
@@ -128,7 +131,7 @@ impl Verify {
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
         self.store.verified_floor.send_replace(Some(floor));
-        Ok(output(&verification, started.elapsed().as_secs_f64(), true))
+        Ok(output(&verification, started.elapsed().as_secs_f64(), true).fact("objects", objects.objects))
     }
 
     /// What the target's counters were raised to when the rows were in.
@@ -160,16 +163,19 @@ impl Verify {
             .hint("put `mysql.fence` and `mysql.catch_up` before this step"));
         }
         let started = Instant::now();
+        let described = self.store.described().await?;
         let verifier = Verifier::new(&self.store, self.arguments.engine, false).await?;
         let mut verification = stoppable(context, verifier.last(&full, &context.cancel)).await?;
         let counters = self.counters(context)?;
         let structure = stoppable(context, verifier.structure(Some(&full.structure_seen), &counters, &context.cancel)).await?;
         structure.into_verification(&mut verification);
+        let objects = stoppable(context, compare(&self.store, &described)).await?;
+        verification.structure.extend(objects.differences);
         verification.foreign = Some(foreign_look(&self.store, context, FOREIGN).await?);
         verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, false)?;
-        Ok(output(&verification, started.elapsed().as_secs_f64(), false))
+        Ok(output(&verification, started.elapsed().as_secs_f64(), false).fact("objects", objects.objects))
     }
 }
 
