@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use dbmove::local::ServerKind;
 use dbmove::mysql::catalog::ObjectKind;
+use dbmove::mysql::objects::accounts::missing;
 use dbmove::mysql::objects::bring::drop_noted;
 use dbmove::mysql::objects::compare::{Compared, compare};
 use dbmove::mysql::objects::{AT_THE_SWITCH, BEFORE_THE_ROWS};
@@ -174,4 +175,19 @@ async fn what_the_target_refuses_is_named() {
     let error = bringing.bring(&BEFORE_THE_ROWS).await.unwrap_err();
     assert!(error.to_string().contains("view `objects_refused.z_base` is on the target already"), "{error}");
     assert_eq!(conn.query_first::<u32, _>("SELECT five FROM z_base").await.unwrap(), Some(5));
+}
+
+/// Who could not log in after the switch is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_that_the_target_lacks_are_named() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("accounts_that_the_target_lacks_are_named", &kinds) {
+        return;
+    }
+    let pair = Pair::new(kinds, "objects_accounts", &[], &[]).await;
+    pair.on_source().await.query_drop("GRANT SELECT ON objects_accounts.* TO 'tea`cher'@'10.%' IDENTIFIED BY 'secret'").await.unwrap();
+    let lines = missing(&pair.store).await.unwrap();
+    let named = |name: &str| lines.iter().any(|line| line.starts_with(&format!("account `{name}` is not on the target")));
+    assert!(named("tea`cher@10.%"), "{lines:#?}");
+    assert!(!named("app@%") && !named("dbmove@%") && !lines.concat().contains("root@"), "{lines:#?}");
 }

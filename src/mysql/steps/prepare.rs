@@ -20,6 +20,7 @@ use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::ddl::{self, NotCarried};
 use crate::mysql::error::MysqlError;
 use crate::mysql::objects;
+use crate::mysql::objects::accounts;
 use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::sql;
 use crate::mysql::store::MysqlStore;
@@ -78,6 +79,7 @@ impl Prepare {
         let brought = bringing.bring(&objects::BEFORE_THE_ROWS).await?;
         let tried = bringing.try_out(&objects::AT_THE_SWITCH).await?;
         bringing.close().await;
+        let accounts = accounts::missing(&self.store).await?;
         let object_changes: Vec<String> = defaults.into_iter().chain(brought.changes).chain(tried.changes).collect();
         object_changes.iter().for_each(|change| tracing::warn!("{change}"));
         let rules: Vec<String> = described
@@ -92,6 +94,7 @@ impl Prepare {
             .fact("tables", described.schema.tables.len() as u64)
             .fact("objects", brought.standing)
             .fact("objects_at_the_switch", tried.standing)
+            .fact("accounts", serde_json::json!(accounts))
             .fact("object_changes", serde_json::json!(object_changes))
             .fact("objects_not_carried", serde_json::json!(described.schema.not_carried.iter().map(line).collect::<Vec<_>>()))
             .fact("schema_fingerprint", described.catalog.fingerprint())
@@ -157,7 +160,8 @@ impl Step for Prepare {
             let others = described.catalog.others.iter().filter(|object| objects::selects(&self.store.selection, object));
             lines.extend(others.filter_map(bring::planned));
         }
-        let warnings = described.schema.not_carried.iter().map(line).collect();
+        let accounts = accounts::missing(&self.store).await?;
+        let warnings = described.schema.not_carried.iter().map(line).chain(accounts).collect();
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
