@@ -175,7 +175,7 @@ pub struct Assess {
     /// MyISAM table can't be written to while it is read: use it on a rehearsal copy or a replica
     #[arg(long)]
     pub deep: bool,
-    /// Create the converted tables on the rehearsal target, report every statement that fails or warns, and drop it all
+    /// Create the converted schema on the rehearsal target, report every statement that fails or warns, and drop it all
     /// again. Looks at the rehearsal pair
     #[arg(long = "try")]
     pub attempt: bool,

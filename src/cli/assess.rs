@@ -187,10 +187,10 @@ fn tried_text(tried: &Attempt, columns: usize) -> String {
         line(&format!("  not tried: {}", printable(why)));
         return text;
     }
-    line(&format!("  {} databases, {} tables: {} statements, and all dropped again", tried.databases, tried.tables, tried.statements));
-    if tried.objects_not_tried > 0 {
-        line(&format!("  not tried: {} views, routines, triggers and events", tried.objects_not_tried));
-    }
+    line(&format!(
+        "  {} databases, {} tables, {} views, routines, triggers and events: {} statements, and all dropped again",
+        tried.databases, tried.tables, tried.objects, tried.statements
+    ));
     type Wanted = fn(&&Trouble) -> bool;
     let kinds: [(&str, Wanted); 2] =
         [("refused", |trouble| trouble.refused), ("warned of", |trouble| !trouble.refused && !trouble.tolerated)];

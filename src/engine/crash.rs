@@ -48,6 +48,7 @@ pub const POINTS: &[&str] = &[
     "prepare.table.noted",
     "try.database.noted",
     "try.table.made",
+    "try.object.made",
     "copy.chunk.before_commit",
     "copy.chunk.committed",
     "copy.keyless.before_commit",

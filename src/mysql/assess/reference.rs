@@ -13,6 +13,8 @@ pub fn markdown() -> String {
          An `error` refuses the run (exit code 4) until it is mended, or accepted in the playbook with a reason:\n\n\
          ```yaml\n    - id: assess\n      run: mysql.assess\n      store: school\n      with:\n        accept:\n          \
          - { id: engine-myisam, object: \"school.*\", reason: \"nobody searches by FULLTEXT here\" }\n```\n\n\
+         Rows are looked at on both ends of each table; `--deep`, or `rows: all` there, looks at every one. `--try` creates the \
+         converted schema on the rehearsal target, reports every statement that the server refuses or warns of, and drops it again.\n\n\
          | id | level | what it finds |\n| --- | --- | --- |\n",
     );
     // Writing into a String does not fail.

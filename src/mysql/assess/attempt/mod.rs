@@ -1,37 +1,43 @@
 //! `assess --try`: the converted schema, created on the rehearsal target and dropped again.
 //!
 //! The best proof that a schema can be made is making it: every statement that the target refuses or warns of is reported with the
-//! server's number and words. Databases, tables, indexes and foreign keys are made by the same statements that `mysql.prepare` and the
-//! copy run. Views, routines, triggers and events are not tried, and counted as such ([`Attempt::objects_not_tried`]).
+//! server's number and words, tables by the same statements that `mysql.prepare` runs, then views, routines, triggers and events.
 //!
 //! What has to hold:
 //!
-//! * *Real names, or nothing.* Foreign keys, views and bodies name databases in full, so a try under other names would prove little. A database of
+//! * *Real names, or nothing.* Views and bodies name databases in full, so a try under other names would prove little. A database of
 //!   such a name on the target belongs to somebody: then nothing is tried, and the database is named.
 //! * *Only a rehearsal target.* The command binds the rehearsal pair, and binding refuses production's servers under any name.
 //! * *Nothing is left behind*, after an error, after Ctrl-C, after `kill -9`: a database is noted in [`notes`] before it is created, and
 //!   dropped by whatever comes next: the end of the try, or the beginning of the next one. A try writes no row, so a noted database with
 //!   a row in it is somebody else's, and is named instead of dropped.
+//! * *Nothing acts.* Events are created disabled, and no row is written that a trigger could see.
 //!
 //! What was made is noted in [`notes`], on the target.
 
 pub mod notes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Finding;
 use crate::engine::crash;
+use crate::mysql::catalog::ServerFacts;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::ddl::TOLERATED;
 use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::objects::create::{Maker, Zones};
+use crate::mysql::objects::read::{Definition, Reader};
+use crate::mysql::objects::{AT_THE_SWITCH, BEFORE_THE_ROWS};
 use crate::mysql::store::{Described, MysqlStore};
+use crate::playbook::model::ObjectsOption;
 
 /// One statement that the target refused, or warned of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trouble {
-    /// `table`, `index`, `foreign key` …
+    /// `database`, `table`, `index`, `foreign key`, `view`, `procedure` …
     pub kind: String,
     /// Its full name.
     pub object: String,
@@ -64,8 +70,8 @@ pub struct Attempt {
     pub databases: usize,
     /// Tables that were to be made.
     pub tables: usize,
-    /// Views, routines, triggers and events: they were not tried.
-    pub objects_not_tried: usize,
+    /// Views, routines, triggers and events that were to be made.
+    pub objects: usize,
     /// Statements that were run.
     pub statements: usize,
     /// What was refused or warned of.
@@ -117,6 +123,7 @@ fn known<'a>(findings: &'a [Finding], code: u16, object: &str) -> Option<&'a Fin
 
 /// A try under way.
 struct Trying<'a> {
+    store: &'a MysqlStore,
     described: &'a Described,
     findings: &'a [Finding],
     attempt: &'a mut Attempt,
@@ -139,7 +146,7 @@ pub async fn attempt(store: &Arc<MysqlStore>, findings: &[Finding]) -> Result<At
         }
         Err(error) => return Err(error),
     };
-    let mut trying = Trying { described: &described, findings, attempt: &mut attempt };
+    let mut trying = Trying { store, described: &described, findings, attempt: &mut attempt };
     let tried = tokio::select! {
         tried = trying.all(&mut session) => tried,
         _ = tokio::signal::ctrl_c() => Err(MysqlError::Cancelled),
@@ -168,7 +175,6 @@ async fn begin(store: &Arc<MysqlStore>, session: &mut Session, attempt: &mut Att
 impl Trying<'_> {
     /// The session has the lock, and keeps it for as long as this takes.
     async fn all(&mut self, session: &mut Session) -> Result<()> {
-        self.attempt.objects_not_tried = self.described.catalog.others.len();
         notes::create(session).await?;
         session.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
         let schema = &self.described.schema;
@@ -202,7 +208,7 @@ impl Trying<'_> {
                 self.run(session, "foreign key", &table.name.to_string(), statement).await?;
             }
         }
-        Ok(())
+        self.objects().await
     }
 
     /// Runs a statement; whether it was taken.
@@ -221,6 +227,69 @@ impl Trying<'_> {
                 Ok(false)
             }
         }
+    }
+
+    /// A view may need another one, or a function: what is refused is tried again for as long as others were taken meanwhile.
+    async fn objects(&mut self) -> Result<()> {
+        let mut waiting = self.definitions().await?;
+        self.attempt.objects = waiting.len();
+        let own: BTreeSet<String> = self.described.schema.databases.iter().map(|database| database.name.clone()).collect();
+        let zone = |facts: &ServerFacts| {
+            if facts.time_zone == "SYSTEM" { facts.system_time_zone.clone() } else { facts.time_zone.clone() }
+        };
+        let zones = Zones { source: zone(&self.described.source), target: zone(&self.described.target) };
+        let mut maker = Maker::open(&self.store.target, own, zones).await?;
+        loop {
+            let before = waiting.len();
+            let mut refused = Vec::new();
+            for definition in waiting {
+                self.attempt.statements += 1;
+                match maker.make(&definition).await {
+                    Ok(changes) => self.warned(&definition, &changes),
+                    Err(error) if error.code().is_none() || error.transient() => return Err(error),
+                    Err(error) => refused.push((definition, error)),
+                }
+                crash::point("try.object.made");
+            }
+            if refused.is_empty() || refused.len() == before {
+                for (definition, error) in refused {
+                    let (kind, name, text) = of(&definition);
+                    self.refused(&kind, &name, &text, error)?;
+                }
+                maker.close().await;
+                return Ok(());
+            }
+            waiting = refused.into_iter().map(|(definition, _)| definition).collect();
+        }
+    }
+
+    /// What was changed on the way by other rules is `mysql.prepare`'s to tell.
+    fn warned(&mut self, definition: &Definition, changes: &[crate::mysql::ddl::RuleFired]) {
+        let (kind, name, text) = of(definition);
+        for change in changes.iter().filter(|change| matches!(change.rule, "warning" | "event-over")) {
+            let (code, said) = change.after.split_once(' ').unwrap_or(("", &change.after));
+            self.trouble(&kind, &name, &text, false, code.parse().unwrap_or(0), said.to_owned());
+        }
+    }
+
+    /// The source's selected objects, in the order in which they are made.
+    async fn definitions(&self) -> Result<Vec<Definition>> {
+        if self.store.settings.objects == ObjectsOption::Leave {
+            return Ok(Vec::new());
+        }
+        let databases: Vec<String> = self.described.schema.databases.iter().map(|database| database.name.clone()).collect();
+        let tables = &self.described.shared.tables;
+        let mut reader = Reader::open(&self.store.source).await?;
+        let listed = reader.list(&databases, &self.store.selection, |database, table| tables.id(database, table).is_some()).await?;
+        let mut definitions = Vec::new();
+        for kind in BEFORE_THE_ROWS.iter().chain(&AT_THE_SWITCH) {
+            for object in listed.iter().filter(|object| object.kind == *kind) {
+                // One that was dropped meanwhile is no part of the schema any more.
+                definitions.extend(reader.definition(object).await?);
+            }
+        }
+        reader.close().await;
+        Ok(definitions)
     }
 
     fn refused(&mut self, kind: &str, object: &str, statement: &str, error: MysqlError) -> Result<()> {
@@ -247,6 +316,13 @@ impl Trying<'_> {
             fix: known.map(|finding| finding.fix.clone()),
         });
     }
+}
+
+/// Kind, name and text of an object, for people.
+fn of(definition: &Definition) -> (String, String, String) {
+    let object = &definition.object;
+    let text = String::from_utf8_lossy(&definition.statement).into_owned();
+    (object.kind.to_string(), format!("{}.{}", object.database, object.name), text)
 }
 
 #[cfg(test)]
