@@ -27,7 +27,7 @@ async fn all_cases(test: &str, source: ServerKind, target: ServerKind, moment: M
     }
     let cases = Case::all(source, target);
     let some_alone = std::env::var_os("DBMOVE_CASE").is_some();
-    assert!(some_alone || cases.len() > 80, "only {} cases apply", cases.len());
+    assert!(some_alone || cases.len() > 115, "only {} cases apply", cases.len());
     let world = World::start(source, target, moment).await;
     let mut wrong = Vec::new();
     for case in cases.iter().filter(|case| case.refusal.is_some()) {
@@ -48,7 +48,7 @@ async fn all_cases(test: &str, source: ServerKind, target: ServerKind, moment: M
     wrong.extend(engines::disagreements(&world, &moved).await);
     eprintln!("{test}: {} cases, {rows} rows compared", cases.len());
     assert!(wrong.is_empty(), "{} of {} cases: {} are wrong:\n{}", test, cases.len(), wrong.len(), wrong.join("\n"));
-    assert!(some_alone || rows > 10_000, "only {rows} rows were compared");
+    assert!(some_alone || rows > 40_000, "only {rows} rows were compared");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
