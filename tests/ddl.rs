@@ -6,7 +6,7 @@ mod schema;
 
 use std::collections::BTreeSet;
 
-use dbmove::local::{Account, ServerKind};
+use dbmove::local::{Account, DEFAULT_PASSWORD, LocalServer, ServerKind};
 use dbmove::mysql::catalog::Catalog;
 use dbmove::mysql::connect::Session;
 use dbmove::mysql::ddl::{TOLERATED, TableDdl, TargetSchema, execute};
@@ -339,4 +339,79 @@ async fn a_warning_that_changes_something_is_an_error() {
     // Without a strict mode the server takes another engine and says so in a warning.
     let error = execute(&mut target, "CREATE TABLE ddl_warned.t (a INT) ENGINE=NoSuch", "creating `t`").await.unwrap_err();
     assert!(error.to_string().contains("1286"), "{error}");
+}
+
+/// `dbmove schema diff` on real servers: what it says, that pipes get diffs as they are, and that it touches nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_shows_every_rule_and_diff() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("the_command_shows_every_rule_and_diff", &kinds) {
+        return;
+    }
+    let (source, target) = (real::shared(kinds[0], false).await, real::shared(kinds[1], true).await);
+    let mut session = catalog_session(&source).await;
+    load_school(&mut session, "ddl_shown").await;
+    let directory = tempfile::tempdir().unwrap();
+    let playbook = directory.path().join("shown.yaml");
+    let endpoint = |server: &LocalServer, account: Account| {
+        let password = "password: \"${env:DBMOVE_TEST_PASSWORD}\", tls: off";
+        format!("{{ url: \"mysql://{}@127.0.0.1:{}/\", {password} }}", account.user(), server.port())
+    };
+    let write = |include: &str| {
+        let (source, target) = (endpoint(&source, Account::Dbmove), endpoint(&target, Account::Admin));
+        let text = format!(
+            "playbook: shown\nstores:\n  school:\n    kind: mysql\n    source: {source}\n    target: {target}\n    include: [\"{include}\"]\nstages:\n  prepare:\n    - {{ id: prepare, run: mysql.prepare, store: school }}\n"
+        );
+        std::fs::write(&playbook, text).unwrap();
+    };
+    let state = directory.path().join("state");
+    let run = |words: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dbmove"))
+            .args(["schema", "diff"])
+            .arg(&playbook)
+            .args(words)
+            .env("DBMOVE_STATE_DIR", &state)
+            .env("DBMOVE_TEST_PASSWORD", DEFAULT_PASSWORD)
+            .env("COLUMNS", "80")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let mut there = catalog_session(&target).await;
+    let held = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA ORDER BY 1";
+    let before = there.rows(held, "test").await.unwrap();
+
+    write("ddl_shown.*");
+    let (code, text, words) = run(&[]);
+    assert_eq!((code, words.as_str()), (0, ""), "{text}");
+    let joined = text.replace("\n  ", " ");
+    assert!(joined.contains("\n`ddl_shown.pages`: myisam-to-innodb, engine-options (3), charset-explicit, integer-width\n"), "{text}");
+    assert!(text.contains("\n--- source ddl_shown.pages\n+++ target ddl_shown.pages\n@@ "), "{text}");
+    assert!(text.contains("\nrules that fired: "), "{text}");
+    let said = |line: &&str| !line.starts_with(['+', '-', ' ']) && line.contains(' ');
+    assert!(text.lines().filter(said).all(|line| line.chars().count() <= 80), "a line is too long:\n{text}");
+    // A pipe gets a diff's lines whole, and no colours.
+    assert!(text.lines().any(|line| line.starts_with("-  `display_name`") || line.starts_with("   `display_name`")), "{text}");
+    assert!(!text.contains('\u{1b}'));
+
+    let (code, text, _) = run(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, json["command"].as_str()), (0, Some("schema diff")), "{text}");
+    let tables = json["stores"][0]["tables"].as_array().unwrap();
+    let catalog = Catalog::read(&mut session, &selection(&["ddl_shown.*"])).await.unwrap();
+    assert_eq!(tables.len(), catalog.tables.len());
+    let pages = tables.iter().find(|table| table["table"] == "ddl_shown.pages").unwrap();
+    assert_eq!(pages["rules"][0]["rule"], "myisam-to-innodb");
+    assert_eq!((pages["rules"][0]["before"].as_str(), pages["rules"][0]["after"].as_str()), (Some("ENGINE=MyISAM"), Some("ENGINE=InnoDB")));
+    assert!(pages["diff"].as_str().unwrap().contains("\n-) ENGINE=MyISAM"));
+    assert!(json["rules"].as_array().unwrap().iter().any(|rule| rule["name"] == "myisam-to-innodb"));
+
+    session.run("CREATE TABLE ddl_shown.merged (a INT NOT NULL) ENGINE=MRG_MyISAM", "test").await.unwrap();
+    let (code, text, words) = run(&[]);
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(words.contains("`ddl_shown.merged` can't be created on the target") && words.contains("nothing was"), "{words}");
+    assert!(!state.exists(), "it made a state directory");
+    assert_eq!(there.rows(held, "test").await.unwrap(), before, "it created something on the target");
 }

@@ -103,6 +103,9 @@ pub enum Command {
     Playbook(PlaybookCommand),
     /// Look for what stands in the way: findings with evidence and fix; touches nothing. Exit code 4 if an error stands
     Assess(Assess),
+    /// Show what becomes of the tables' definitions
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// Show what every step would do and how long it should take; touches nothing
     Plan(Plan),
     /// Run every stage, the switch and the way back on the rehearsal pair; leaves a certificate
@@ -190,6 +193,23 @@ pub enum FailOn {
     Warn,
     /// Errors only.
     Error,
+}
+
+/// `dbmove schema …`.
+#[derive(Debug, Subcommand)]
+pub enum SchemaCommand {
+    /// Each table that changes on its way: the rules that fired, and a unified diff; touches nothing
+    Diff(SchemaDiff),
+}
+
+/// `dbmove schema diff`.
+#[derive(Clone, Debug, Args)]
+pub struct SchemaDiff {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Look at the rehearsal pair instead of production
+    #[arg(long)]
+    pub rehearsal: bool,
 }
 
 /// `dbmove plan`.

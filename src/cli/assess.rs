@@ -7,19 +7,16 @@ use serde::Serialize;
 
 use super::answer::{Answer, Refusal};
 use super::arguments::{Assess, FailOn};
-use super::reading::{self, Reading};
 use super::settings::Everywhere;
+use super::stores::{Stores, refusal};
 use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
-use crate::engine::step::{Failure, StepError};
 use crate::mysql::assess::attempt::{self, Attempt, Trouble};
 use crate::mysql::assess::gather::values::{Rows, SAMPLE};
 use crate::mysql::assess::{self, Assessment, Finding, Level};
 use crate::mysql::steps::assess::AssessArguments;
 use crate::playbook::model::Playbook;
-use crate::playbook::reference::Resolver;
 use crate::report::{next, terminal};
-use crate::steps::shared::Shared;
 use crate::telemetry::human::wrapped;
 use crate::telemetry::printable::printable;
 
@@ -44,18 +41,11 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
     let rehearsal = typed.rehearsal || typed.attempt;
     let kind = if rehearsal { RunKind::Rehearsal } else { RunKind::Production };
     let playbook = super::drive::load(everywhere, &typed.playbook)?;
-    let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, kind)?;
-    let run = match reading::journal(&everywhere.state_directory)? {
-        Some(reader) => reader.latest_run(&playbook.playbook, kind)?.map(|latest| latest.run),
-        None => None,
-    };
+    let looking = Stores::of(everywhere, &playbook, kind).await?;
+    let run = looking.run;
     let mut stores: Vec<Assessment> = Vec::new();
     let mut tries = Vec::new();
-    for (name, store) in &playbook.stores {
-        let shared = Shared::of_store(name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
-        // Addresses that are outputs of a step come from the newest run, if there is one.
-        let materials = shared.bound(run.as_deref().unwrap_or_default(), &reading.outputs).await.map_err(refusal)?;
-        let Some(mysql) = &materials.mysql else { continue };
+    for (name, mysql) in &looking.mysql {
         let arguments = arguments(&playbook, name)?;
         let mut looking = arguments.looking();
         if typed.deep {
@@ -109,11 +99,6 @@ fn arguments(playbook: &Playbook, store: &str) -> Result<AssessArguments, Refusa
     let Some(step) = step else { return Ok(AssessArguments::default()) };
     serde_json::from_value(serde_json::Value::Object(step.with.clone()))
         .map_err(|error| Refusal::usage(format!("step `{}`: {error}; nothing was touched", step.id)))
-}
-
-fn refusal(error: StepError) -> Refusal {
-    let exit_code = if error.failure == Failure::Refused { ExitCode::Refused } else { ExitCode::Error };
-    Refusal { hint: error.hint, ..Refusal::new(exit_code, format!("{}; nothing was touched", error.message)) }
 }
 
 /// One store for people, grouped by level.

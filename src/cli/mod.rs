@@ -7,11 +7,13 @@
 //! | --- | --- |
 //! | [`playbook`] | `playbook list`, `show`, `new`, `check`, `schema` |
 //! | [`assess`] | `assess` |
+//! | [`schema`] | `schema diff` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
 //! | [`approve`], [`status`], [`report`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
+//! | [`stores`] | the stores of a playbook, for commands that only look |
 
 pub mod answer;
 pub mod approve;
@@ -29,9 +31,11 @@ pub mod reading;
 pub mod rehearse;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod settings;
 pub mod signals;
 pub mod status;
+pub mod stores;
 pub mod verify;
 
 use std::io::{IsTerminal, Write};
@@ -39,7 +43,7 @@ use std::io::{IsTerminal, Write};
 use clap::{CommandFactory, Parser};
 
 use answer::{Answer, Refusal};
-use arguments::{Arguments, Command, PlaybookCommand};
+use arguments::{Arguments, Command, PlaybookCommand, SchemaCommand};
 use settings::Everywhere;
 
 use crate::engine::outcome::ExitCode;
@@ -82,6 +86,7 @@ impl Command {
             Command::Playbook(PlaybookCommand::Check { .. }) => "playbook check",
             Command::Playbook(PlaybookCommand::Schema) => "playbook schema",
             Command::Assess(_) => "assess",
+            Command::Schema(SchemaCommand::Diff(_)) => "schema diff",
             Command::Plan(_) => "plan",
             Command::Rehearse(_) => "rehearse",
             Command::Run(_) => "run",
@@ -107,6 +112,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
     match command {
         Command::Playbook(command) => execute_playbook(everywhere, command),
         Command::Assess(typed) => on_runtime(assess::assess(everywhere, typed)),
+        Command::Schema(SchemaCommand::Diff(typed)) => on_runtime(schema::diff(everywhere, typed)),
         Command::Plan(typed) => on_runtime(plan::plan(everywhere, typed)),
         Command::Rehearse(typed) => on_runtime(rehearse::rehearse(everywhere, typed)),
         Command::Run(typed) => on_runtime(run::run(everywhere, typed)),

@@ -2,7 +2,22 @@
 
 use super::command::{Place, acts};
 
-const COMMANDS: [&str; 11] = ["", "playbook", "plan", "rehearse", "run", "verify", "cutover", "approve", "status", "report", "audit"];
+const COMMANDS: [&str; 14] = [
+    "",
+    "playbook",
+    "assess",
+    "schema",
+    "schema diff",
+    "plan",
+    "rehearse",
+    "run",
+    "verify",
+    "cutover",
+    "approve",
+    "status",
+    "report",
+    "audit",
+];
 
 #[test]
 fn help_fits_eighty_columns() {
@@ -21,6 +36,7 @@ fn help() {
     let place = Place::new();
     place.settings().bind(|| {
         insta::assert_snapshot!("help", place.line("--help").shown());
+        insta::assert_snapshot!("help_schema_diff", place.line("schema diff --help").shown());
         insta::assert_snapshot!("help_cutover", place.line("cutover --help").shown());
     });
 }

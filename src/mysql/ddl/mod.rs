@@ -23,11 +23,13 @@
 //! | --- | --- |
 //! | `token` | tokens, quotes, comments |
 //! | `statement` | a `CREATE TABLE` in parts |
-//! | `rules` | the rules |
+//! | [`rules`] | the rules, and their registry |
+//! | [`reference`](self::reference) | the page about them |
 //! | `parts` | a printed table in named parts, to be compared |
 
 mod parts;
-mod rules;
+pub mod reference;
+pub mod rules;
 mod statement;
 mod token;
 
@@ -43,7 +45,7 @@ use super::sql;
 use super::table::{ReferentialAction, Table};
 pub use parts::{Part, parts};
 use rules::Context;
-pub use rules::names_on;
+pub use rules::charsets::names_on;
 use statement::{CreateTable, Item, ItemKind};
 use token::Unreadable;
 
@@ -159,7 +161,7 @@ impl TargetSchema {
 
 fn databases(catalog: &Catalog, target: &Version) -> Vec<DatabaseDdl> {
     let statement = |name: &str, collation: &str| {
-        let (charset, collation) = rules::names_on(target, collation);
+        let (charset, collation) = rules::charsets::names_on(target, collation);
         format!("CREATE DATABASE IF NOT EXISTS {} DEFAULT CHARACTER SET {charset} COLLATE {collation}", sql::identifier(name))
     };
     let databases = catalog.databases.iter().filter(|database| catalog.tables.keys().any(|table| table.database == database.name));

@@ -4,6 +4,7 @@
 //! so that undo drops exactly what this run made, and nothing that was there before. Triggers and events are only tried out here;
 //! see [`crate::mysql::objects`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -90,6 +91,8 @@ impl Prepare {
                 table.rules_fired.iter().map(move |fired| format!("`{}`: {} ({} → {})", table.name, fired.rule, fired.before, fired.after))
             })
             .collect();
+        let changed = described.schema.tables.iter().filter(|table| !table.diff.is_empty());
+        let diffs: BTreeMap<String, &str> = changed.map(|table| (table.name.to_string(), table.diff.as_str())).collect();
         Ok(Output::default()
             .fact("tables", described.schema.tables.len() as u64)
             .fact("objects", brought.standing)
@@ -99,6 +102,7 @@ impl Prepare {
             .fact("objects_not_carried", serde_json::json!(described.schema.not_carried.iter().map(line).collect::<Vec<_>>()))
             .fact("schema_fingerprint", described.catalog.fingerprint())
             .fact("rules_fired", serde_json::json!(rules))
+            .fact("schema_diffs", serde_json::json!(diffs))
             .fact("deprecated_on_target", serde_json::json!(tolerated))
             .fact("source_version", described.source.version.to_string())
             .fact("target_version", described.target.version.to_string()))
