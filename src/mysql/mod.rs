@@ -10,6 +10,7 @@
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
+//! | [`conversion`] | text that the target calls by another character set, with the same bytes |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
 //! | [`assess`] | what stands in the way of a migration, found before anything is touched |
@@ -34,6 +35,7 @@ pub mod catalog;
 pub mod cell;
 pub mod checksum;
 pub mod connect;
+pub mod conversion;
 pub mod copy;
 pub mod counters;
 pub mod ddl;

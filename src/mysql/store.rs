@@ -17,8 +17,9 @@ use super::apply::applier::{Applied, ApplySettings};
 use super::bookkeeping;
 use super::catalog::{Catalog, ServerFacts};
 use super::connect::{Purpose, Server, Session};
+use super::conversion::{Conversions, ConvertedTables};
 use super::copy::copier::AfterRows;
-use super::ddl::TargetSchema;
+use super::ddl::{TargetSchema, Wanted};
 use super::error::{MysqlError, Result};
 use super::names::Selection;
 use super::objects;
@@ -41,6 +42,8 @@ pub struct StoreSettings {
     pub apply: ApplySettings,
     /// What becomes of views, routines, triggers and events.
     pub objects: ObjectsOption,
+    /// Which text is called by another character set on the target.
+    pub conversions: Conversions,
 }
 
 impl Default for StoreSettings {
@@ -50,6 +53,7 @@ impl Default for StoreSettings {
             follow_memory: 24 << 20,
             apply: ApplySettings::default(),
             objects: ObjectsOption::default(),
+            conversions: Conversions::default(),
         }
     }
 }
@@ -62,6 +66,8 @@ pub struct Described {
     pub target: ServerFacts,
     /// What the source holds.
     pub catalog: Catalog,
+    /// Tables whose text is converted.
+    pub converted: ConvertedTables,
     /// What the target gets.
     pub schema: TargetSchema,
     /// What copier, applier and verifier share.
@@ -149,14 +155,17 @@ impl MysqlStore {
                 hint: "check database and table names in `include`, and that the account may see them (SELECT)".to_owned(),
             });
         }
-        let mut schema = TargetSchema::read(&mut source, &catalog, &target_facts.version).await?;
+        let converted = self.settings.conversions.apply(&catalog)?;
+        let restricts = target_facts.variables.get("restrict_fk_on_non_standard_key").is_some_and(|value| value == "ON");
+        let wanted = Wanted { target: &target_facts.version, standard_parents: restricts, converted: Some(&converted) };
+        let mut schema = TargetSchema::read(&mut source, &catalog, wanted).await?;
         schema.not_carried.extend(objects::left_behind(&catalog, &self.selection, self.settings.objects));
         let all: Vec<_> = catalog.tables.values().cloned().collect();
-        let tables = Arc::new(Tables::new(&all, &target_facts.version)?);
+        let tables = Arc::new(Tables::converted(&all, &converted, &target_facts.version)?);
         let shared = Arc::new(Shared::new(&self.name, self.selection.clone(), tables, self.settings.remembered_keys));
         source.close().await;
         target.close().await;
-        Ok(Arc::new(Described { source: source_facts, target: target_facts, catalog, schema, shared }))
+        Ok(Arc::new(Described { source: source_facts, target: target_facts, catalog, converted, schema, shared }))
     }
 
     /// The statements that each table gets after its rows.

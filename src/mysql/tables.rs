@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use super::cell::{Cell, Key};
 use super::connect::Version;
+use super::conversion::{Converted, ConvertedTables};
 use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::table::{Column, ReferentialAction, Table};
+use crate::playbook::model::CharsetConversion;
 
 /// Index of a table in [`Tables`].
 pub type TableId = usize;
@@ -36,8 +38,10 @@ pub struct Child {
 pub struct MovedTable {
     /// Structure, from the catalog.
     pub table: Arc<Table>,
-    /// The same, as the target names things (`utf8` is `utf8mb3` there).
+    /// The same, as the target names things (`utf8` is `utf8mb3` there) and as its text is converted.
     pub target: Arc<Table>,
+    /// How its text is converted, if it is.
+    pub conversion: Option<CharsetConversion>,
     /// Key columns; `None` for a keyless table.
     pub key: Option<Vec<usize>>,
     /// Columns of the other unique indexes.
@@ -96,8 +100,16 @@ impl Tables {
     /// # Errors
     /// If two names differ only in a way that can't be told apart, or a foreign key names columns its parent does not have.
     pub fn new(tables: &[Arc<Table>], target: &Version) -> Result<Self> {
+        Tables::converted(tables, &ConvertedTables::new(), target)
+    }
+
+    /// The same with these of them converted.
+    ///
+    /// # Errors
+    /// As [`Tables::new`].
+    pub fn converted(tables: &[Arc<Table>], converted: &ConvertedTables, target: &Version) -> Result<Self> {
         let by_name: HashMap<TableName, TableId> = tables.iter().enumerate().map(|(id, table)| (table.name.clone(), id)).collect();
-        let mut moved: Vec<MovedTable> = tables.iter().map(|table| describe(table, target)).collect();
+        let mut moved: Vec<MovedTable> = tables.iter().map(|table| describe(table, converted.get(&table.name), target)).collect();
         for (id, table) in tables.iter().enumerate() {
             for foreign_key in &table.foreign_keys {
                 let cascades = [foreign_key.on_delete, foreign_key.on_update].iter().any(|action| *action != ReferentialAction::Restrict);
@@ -230,7 +242,8 @@ impl Tables {
     }
 }
 
-fn describe(table: &Arc<Table>, version: &Version) -> MovedTable {
+fn describe(table: &Arc<Table>, converted: Option<&Converted>, version: &Version) -> MovedTable {
+    let (table, target) = converted.map_or((table, table), |converted| (&converted.source, &converted.target));
     let key = table.key();
     let uniques: Vec<Vec<usize>> = table.other_unique_indexes().map(|index| index.parts.iter().map(|part| part.column).collect()).collect();
     let prefix_unique = table.other_unique_indexes().any(|index| index.parts.iter().any(|part| part.prefix.is_some()));
@@ -243,7 +256,8 @@ fn describe(table: &Arc<Table>, version: &Version) -> MovedTable {
     MovedTable {
         written: (0..table.columns.len()).filter(|&column| !table.columns[column].generated).collect(),
         table: table.clone(),
-        target: named_for(table, version),
+        target: named_for(target, version),
+        conversion: converted.map(|converted| converted.conversion),
         key,
         uniques,
         by_collation,

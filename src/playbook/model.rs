@@ -74,6 +74,37 @@ pub struct Store {
     /// name tables; a trigger moves with its table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<ObjectsOption>,
+    /// What becomes of text, by `database.table` patterns. Without it bytes, character sets and collations stay as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub charset: BTreeMap<String, CharsetConversion>,
+}
+
+/// A named conversion of text. The stored bytes stay; what they are called changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CharsetConversion {
+    /// `utf8` columns become `utf8mb4`, with the collation of the same name.
+    #[serde(rename = "utf8-to-utf8mb4")]
+    Utf8ToUtf8mb4,
+    /// `latin1` columns whose bytes really are UTF-8 become `utf8mb4`. Each value is proven to be UTF-8 first.
+    #[serde(rename = "latin1-holds-utf8")]
+    Latin1HoldsUtf8,
+}
+
+impl CharsetConversion {
+    /// The name as written in a playbook.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CharsetConversion::Utf8ToUtf8mb4 => "utf8-to-utf8mb4",
+            CharsetConversion::Latin1HoldsUtf8 => "latin1-holds-utf8",
+        }
+    }
+}
+
+impl std::fmt::Display for CharsetConversion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What becomes of views, routines, triggers and events.

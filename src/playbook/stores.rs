@@ -53,16 +53,14 @@ fn check_patterns(name: &str, store: &Node, problems: &mut Vec<Problem>) {
         );
         problems.push(problem.help("name what moves as `database.table` patterns: `include: [\"school.*\"]`"));
     }
-    for list in ["include", "exclude"] {
-        for pattern in store.field(list).map_or(&[][..], |entry| entry.value.items()) {
-            let Some(text) = pattern.text() else { continue };
+    for list in ["include", "exclude", "charset"] {
+        let items = store.field(list).map_or(&[][..], |entry| entry.value.items()).iter().map(|item| (item.text(), item.span.clone()));
+        let keys =
+            store.field(list).into_iter().flat_map(|entry| entry.value.entries()).map(|entry| (Some(&*entry.key), entry.key_span.clone()));
+        for (text, span) in items.chain(keys) {
+            let Some(text) = text else { continue };
             if let Err(error) = Selection::new(&[text.to_owned()], &[]) {
-                let problem = Problem::new(
-                    Mistake::InvalidPattern,
-                    pattern.span.clone(),
-                    format!("in `{list}`, {error}"),
-                    "expected `database.table`",
-                );
+                let problem = Problem::new(Mistake::InvalidPattern, span, format!("in `{list}`, {error}"), "expected `database.table`");
                 problems.push(problem.help(if text.is_empty() || text.contains('.') {
                     "both parts are needed: `school.*` for all tables of a database, `school.students` for one".to_owned()
                 } else {

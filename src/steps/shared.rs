@@ -19,6 +19,7 @@ use crate::engine::context::{Outputs, RunKind};
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::mysql::connect::Server;
+use crate::mysql::conversion::Conversions;
 use crate::mysql::names::Selection;
 use crate::mysql::store::{MysqlStore, StoreSettings};
 use crate::mysql::tls::Protection;
@@ -49,6 +50,7 @@ struct Late {
     store: Store,
     kind: RunKind,
     selection: Selection,
+    conversions: Conversions,
     /// For which run it was bound: a plan is made from the outputs of an earlier run.
     bound: Mutex<Option<(String, Arc<Materials>)>>,
 }
@@ -76,9 +78,10 @@ fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
     }
 }
 
-fn materials(binding: Binding, selection: &Selection, spec: &Store, watch: Arc<CanaryWatch>) -> Arc<Materials> {
+fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions: &Conversions, watch: Arc<CanaryWatch>) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
-    let settings = StoreSettings { objects: spec.objects.unwrap_or_default(), ..StoreSettings::default() };
+    let settings =
+        StoreSettings { objects: spec.objects.unwrap_or_default(), conversions: conversions.clone(), ..StoreSettings::default() };
     let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), settings);
     Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
 }
@@ -97,19 +100,20 @@ impl Shared {
     pub async fn of_store(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Shared, BuildError> {
         let selection =
             Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
+        let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let (source, target) = binding::endpoints(name, store, kind)?;
         let watch = Arc::default();
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, store, watch), late: None });
+            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, watch), late: None });
         }
         let binding = Binding {
             store: name.to_owned(),
             source: Arc::new(unknown(name, "source", source)),
             target: Arc::new(unknown(name, "target", target)),
         };
-        let shape = materials(binding, &selection, store, watch);
-        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, bound: Mutex::new(None) };
+        let shape = materials(binding, &selection, store, &conversions, watch);
+        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, bound: Mutex::new(None) };
         Ok(Shared { shape, late: Some(late) })
     }
 
@@ -138,7 +142,7 @@ impl Shared {
             };
             StepError::new(failure, message)
         })?;
-        let materials = materials(binding, &late.selection, &late.store, Arc::clone(&self.shape.watch));
+        let materials = materials(binding, &late.selection, &late.store, &late.conversions, Arc::clone(&self.shape.watch));
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)
     }

@@ -26,12 +26,14 @@
 //! | [`rules`] | the rules, and their registry |
 //! | [`reference`](self::reference) | the page about them |
 //! | `parts` | a printed table in named parts, to be compared |
+//! | [`trial`] | every table tried on the target before the first one stays |
 
 mod parts;
 pub mod reference;
 pub mod rules;
 mod statement;
 mod token;
+pub mod trial;
 
 use similar::TextDiff;
 
@@ -39,6 +41,7 @@ use super::catalog::Catalog;
 #[cfg(doc)]
 use super::connect::Purpose;
 use super::connect::{Session, Version};
+use super::conversion::ConvertedTables;
 use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::sql;
@@ -85,6 +88,15 @@ pub struct TableDdl {
     pub rules_fired: Vec<RuleFired>,
     /// The same as a unified diff of the source's statement and the whole of the target's; empty if nothing changed.
     pub diff: String,
+    /// All of it, in parts.
+    parts: CreateTable,
+}
+
+impl TableDdl {
+    /// One statement for all of the table but its foreign keys, under this (quoted) name.
+    fn whole(&self, name: &str) -> String {
+        self.parts.render(name, |item| item.kind != ItemKind::ForeignKey)
+    }
 }
 
 /// One change by one rule.
@@ -139,19 +151,38 @@ impl From<DdlError> for MysqlError {
     }
 }
 
+/// What the target is, and what is wanted of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The target's version.
+    pub target: &'a Version,
+    /// It refuses foreign keys to columns that are no unique key (`restrict_fk_on_non_standard_key`, MySQL 8.4 and later).
+    pub standard_parents: bool,
+    /// Tables whose text is converted.
+    pub converted: Option<&'a ConvertedTables>,
+}
+
+impl<'a> From<&'a Version> for Wanted<'a> {
+    /// As such a server is by itself, and nothing converted.
+    fn from(target: &'a Version) -> Self {
+        Wanted { target, standard_parents: target.mysql_from((8, 4, 0)), converted: None }
+    }
+}
+
 impl TargetSchema {
-    /// Reads every table's definition from the source and converts it for a target of this version.
+    /// Reads every table's definition from the source and converts it for this target.
     ///
     /// # Errors
     /// If the source refuses a query; [`DdlError`] (as [`MysqlError::Object`]) for what can't be carried.
-    pub async fn read(source: &mut Session, catalog: &Catalog, target: &Version) -> Result<TargetSchema> {
+    pub async fn read<'a>(source: &mut Session, catalog: &Catalog, wanted: impl Into<Wanted<'a>>) -> Result<TargetSchema> {
+        let wanted = wanted.into();
         source.run("SET SESSION sql_quote_show_create = 1", "asking for quoted names").await?;
-        let mut schema = TargetSchema { databases: databases(catalog, target), tables: Vec::new(), not_carried: Vec::new() };
+        let mut schema = TargetSchema { databases: databases(catalog, wanted.target), tables: Vec::new(), not_carried: Vec::new() };
         for table in catalog.parents_first() {
             let query = format!("SHOW CREATE TABLE {}", sql::table(&table.name));
             let row = source.first(&query, &format!("reading the definition of `{}`", table.name)).await?;
             let statement = row.and_then(|row| row.into_iter().nth(1).flatten()).unwrap_or_default();
-            let (ddl, mut left_out) = convert(table, &statement, catalog, target)?;
+            let (ddl, mut left_out) = convert(table, &statement, catalog, wanted, &source.version)?;
             schema.tables.push(ddl);
             schema.not_carried.append(&mut left_out);
         }
@@ -173,14 +204,24 @@ fn convert(
     table: &Table,
     statement: &str,
     catalog: &Catalog,
-    target: &Version,
+    wanted: Wanted<'_>,
+    source: &Version,
 ) -> std::result::Result<(TableDdl, Vec<NotCarried>), DdlError> {
     let unreadable = |why: String| DdlError::Unreadable { table: table.name.clone(), why };
     if statement.contains(char::REPLACEMENT_CHARACTER) {
         return Err(unreadable("it holds bytes that are not UTF-8, in a comment or a default value".to_owned()));
     }
     let mut create = CreateTable::parse(statement).map_err(|Unreadable(why)| unreadable(why))?;
-    let rules_fired = rules::apply(&mut create, &Context { table, target })?;
+    let converted = wanted.converted.and_then(|converted| converted.get(&table.name));
+    let context = Context {
+        table: converted.map_or(table, |converted| &converted.target),
+        converted,
+        catalog,
+        source,
+        target: wanted.target,
+        standard_parents: wanted.standard_parents,
+    };
+    let rules_fired = rules::apply(&mut create, &context)?;
 
     let quoted = sql::table(&table.name);
     let at_once = |item: &Item| needed_at_once(table, item);
@@ -218,7 +259,9 @@ fn convert(
             .missing_newline_hint(false)
             .to_string()
     };
-    Ok((TableDdl { name: table.name.clone(), create: create.render(&quoted, at_once), indexes, foreign_keys, rules_fired, diff }, left_out))
+    let at_first = create.render(&quoted, at_once);
+    let ddl = TableDdl { name: table.name.clone(), create: at_first, indexes, foreign_keys, rules_fired, diff, parts: create };
+    Ok((ddl, left_out))
 }
 
 /// Whether an item is part of the first statement.

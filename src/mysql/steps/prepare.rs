@@ -1,6 +1,7 @@
 //! `mysql.prepare`: creates databases, tables, views and routines on the target, and dbmove's own tables.
 //!
-//! What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`) before it is,
+//! Nothing is begun that can't be ended: text that is to be converted is proven to be convertible, and every table is tried on the target,
+//! before the first one stays. What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`) before it is,
 //! so that undo drops exactly what this run made, and nothing that was there before. Triggers and events are only tried out here;
 //! see [`crate::mysql::objects`].
 
@@ -18,6 +19,7 @@ use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoab
 use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::conversion;
 use crate::mysql::ddl::{self, NotCarried};
 use crate::mysql::error::MysqlError;
 use crate::mysql::objects;
@@ -42,6 +44,12 @@ impl Prepare {
     async fn create(&self, context: &StepContext) -> Result<Output, MysqlError> {
         let described = self.store.described().await?;
         let store = &self.store.name;
+        // First of all, as it takes the longest and touches nothing.
+        if !described.converted.is_empty() {
+            let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            conversion::prove(&mut source, &described.converted).await?;
+            source.close().await;
+        }
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
         bookkeeping::create(&mut target).await?;
         bookkeeping::claim(&mut target, store, &context.run, context.epoch).await?;
@@ -52,6 +60,10 @@ impl Prepare {
                 message: format!("`{foreign}` is on the target already, and this run did not create it. Nothing was changed"),
                 hint: "drop it on the target if it is not needed, or leave it out with `exclude`".to_owned(),
             });
+        }
+        // What is half there was tried before the crash that left it so.
+        if ours.is_empty() {
+            ddl::trial::all(&mut target, &described.schema.tables).await?;
         }
         target.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
         let databases = target.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA", "listing the target's databases").await?;
@@ -155,6 +167,9 @@ impl Step for Prepare {
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let described = self.store.described().await?;
         let mut lines = vec![format!("create schema `_dbmove` on the {}", self.store.target)];
+        for (name, converted) in &described.converted {
+            lines.push(format!("read all text of `{name}` on the source, to prove that it can be converted by `{}`", converted.conversion));
+        }
         for table in &described.schema.tables {
             let rules: Vec<&str> = table.rules_fired.iter().map(|fired| fired.rule).collect();
             let rules = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join(", ")) };

@@ -146,7 +146,10 @@ impl Verifier {
                     continue;
                 }
             };
-            let (method, why) = choose(&comparison, engine, function, distance)?;
+            let (method, mut why) = choose(&comparison, engine, function, distance)?;
+            if let Some(conversion) = moved.conversion {
+                why.push_str(&format!("; text compared by its bytes, converted by `{conversion}`"));
+            }
             tables.push(Arc::new(Compared { table: id, comparison, method, why }));
         }
         let target_catalog = Arc::new(target_catalog);

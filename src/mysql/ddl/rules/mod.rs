@@ -16,17 +16,23 @@
 //! | `charsets` | character sets and collations |
 //! | `column_types` | types of columns |
 //! | `indexes` | indexes |
+//! | `foreign_keys` | foreign keys |
+//! | `mariadb` | what MariaDB writes and MySQL does not know |
 
 pub mod charsets;
 mod column_types;
 mod counters;
 mod engines;
+mod foreign_keys;
 mod indexes;
+mod mariadb;
 mod names;
 mod options;
 mod partitions;
 
+use super::super::catalog::Catalog;
 use super::super::connect::Version;
+use super::super::conversion::Converted;
 use super::super::table::Table;
 use super::statement::{CreateTable, Item, ItemKind};
 use super::token::{Token, TokenKind, after_group, render};
@@ -59,7 +65,9 @@ const FAMILIES: &[&[Rule]] = &[
     partitions::RULES,
     charsets::RULES,
     column_types::RULES,
+    mariadb::RULES,
     indexes::RULES,
+    foreign_keys::RULES,
 ];
 
 /// Every rule, in the order in which they are applied.
@@ -69,13 +77,28 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 
 /// What a rule may look at.
 pub(super) struct Context<'a> {
+    /// The table, its text called as on the target.
     pub(super) table: &'a Table,
+    /// How its text is converted, if it is.
+    pub(super) converted: Option<&'a Converted>,
+    /// All tables that move, as the source has them.
+    pub(super) catalog: &'a Catalog,
+    /// The source's version.
+    pub(super) source: &'a Version,
+    /// The target's version.
     pub(super) target: &'a Version,
+    /// The target refuses foreign keys to columns that are no unique key.
+    pub(super) standard_parents: bool,
 }
 
 impl Context<'_> {
     fn refused(&self, why: &str) -> DdlError {
         DdlError::Refused { table: self.table.name.clone(), why: why.to_owned() }
+    }
+
+    /// Whether MariaDB's own words have to become MySQL's.
+    fn mariadb_to_mysql(&self) -> bool {
+        self.source.mariadb && !self.target.mariadb
     }
 }
 

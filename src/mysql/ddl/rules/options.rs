@@ -40,7 +40,7 @@ fn engine_options(create: &mut CreateTable, context: &Context<'_>, changes: &mut
         "STATS_PERSISTENT",
         "STATS_AUTO_RECALC",
     ];
-    const DROPPED: [&str; 10] = [
+    const DROPPED: [&str; 12] = [
         "CHECKSUM",
         "DELAY_KEY_WRITE",
         "PACK_KEYS",
@@ -51,6 +51,8 @@ fn engine_options(create: &mut CreateTable, context: &Context<'_>, changes: &mut
         "TABLESPACE",
         "TABLE_CHECKSUM",
         "STATS_SAMPLE_PAGES",
+        "PAGE_COMPRESSED",
+        "PAGE_COMPRESSION_LEVEL",
     ];
     if let Some(unknown) =
         create.options.iter().find(|option| !KEPT.contains(&option.name.as_str()) && !DROPPED.contains(&option.name.as_str()))
