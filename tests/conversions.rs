@@ -272,6 +272,16 @@ async fn what_can_not_be_converted_is_named_first() {
         ("{ \"talk.words\": utf8-to-utf8mb4 }", "DO 1", "DO 1", &["only one side of the foreign key `says`", "`talk.children`"]),
         ("{ \"talk.nobody\": utf8-to-utf8mb4 }", "DO 1", "DO 1", &["`charset` names `talk.nobody`, and no table that moves"]),
         ("{ \"talk.words\": utf8-to-latin1 }", "DO 1", "DO 1", &["utf8-to-utf8mb4"]),
+        (
+            // Not of a conversion, and only the target knows it: a row that InnoDB has no room for.
+            "{}",
+            &format!(
+                "CREATE TABLE talk.wide ({}) ENGINE=MyISAM",
+                (0..40).map(|at| format!("c{at} CHAR(255) NOT NULL")).collect::<Vec<_>>().join(", ")
+            ),
+            "DROP TABLE talk.wide",
+            &["can't hold a table as it would be made. Nothing was created", "`talk.wide`:", "Row size too large"],
+        ),
         ("{ \"talk\": utf8-to-utf8mb4 }", "DO 1", "DO 1", &["in `charset`, `talk` is not of the form `database.table`"]),
     ] {
         world.on_source(&[spoil]).await;
@@ -288,7 +298,7 @@ async fn what_can_not_be_converted_is_named_first() {
         }
         let mut conn = Conn::new(world.target.connect_options(Account::Root, None)).await.unwrap();
         let there: Option<String> =
-            conn.query_first("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'talk'").await.unwrap();
+            conn.query_first("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('talk', '_dbmove')").await.unwrap();
         assert_eq!(there, None, "it was created: {text}");
         world.on_source(&[mend]).await;
     }

@@ -554,7 +554,7 @@ async fn implicit_defaults_and_old_words_from_5_5() {
     for statement in [
         "DROP DATABASE IF EXISTS ddl_implicit",
         "CREATE DATABASE ddl_implicit",
-        "CREATE TABLE ddl_implicit.t (id INT NOT NULL PRIMARY KEY, a TIMESTAMP, b TIMESTAMP, c TIMESTAMP NULL, d TIMESTAMP DEFAULT '2001-02-03 04:05:06', e DATE NOT NULL, f DATETIME NOT NULL DEFAULT '0000-00-00 00:00:00')",
+        "CREATE TABLE ddl_implicit.t (id INT NOT NULL PRIMARY KEY, a TIMESTAMP, b TIMESTAMP, c TIMESTAMP NULL, d TIMESTAMP DEFAULT '2001-02-03 04:05:06', e DATE NOT NULL, f DATETIME NOT NULL DEFAULT '0000-00-00 00:00:00', g VARBINARY(5) DEFAULT 'ab\\0', h VARCHAR(9) CHARACTER SET ucs2 DEFAULT 'é')",
         "SET SESSION sql_mode = 'MYSQL40'",
     ] {
         source.run(statement, "test").await.unwrap();
@@ -571,11 +571,19 @@ async fn implicit_defaults_and_old_words_from_5_5() {
         create(&mut target, &schema).await;
         for session in [&mut source, &mut target] {
             session.run("INSERT INTO ddl_implicit.t (id) VALUES (1)", "test").await.unwrap();
-            let query = "SELECT a > '2020-01-01', b, c, d, e, f FROM ddl_implicit.t";
+            let query = "SELECT a > '2020-01-01', b, c, d, e, f, HEX(g), HEX(h) FROM ddl_implicit.t";
             let row = session.first(query, "test").await.unwrap().unwrap();
             let zero = Some("0000-00-00 00:00:00".to_owned());
-            let expected =
-                [Some("1".to_owned()), zero.clone(), None, Some("2001-02-03 04:05:06".to_owned()), Some("0000-00-00".to_owned()), zero];
+            let expected = [
+                Some("1".to_owned()),
+                zero.clone(),
+                None,
+                Some("2001-02-03 04:05:06".to_owned()),
+                Some("0000-00-00".to_owned()),
+                zero,
+                Some("616200".to_owned()),
+                Some("00E9".to_owned()),
+            ];
             assert_eq!(row, expected, "{kind}");
             session.run("UPDATE ddl_implicit.t SET a = '2001-01-01 00:00:00'", "test").await.unwrap();
             session.run("UPDATE ddl_implicit.t SET e = '2001-01-01'", "test").await.unwrap();

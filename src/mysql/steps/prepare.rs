@@ -62,8 +62,14 @@ impl Prepare {
             });
         }
         // What is half there was tried before the crash that left it so.
-        if ours.is_empty() {
-            ddl::trial::all(&mut target, &described.schema.tables).await?;
+        if ours.is_empty()
+            && let Err(error) = ddl::trial::all(&mut target, &described.schema.tables).await
+        {
+            if matches!(error, MysqlError::Object { .. }) {
+                // The target is as it was; whoever mends the table may begin with a new run.
+                bookkeeping::remove(&mut target, store).await?;
+            }
+            return Err(error);
         }
         target.run("SET SESSION foreign_key_checks = 0", "setting up the session").await?;
         let databases = target.rows("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA", "listing the target's databases").await?;
