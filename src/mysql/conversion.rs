@@ -74,6 +74,12 @@ impl Conversions {
         Ok(Conversions { patterns: written.iter().map(pattern).collect::<std::result::Result<_, _>>()? })
     }
 
+    /// Whether nothing is converted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
     /// Which tables are converted, and how each side has them.
     ///
     /// # Errors

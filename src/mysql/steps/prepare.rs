@@ -190,7 +190,11 @@ impl Step for Prepare {
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
-        Ok(Estimate::Instant)
+        Ok(if self.store.settings.conversions.is_empty() {
+            Estimate::Instant
+        } else {
+            Estimate::Unknown("how fast the source's text is read, to prove that it can be converted".to_owned())
+        })
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         Ok(stoppable(context, self.create(context)).await?)
