@@ -12,21 +12,23 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use tokio::process::Command;
 
-/// `words`: the converted column is the key. `people`: latin1 that holds UTF-8, unique by name, with a four-byte character.
+/// `words`: the converted column is the key. `lines`: rows without a key, found by all of their bytes. `people`: latin1 that holds UTF-8, unique by name, with a four-byte character.
 /// `mixed`: a column of another charset in the same table stays. `children`: a converted key that cascades.
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     "CREATE DATABASE talk DEFAULT CHARACTER SET latin1",
     "CREATE TABLE talk.words (word VARCHAR(60) NOT NULL, lang ENUM('dé','fr') NOT NULL DEFAULT 'fr', body TEXT, PRIMARY KEY (word), KEY body (body(200))) ENGINE=InnoDB DEFAULT CHARSET=utf8",
     "CREATE TABLE talk.people (id INT NOT NULL PRIMARY KEY, name VARCHAR(60) NOT NULL DEFAULT 'nobody', code CHAR(8) COLLATE latin1_bin, note TEXT, UNIQUE KEY name (name), KEY code (code)) ENGINE=MyISAM DEFAULT CHARSET=latin1",
     "CREATE TABLE talk.mixed (id INT NOT NULL PRIMARY KEY, one VARCHAR(20) CHARACTER SET utf8 COLLATE utf8_bin, two VARCHAR(20), three VARCHAR(20) CHARACTER SET sjis) ENGINE=InnoDB DEFAULT CHARSET=latin1",
     "CREATE TABLE talk.children (id INT NOT NULL PRIMARY KEY, word VARCHAR(60), CONSTRAINT says FOREIGN KEY (word) REFERENCES talk.words (word) ON UPDATE CASCADE ON DELETE CASCADE) ENGINE=InnoDB DEFAULT CHARSET=utf8",
+    "CREATE TABLE talk.lines (line VARCHAR(60), kind ENUM('a','b') DEFAULT 'b') ENGINE=MyISAM DEFAULT CHARSET=latin1",
 ];
 
-const BEFORE: [&str; 5] = [
+const BEFORE: [&str; 6] = [
     // `é`, `e` and `Ö` in bytes; `ab ` differs from `ab` in nothing but a space.
     "INSERT INTO talk.words VALUES (x'c3a96c616e', 2, x'e282ac'), ('zebra', 1, NULL), (x'c396', 2, ''), ('Amsel', 1, x'ed959c'), ('gone', 2, 'x')",
     "INSERT INTO talk.people VALUES (1, x'4a6f73c3a9', x'c3a9', x'f09f9880'), (2, 'plain', 'AB', NULL), (3, x'e5b08fe69e97', 'ab', ''), (4, 'left', 'x', 'y')",
     "INSERT INTO talk.mixed VALUES (1, x'c3a9', x'e9', x'8365'), (2, 'A', 'A', 'A'), (3, 'a', 'a', 'a'), (4, NULL, NULL, NULL)",
+    "INSERT INTO talk.lines VALUES (x'c3a9', 'a'), (x'c3a9', 'a'), (x'c389', 'a'), ('e', 'b'), (NULL, NULL), (x'f09f9880', 'b')",
     "INSERT INTO talk.children VALUES (1, 'zebra'), (2, 'zebra'), (3, 'gone'), (4, NULL)",
     "INSERT INTO talk.words (word, lang, body) SELECT CONCAT('many', a.id, b.id), 2, x'c3bc' FROM talk.mixed a, talk.mixed b",
 ];
@@ -41,6 +43,9 @@ fn changes(round: usize) -> Vec<String> {
         "UPDATE talk.words SET word = CONCAT('ZebraROUND', x'c3a9') WHERE word LIKE 'zebra%'",
         "INSERT INTO talk.people VALUES (1ROUND, CONCAT('nROUND', x'c3b1'), x'c39f', x'f09f8e89')",
         "UPDATE talk.people SET name = CONCAT('mROUND', x'c3a9'), note = x'e282ac' WHERE id = 2",
+        "INSERT INTO talk.lines VALUES (CONCAT('nROUND', x'c3b1'), 'a'), (CONCAT('nROUND', x'c3b1'), 'a')",
+        "DELETE FROM talk.lines WHERE line = x'c3a9' LIMIT 1",
+        "UPDATE talk.lines SET line = CONCAT('uROUND', x'c3b1') WHERE line = x'f09f9880'",
         "UPDATE talk.mixed SET one = CONCAT('ROUND', x'c3bc'), two = x'fc' WHERE id = 2",
     ]
     .iter()
@@ -50,7 +55,7 @@ fn changes(round: usize) -> Vec<String> {
     .collect()
 }
 
-const CHARSET: &str = "{ \"talk.words\": utf8-to-utf8mb4, \"talk.child*\": utf8-to-utf8mb4, \"talk.mixed\": utf8-to-utf8mb4, \"talk.people\": latin1-holds-utf8 }";
+const CHARSET: &str = "{ \"talk.words\": utf8-to-utf8mb4, \"talk.child*\": utf8-to-utf8mb4, \"talk.mixed\": utf8-to-utf8mb4, \"talk.people\": latin1-holds-utf8, \"talk.lines\": latin1-holds-utf8 }";
 
 struct World {
     source: LocalServer,
@@ -135,6 +140,7 @@ async fn rows(server: &LocalServer) -> Vec<String> {
         ("people", "id, HEX(name), HEX(code), HEX(note)"),
         ("mixed", "id, HEX(one), HEX(two), HEX(three)"),
         ("children", "id, HEX(word)"),
+        ("lines", "HEX(line), kind + 0"),
     ] {
         let found: Vec<Row> = conn.query(format!("SELECT {columns} FROM talk.{table}")).await.unwrap();
         rows.extend(found.into_iter().map(|row| format!("{table} {:?}", row.unwrap())));
@@ -170,6 +176,8 @@ async fn converts(test: &str, source: ServerKind, target: ServerKind) {
     let found: Vec<(String, String)> = conn.query(query).await.unwrap();
     let expected = [
         ("children.word", "utf8mb4_general_ci"),
+        ("lines.kind", "utf8mb4_unicode_ci"),
+        ("lines.line", "utf8mb4_unicode_ci"),
         ("mixed.one", "utf8mb4_bin"),
         ("mixed.three", "sjis_japanese_ci"),
         ("mixed.two", "latin1_swedish_ci"),
