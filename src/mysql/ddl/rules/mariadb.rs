@@ -22,13 +22,6 @@ pub(super) const RULES: &[Rule] = &[
         apply: check_names,
     },
     Rule {
-        name: "column-compressed",
-        about: "Drops COMPRESSED of a column.",
-        why: "It says how MariaDB stores the values, and nothing of them. They take their whole size on the target.",
-        source: "MariaDB documentation, \"Storage-Engine Independent Column Compression\".",
-        apply: column_compressed,
-    },
-    Rule {
         name: "index-ignored",
         about: "Makes INVISIBLE of an index that is IGNORED.",
         why: "Both mean that the optimizer leaves the index out, and that it is kept up to date.",
@@ -90,22 +83,6 @@ fn check_names(create: &mut CreateTable, context: &Context<'_>, changes: &mut Ch
         }
         item.name = name;
         changes.note(before, item.render());
-    }
-    Ok(())
-}
-
-fn column_compressed(create: &mut CreateTable, context: &Context<'_>, changes: &mut Changes) -> Result<(), DdlError> {
-    if !context.mariadb_to_mysql() {
-        return Ok(());
-    }
-    for item in columns(create) {
-        let before = item.render();
-        if let Some(at) = find(&item.tokens, &["COMPRESSED"]) {
-            // `COMPRESSED` or `COMPRESSED=zlib`.
-            let more = if item.tokens.get(at + 1).is_some_and(|token| token.is("=")) { 2 } else { 0 };
-            item.tokens.drain(at..=(at + more).min(item.tokens.len() - 1));
-            changes.note(before, item.render());
-        }
     }
     Ok(())
 }
