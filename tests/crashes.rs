@@ -201,6 +201,88 @@ async fn kill_at_random_moments_under_load_and_resume() {
     }
 }
 
+/// Fills tables that are emptied later: one that is copied in many chunks, one without a key.
+async fn tables_to_empty(world: &World) -> mysql_async::Conn {
+    let mut conn = connect(&world.source, Account::Root).await;
+    for statement in [
+        "CREATE TABLE school.large (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, word VARCHAR(200), UNIQUE (word)) ENGINE=InnoDB",
+        "CREATE TABLE school.keyless (word VARCHAR(40)) ENGINE=InnoDB",
+        "INSERT INTO school.keyless VALUES ('before'), ('before')",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let values: Vec<String> = (0..20_000).map(|row| format!("('before {row} {}')", "x".repeat(120))).collect();
+    for values in values.chunks(2000) {
+        conn.query_drop(format!("INSERT INTO school.large (word) VALUES {}", values.join(", "))).await.unwrap();
+    }
+    conn
+}
+
+/// Empties both and fills them with rows that have keys and unique values of those that went.
+async fn emptied(conn: &mut mysql_async::Conn, round: &str) {
+    let values: Vec<String> = (0..300).map(|row| format!("({}, 'before {row} {round}')", 20_000 - row * 60)).collect();
+    for statement in [
+        "INSERT INTO school.keyless VALUES ('goes')".to_owned(),
+        "TRUNCATE school.large".to_owned(),
+        "TRUNCATE school.keyless".to_owned(),
+        format!("INSERT INTO school.large VALUES {}", values.join(", ")),
+        format!("INSERT INTO school.keyless VALUES ('{round}'), ('{round}')"),
+        "DELETE FROM school.large WHERE id < 5000".to_owned(),
+    ] {
+        conn.query_drop(&statement).await.unwrap_or_else(|error| panic!("{error}\n{statement}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_are_emptied_while_they_are_copied_and_around_kills() {
+    if real::skipped("tables_are_emptied_while_they_are_copied_and_around_kills", &KINDS) {
+        return;
+    }
+    let (world, writers) = slow_world(0.02).await;
+    let mut conn = tables_to_empty(&world).await;
+    let playbook = world.playbook_argument();
+    let before = "SELECT COUNT(*) FROM _dbmove.chunk WHERE table_name = 'large' AND done = 1";
+    // In the middle of its copy: some chunks are in, some are read, some are not.
+    let mut run = world.started(&["--yes", "run", &playbook], "run.log");
+    for round in ["first", "second"] {
+        let mut done = 0;
+        for _ in 0..600 {
+            let mut target = connect(&world.target, Account::Root).await;
+            done = target.query_first::<u64, _>(before).await.ok().flatten().unwrap_or(0);
+            if done >= 3 || run.try_wait().unwrap().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        eprintln!("{round}: {done} chunks were in");
+        emptied(&mut conn, round).await;
+    }
+    for _ in 0..600 {
+        if world::says(&world.path("run.log"), "stage verify done") || run.try_wait().unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let log = || std::fs::read_to_string(world.path("run.log")).unwrap();
+    assert!(killed(&mut run).await, "the run ended by itself:\n{}", log());
+    let points: Vec<&str> = crash::POINTS.iter().copied().filter(|point| point.starts_with("truncate.")).collect();
+    assert_eq!(points.len(), 3, "{points:?}");
+    for point in &points {
+        // Both tables are emptied once each: with and without a key.
+        for armed in [format!("{point}#1"), format!("{point}#2")] {
+            emptied(&mut conn, &armed).await;
+            let run = world.dbmove(&["--yes", "run", &playbook]).env("DBMOVE_CRASH_AT", &armed).output();
+            let output = tokio::time::timeout(Duration::from_secs(60), run).await.expect(&armed).unwrap();
+            assert_eq!(code(&output), -9, "{armed}: {}", said(&output));
+        }
+    }
+    driven_to_the_end(&world).await;
+    world.cut_over_and_judge(writers).await;
+    let mut target = connect(&world.target, Account::Root).await;
+    let keyless: Vec<String> = target.query("SELECT word FROM school.keyless").await.unwrap();
+    assert_eq!(keyless, ["truncate.committed#2", "truncate.committed#2"]);
+}
+
 /// Ends every connection that dbmove has on a server.
 async fn cut(server: &LocalServer, user: &str) -> u64 {
     let mut conn = connect(server, Account::Root).await;

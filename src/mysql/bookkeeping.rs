@@ -20,6 +20,7 @@
 //! | --- | --- | --- |
 //! | `lease` | store | run and epoch of the driver |
 //! | `follow` | store | start, applied and intended position, and the last event that must not be repeated |
+//! | `log_file` | file of the source's binary log | what tells it from another of its name |
 //! | `keyless` | keyless table | position through which its events are in |
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
@@ -31,16 +32,22 @@ use super::error::{MysqlError, Result};
 use super::names::{DBMOVE_SCHEMA, TableName};
 use super::position::Position;
 use super::sql;
+use super::tail::LogFile;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
         "(store VARBINARY(255) NOT NULL PRIMARY KEY, start_file VARBINARY(255) NOT NULL, start_offset BIGINT UNSIGNED NOT NULL, \
      applied_file VARBINARY(255) NOT NULL, applied_offset BIGINT UNSIGNED NOT NULL, intent_file VARBINARY(255) NOT NULL, intent_offset BIGINT UNSIGNED NOT NULL, \
      sure_file VARBINARY(255) NOT NULL, sure_offset BIGINT UNSIGNED NOT NULL)",
+    ),
+    (
+        "log_file",
+        "(store VARBINARY(255) NOT NULL, file VARBINARY(255) NOT NULL, created BIGINT UNSIGNED NOT NULL, server_id BIGINT UNSIGNED NOT NULL, \
+     PRIMARY KEY (store, file))",
     ),
     (
         "keyless",
@@ -243,6 +250,38 @@ pub fn save_sure(store: &str, sure: &Position) -> String {
     )
 }
 
+/// What was saved of a file of the source's log; saves it where nothing was. A target that was claimed before this was kept
+/// has no such table: then nothing is known.
+///
+/// # Errors
+/// If the table can't be read or written.
+pub async fn log_file(session: &mut Session, store: &str, epoch: Epoch, seen: &LogFile) -> Result<Option<LogFile>> {
+    let place = format!("store = {} AND file = {}", sql::text(store), sql::text(&seen.file));
+    let query = format!("SELECT created, server_id FROM {} WHERE {place}", own_table("log_file"));
+    let saved = match session.first(&query, "reading which log is followed").await {
+        Ok(row) => row,
+        Err(error) if error.code() == Some(1146) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if let Some(row) = saved {
+        let small = |at: usize| u32::try_from(number(&row, at)).unwrap_or(u32::MAX);
+        return Ok(Some(LogFile { file: seen.file.clone(), created: small(0), server_id: small(1) }));
+    }
+    session.run("BEGIN", "saving which log is followed").await?;
+    hold_lease(session, store, epoch).await?;
+    let statement = format!(
+        "INSERT INTO {} (store, file, created, server_id) VALUES ({}, {}, {}, {})",
+        own_table("log_file"),
+        sql::text(store),
+        sql::text(&seen.file),
+        seen.created,
+        seen.server_id
+    );
+    session.write(statement.as_bytes(), "saving which log is followed").await?;
+    session.run("COMMIT", "saving which log is followed").await?;
+    Ok(None)
+}
+
 /// The statement that saves how far a keyless table's events are in; run it in their transaction.
 #[must_use]
 pub fn save_keyless(store: &str, table: &TableName, through: &Position) -> String {
@@ -315,7 +354,7 @@ pub async fn remove(session: &mut Session, store: &str) -> Result<()> {
         session.write(format!("DROP DATABASE {}", sql::identifier(DBMOVE_SCHEMA)).as_bytes(), "dropping `_dbmove`").await?;
         return Ok(());
     }
-    for table in ["follow", "keyless", "copied_table", "chunk", "created", "created_object", "lease"] {
+    for table in ["follow", "log_file", "keyless", "copied_table", "chunk", "created", "created_object", "lease"] {
         let statement = format!("DELETE FROM {} WHERE store = {}", own_table(table), sql::text(store));
         session.write(statement.as_bytes(), "removing the store's bookkeeping").await?;
     }

@@ -16,6 +16,8 @@
 //! that was read before that time (and a margin for the commit gap) can't be judged and is read again. Age alone
 //! proves nothing: a chunk may wait longer than the retention while a large transaction is applied in parts. See
 //! [`DeleteMemory::covers`].
+//!
+//! A table that was emptied as a whole (`TRUNCATE`) is remembered by the time of that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -48,6 +50,8 @@ struct Deleted {
     since: HashMap<Arc<Key>, Instant>,
     /// Newest deletion that was forgotten.
     forgotten: Option<Instant>,
+    /// A chunk whose SELECT started before may hold rows from before the table was emptied.
+    emptied: Option<Instant>,
 }
 
 impl DeleteMemory {
@@ -83,11 +87,20 @@ impl DeleteMemory {
         }
     }
 
+    /// The whole table was emptied, which a SELECT that begins `late` from now or later sees for certain. No key is
+    /// remembered: every chunk that was read before is read again.
+    pub fn emptied(&self, table: usize, late: Duration) {
+        self.lock().tables.entry(table).or_default().emptied = Some(Instant::now() + late);
+    }
+
     /// Whether the memory can judge a chunk whose SELECT started at `read_started`. If not, the
     /// chunk has to be read again.
     #[must_use]
     pub fn covers(&self, table: usize, read_started: Instant) -> bool {
-        self.lock().tables.get(&table).and_then(|deleted| deleted.forgotten).is_none_or(|forgotten| forgotten + COMMIT_GAP < read_started)
+        self.lock().tables.get(&table).is_none_or(|deleted| {
+            deleted.forgotten.is_none_or(|forgotten| forgotten + COMMIT_GAP < read_started)
+                && deleted.emptied.is_none_or(|emptied| emptied < read_started)
+        })
     }
 
     /// Whether the key was deleted lately.
@@ -149,6 +162,18 @@ mod tests {
         memory.remember(1, [key(2)]);
         assert!(!memory.contains(1, &key(1)));
         assert!(!memory.covers(1, before));
+    }
+
+    #[test]
+    fn chunks_that_were_read_before_the_table_was_emptied_are_read_again() {
+        let memory = DeleteMemory::new(2);
+        let before = Instant::now();
+        memory.emptied(1, Duration::ZERO);
+        assert!(!memory.covers(1, before));
+        assert!(memory.covers(2, before));
+        assert!(memory.covers(1, Instant::now() + Duration::from_millis(1)));
+        memory.emptied(1, COMMIT_GAP);
+        assert!(!memory.covers(1, Instant::now() + Duration::from_millis(1)));
     }
 
     #[test]

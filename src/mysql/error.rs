@@ -117,6 +117,15 @@ fn distrusted(error: &mysql_async::IoError) -> bool {
 }
 
 impl MysqlError {
+    /// The source's binary log is not the one that was followed, whatever its files are called.
+    pub(in crate::mysql) fn another_log(position: &Position, why: &str) -> MysqlError {
+        MysqlError::Stream {
+            position: position.clone(),
+            message: format!("the source's binary log is not the one that was followed: {why}. Nothing of it was applied"),
+            hint: "somebody ran `RESET MASTER`, or this is another server or one put back from a backup: what happened in between is not known. Drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new`".to_owned(),
+        }
+    }
+
     /// A row without one of its values: the driver has no other word for it than a panic, and a NULL would be a lie.
     pub(super) fn missing_value(of: &str) -> MysqlError {
         MysqlError::Object {
@@ -184,6 +193,13 @@ impl MysqlError {
                 Some(1045 | 1698) => "check user, password and the host the account is allowed from",
                 Some(1049) => "check the database name",
                 Some(1130) => "the server does not allow this host; check the account's host part",
+                Some(1236) if !self.to_string().contains("Could not find first log") => {
+                    if self.to_string().contains("impossible position") {
+                        "the source's log ends before the saved position: somebody ran `RESET MASTER`, or the server lost the end of its log in a crash (`sync_binlog`). Drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new`"
+                    } else {
+                        "the source ended the binary log for the reason it gives above; if that does not heal, drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new`"
+                    }
+                }
                 Some(1236) => {
                     "the binary log that is needed is gone; keep logs longer (`expire_logs_days`, on RDS `mysql.rds_set_configuration('binlog retention hours', …)`) and start again"
                 }

@@ -79,6 +79,7 @@ pub async fn follow(
             server: store.source.clone(),
             selection: store.selection.clone(),
             tables: shared.tables.clone(),
+            lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
             server_id,
             limit: limit.clone(),
         };

@@ -35,6 +35,12 @@ pub fn text(value: &str) -> String {
     String::from_utf8(out).expect("escaping inserts ASCII only, so valid UTF-8 stays valid")
 }
 
+/// Bytes as a literal of a charset. The charset's name comes from the server and must be letters and digits.
+#[must_use]
+pub fn in_charset(charset: &str, bytes: &[u8]) -> String {
+    format!("_{charset} X'{}'", hex::encode(bytes))
+}
+
 /// Appends bytes as a quoted, escaped string literal.
 pub fn push_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');

@@ -39,8 +39,13 @@ pub fn source_options(kind: ServerKind) -> ServerOptions {
 impl World {
     /// Starts a source with a school of `factor` times the default size, and an RDS-like target.
     pub async fn start(source: ServerKind, target: ServerKind, factor: f64) -> World {
+        World::start_with(source, &source_options(source), target, factor).await
+    }
+
+    /// The same, with a source that is started with options of its own.
+    pub async fn start_with(source: ServerKind, options: &ServerOptions, target: ServerKind, factor: f64) -> World {
         let directory = tempfile::tempdir().unwrap();
-        let source = LocalServer::start(source, &directory.path().join("source"), &source_options(source)).await.unwrap();
+        let source = LocalServer::start(source, &directory.path().join("source"), options).await.unwrap();
         let target = LocalServer::start(target, &directory.path().join("target"), &ServerOptions::default().rds_like(true)).await.unwrap();
         let size = SchoolSize::scaled(factor);
         fill(&source, &size).await;

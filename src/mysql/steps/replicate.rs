@@ -67,11 +67,17 @@ impl Replicate {
         // The sender lives in the store: waiting ends when following starts or this future is dropped.
         let _ = following.wait_for(|state| matches!(state, Following::On(_))).await;
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        // What is applied was in the log, so the log can't end before it: then nothing would be waited for.
+        let known = self.store.applied.borrow().position.clone();
         let first = status::current_position(&mut source).await?;
+        if first < known {
+            return Err(MysqlError::another_log(&first, &format!("it was followed up to {known} and ends at {first}")));
+        }
         let meter = Meter::default();
         let mut ready = false;
         let mut others: Option<Session> = None;
         let mut looked: Option<Instant> = None;
+        let mut last_end = first.clone();
         loop {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 looked = Some(Instant::now());
@@ -94,6 +100,11 @@ impl Replicate {
                 }
                 Err(error) => return Err(error),
             };
+            if end < last_end {
+                let why = format!("it ended at {last_end} and ends at {end} now");
+                return Err(MysqlError::another_log(&end, &why));
+            }
+            last_end = end.clone();
             let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
             let touched = described.shared.touches.count();
             let note = if touched > 0 {

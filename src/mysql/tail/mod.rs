@@ -7,7 +7,11 @@
 //! * Only transaction ends are positions: an XID, a COMMIT, the last rows event of a lone
 //!   non-transactional statement. Between transactions every event moves the position, so that a
 //!   position read on the source by `SHOW MASTER STATUS` is always reached.
-//! * A data-changing *statement* for an included table stops the run: its rows are not in the log.
+//! * A data-changing *statement* for an included table stops the run: its rows are not in the log. The exception is one that
+//!   empties a table as a whole (`TRUNCATE`, and what a server logs of a MEMORY table that was lost with its process).
+//! * A log that is another one under the same name (`RESET MASTER`, another server) is noticed before anything of it counts:
+//!   each file is handed on with what identifies it ([`TailEvent::LogFile`]).
+//! * An event that is not known and not marked as one that may be passed over stops the run.
 //! * Memory is bounded: changes wait in a channel whose weight is limited by permits; a transaction
 //!   larger than the limit is handed on in parts ([`TailEvent::Rows`] without a
 //!   [`TailEvent::TransactionEnd`] yet).
@@ -22,14 +26,21 @@
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`statement`] | what a statement in the log means |
+//! | [`dialect`] | charset and quotes of a statement |
+//! | [`xa`] | transactions between prepare and commit |
+//! | [`event_type`] | the numbers of events |
 //! | [`transaction`] | the changes of the transaction being read, with its savepoints |
 //! | [`stream`] | the connection and the loop |
 
+pub mod dialect;
+pub mod event_type;
 pub mod statement;
 pub mod stream;
 pub mod transaction;
+pub mod xa;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -57,8 +68,21 @@ pub enum TailEvent {
         /// When it was logged: seconds since 1970 by the source's clock; 0 if unknown.
         at: u32,
     },
+    /// A log file begins here, or reading began in it.
+    LogFile(LogFile),
     /// Something a person should know (accounts changed on the source).
     Note(String),
+}
+
+/// What tells a log file from another of the same name: as it stands in the file's first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// Its name.
+    pub file: String,
+    /// When it was begun: seconds since 1970 by the source's clock.
+    pub created: u32,
+    /// The number (`server_id`) of the server that wrote it.
+    pub server_id: u32,
 }
 
 /// Row changes of one event.
@@ -66,6 +90,9 @@ pub enum TailEvent {
 pub struct Rows {
     /// The table.
     pub table: TableId,
+    /// The whole table was emptied (before these changes). A SELECT on the source that begins so much later than the event was
+    /// handed on sees it empty for certain.
+    pub emptied: Option<Duration>,
     /// The changes in order.
     pub changes: Vec<RowChange>,
     /// End of the event.

@@ -8,7 +8,9 @@
 //! This is a tokenizer, not a parser: it skips comments (looking *into* versioned `/*! … */` ones,
 //! which the server runs), respects quotes, and reads names where the grammar puts them.
 
-use crate::mysql::names::Selection;
+use super::dialect::Dialect;
+use super::xa::{self, XaStatement};
+use crate::mysql::names::{Selection, TableName};
 
 /// What a statement in the log means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,13 @@ pub enum Statement {
     Savepoint(String),
     /// `ROLLBACK TO name`.
     RollbackTo(String),
+    /// `XA …`, of a two-phase transaction.
+    Xa(XaStatement),
+    /// `TRUNCATE` of an included table.
+    Truncate(TableName),
+    /// `DELETE FROM table` and nothing more, of an included table: so a server logs that it found a MEMORY table empty
+    /// after its start. Of any other table it is data that changed by statement.
+    DeleteAll(TableName),
     /// Nothing that concerns the included tables.
     Elsewhere,
     /// Accounts or privileges changed: carried by hand or again later, never silently.
@@ -58,9 +67,8 @@ impl Token {
 
 /// Classifies a statement that ran with `default_database` selected.
 #[must_use]
-pub fn classify(statement: &[u8], default_database: &str, selection: &Selection) -> Statement {
-    let text = String::from_utf8_lossy(statement);
-    let tokens = tokens(&text);
+pub fn classify(text: &str, default_database: &str, selection: &Selection, dialect: Dialect) -> Statement {
+    let tokens = tokens(text, dialect);
     let word = |index: usize| match tokens.get(index) {
         Some(Token::Word(upper, _)) => upper.as_str(),
         _ => "",
@@ -82,6 +90,20 @@ pub fn classify(statement: &[u8], default_database: &str, selection: &Selection)
         }
         "SAVEPOINT" => Statement::Savepoint(tokens.get(1).and_then(Token::name).unwrap_or_default().to_owned()),
         "RELEASE" => Statement::Elsewhere,
+        // What can't be read as one may be a two-phase transaction of any table.
+        "XA" => xa::statement(text).map_or(Statement::DataByStatement, Statement::Xa),
+        "DELETE" if word(1) == "FROM" => match name_at(&tokens, 2) {
+            Some(((database, table), end)) if end == tokens.len() => {
+                let database = database.unwrap_or(default_database);
+                if selection.contains(database, table) {
+                    Statement::DeleteAll(TableName::new(database, table))
+                } else {
+                    Statement::Elsewhere
+                }
+            }
+            _ if concerns() => Statement::DataByStatement,
+            _ => Statement::Elsewhere,
+        },
         "GRANT" | "REVOKE" => Statement::Accounts,
         "CREATE" | "DROP" | "ALTER" | "RENAME" if matches!(word(1), "USER" | "ROLE") => Statement::Accounts,
         "SET" if matches!(word(1), "PASSWORD" | "DEFAULT") => Statement::Accounts,
@@ -126,6 +148,11 @@ fn definition(tokens: &[Token], default_database: &str, selection: &Selection) -
         None | Some("TABLE" | "INDEX") => match tables_named(tokens, verb, object) {
             Some(named) => {
                 let included = |(database, table): &(Option<&str>, &str)| selection.contains(database.unwrap_or(default_database), table);
+                if let ("TRUNCATE", [name @ (database, table)]) = (verb, named.tables.as_slice())
+                    && included(name)
+                {
+                    return Statement::Truncate(TableName::new(database.unwrap_or(default_database), *table));
+                }
                 if !named.tables.iter().any(included) || named.keys_only { Statement::Elsewhere } else { Statement::Definition(kind) }
             }
             None if concerns(tokens, default_database, selection) => Statement::Definition(kind),
@@ -249,7 +276,8 @@ fn target_name(tokens: &[Token]) -> Option<(&str, Option<&str>)> {
     Some((name, table))
 }
 
-fn tokens(text: &str) -> Vec<Token> {
+fn tokens(text: &str, dialect: Dialect) -> Vec<Token> {
+    let as_stored = |name: String| if dialect.lower_case_names { name.to_lowercase() } else { name };
     let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -275,19 +303,19 @@ fn tokens(text: &str) -> Vec<Token> {
             '*' if next == Some('/') => at += 2,
             '#' => at = line_end(&chars, at),
             '-' if next == Some('-') && chars.get(at + 2).is_none_or(|c| c.is_whitespace()) => at = line_end(&chars, at),
-            '`' => {
-                let (name, end) = quoted(&chars, at, '`', false);
-                tokens.push(Token::Quoted(name));
+            quote if quote == '`' || (quote == '"' && dialect.ansi_quotes) => {
+                let (name, end) = quoted(&chars, at, quote, false);
+                tokens.push(Token::Quoted(as_stored(name)));
                 at = end;
             }
-            '\'' | '"' => at = quoted(&chars, at, c, true).1,
+            '\'' | '"' => at = quoted(&chars, at, c, !dialect.no_backslash_escapes).1,
             c if c.is_alphanumeric() || c == '_' || c == '$' => {
                 let start = at;
                 while at < chars.len() && (chars[at].is_alphanumeric() || chars[at] == '_' || chars[at] == '$') {
                     at += 1;
                 }
                 let word: String = chars[start..at].iter().collect();
-                tokens.push(Token::Word(word.to_uppercase(), word));
+                tokens.push(Token::Word(word.to_uppercase(), as_stored(word)));
             }
             c if c.is_whitespace() => at += 1,
             c => {
@@ -332,7 +360,7 @@ mod tests {
 
     fn say(statement: &str, database: &str) -> Statement {
         let selection = Selection::new(&["school.*".to_owned()], &[]).unwrap();
-        classify(statement.as_bytes(), database, &selection)
+        classify(statement, database, &selection, Dialect::default())
     }
 
     #[test]
@@ -346,7 +374,7 @@ mod tests {
 
     fn say_without_temporary_names(statement: &str) -> Statement {
         let selection = Selection::new(&["school.*".to_owned()], &["school.tmp_*".to_owned()]).unwrap();
-        classify(statement.as_bytes(), "school", &selection)
+        classify(statement, "school", &selection, Dialect::default())
     }
 
     #[test]
@@ -383,8 +411,6 @@ mod tests {
             ("ALTER TABLE students DISABLE KEYS, ADD b INT", "ALTER TABLE"),
             ("CREATE INDEX i ON students (a)", "CREATE INDEX"),
             ("CREATE TABLE `new` AS SELECT * FROM tmp_1", "CREATE TABLE"),
-            ("TRUNCATE students", "TRUNCATE TABLE"),
-            ("TRUNCATE event", "TRUNCATE TABLE"),
             ("DROP DATABASE school", "DROP DATABASE"),
         ] {
             assert_eq!(say_without_temporary_names(statement), Statement::Definition(kind.to_owned()), "{statement}");
@@ -409,7 +435,7 @@ mod tests {
         for statement in [
             "INSERT INTO t VALUES (1)",
             "/* hi */ update t set a=1",
-            "/*!50000 DELETE */ FROM t",
+            "/*!50000 DELETE */ FROM t WHERE a = 1",
             "-- c\nREPLACE INTO t VALUES (1)",
             "LOAD DATA INFILE 'x' INTO TABLE t",
             "CALL something()",
@@ -433,7 +459,7 @@ mod tests {
     #[test]
     fn with_everything_included_what_belongs_to_the_server_or_to_us_does_not_concern_us() {
         let everything = Selection::new(&["*.*".to_owned()], &[]).unwrap();
-        let say = |statement: &str, database: &str| classify(statement.as_bytes(), database, &everything);
+        let say = |statement: &str, database: &str| classify(statement, database, &everything, Dialect::default());
         for statement in [
             "CREATE DATABASE `_dbmove_canary`",
             "DROP DATABASE IF EXISTS `_dbmove_canary`",
@@ -452,12 +478,43 @@ mod tests {
         assert_eq!(say("ALTER TABLE t ADD x INT", "school"), Statement::Definition("ALTER TABLE".into()));
         assert_eq!(say("create unique index i on t (a)", "school"), Statement::Definition("CREATE INDEX".into()));
         assert_eq!(say("DROP DATABASE `school`", ""), Statement::Definition("DROP DATABASE".into()));
-        assert_eq!(say("TRUNCATE school.t", "x"), Statement::Definition("TRUNCATE TABLE".into()));
         assert_eq!(say("RENAME TABLE a TO b", "school"), Statement::Definition("RENAME TABLE".into()));
         assert_eq!(
             say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"),
             Statement::Object("CREATE TRIGGER".into())
         );
+    }
+
+    #[test]
+    fn emptied_tables_are_named() {
+        let of = |table: &str| TableName::new("school", table);
+        assert_eq!(say("TRUNCATE school.t", "x"), Statement::Truncate(of("t")));
+        assert_eq!(say("truncate table `a b`", "school"), Statement::Truncate(of("a b")));
+        assert_eq!(say("TRUNCATE event", "school"), Statement::Truncate(of("event")));
+        assert_eq!(say("TRUNCATE other.t", "school"), Statement::Elsewhere);
+        assert_eq!(say("DELETE FROM `school`.`m` /* generated by server */", "x"), Statement::DeleteAll(of("m")));
+        assert_eq!(say("DELETE FROM other.m", "school"), Statement::Elsewhere);
+        assert_eq!(say("DELETE FROM m WHERE a = 1", "school"), Statement::DataByStatement);
+        assert_eq!(say("DELETE FROM m LIMIT 1", "school"), Statement::DataByStatement);
+        assert_eq!(say("DELETE m FROM m JOIN n", "school"), Statement::DataByStatement);
+    }
+
+    #[test]
+    fn quotes_and_letters_are_the_sessions() {
+        let selection = Selection::new(&["school.*".to_owned()], &["school.tmp_*".to_owned()]).unwrap();
+        let say = |statement: &str, dialect: Dialect| classify(statement, "school", &selection, dialect);
+        let ansi = Dialect { ansi_quotes: true, ..Dialect::default() };
+        let lower = Dialect { lower_case_names: true, ..Dialect::default() };
+        let no_backslash = Dialect { no_backslash_escapes: true, ..Dialect::default() };
+        assert_eq!(say("DROP TABLE \"tmp_1\", \"students\"", ansi), Statement::Definition("DROP TABLE".into()));
+        assert_eq!(say("DROP TABLE \"tmp_1\"", ansi), Statement::Elsewhere);
+        assert_eq!(say("ALTER TABLE \"other\".\"t\" ADD a INT", ansi), Statement::Elsewhere);
+        assert_eq!(say("TRUNCATE School.Students", lower), Statement::Truncate(TableName::new("school", "students")));
+        assert_eq!(say("DROP TABLE TMP_1", lower), Statement::Elsewhere);
+        assert_eq!(say("DROP TABLE TMP_1", Dialect::default()), Statement::Definition("DROP TABLE".into()));
+        // The text ends behind the backslash, and the table stands behind it.
+        let hidden = "UPDATE other.t SET a = '\\' , b = (SELECT 1 FROM school.x) WHERE c = ''";
+        assert_eq!(say(hidden, no_backslash), Statement::DataByStatement);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use mysql_async::binlog::events::{Event, QueryEvent, RotateEvent};
@@ -13,39 +13,23 @@ use mysql_async::{BinlogStream, BinlogStreamRequest};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::dialect::{Dialect, Texts};
+use super::event_type;
 use super::statement::{self, Statement};
 use super::transaction::{HandedOnAlready, Transaction};
-use super::{MemoryLimit, Rows, TailEvent, weight};
-use crate::mysql::connect::{Purpose, Server, Session};
+use super::xa::{self, Prepared, XaStatement, Xid};
+use super::{LogFile, MemoryLimit, Rows, TailEvent, weight};
+use crate::mysql::apply::batch;
+use crate::mysql::connect::{Purpose, Server, Session, Version};
+use crate::mysql::delete_memory::COMMIT_GAP;
 use crate::mysql::error::{MysqlError, Result};
-use crate::mysql::names::Selection;
+use crate::mysql::names::{Selection, TableName};
 use crate::mysql::position::Position;
 use crate::mysql::rows::{Decoder, RowsEvent, TableMap};
 use crate::mysql::tables::{TableId, Tables};
 
 /// No event and no heartbeat for so long means that the connection is dead.
 pub const SILENCE: Duration = Duration::from_secs(30);
-
-/// Event types, by their number in the header.
-mod event_type {
-    pub const QUERY: u8 = 2;
-    pub const STOP: u8 = 3;
-    pub const ROTATE: u8 = 4;
-    pub const LOAD: u8 = 6;
-    pub const CREATE_FILE: u8 = 8;
-    pub const EXEC_LOAD: u8 = 10;
-    pub const NEW_LOAD: u8 = 12;
-    pub const FORMAT_DESCRIPTION: u8 = 15;
-    pub const XID: u8 = 16;
-    pub const EXECUTE_LOAD_QUERY: u8 = 18;
-    pub const TABLE_MAP: u8 = 19;
-    pub const INCIDENT: u8 = 26;
-    pub const HEARTBEAT: u8 = 27;
-    pub const XA_PREPARE: u8 = 38;
-    pub const TRANSACTION_PAYLOAD: u8 = 40;
-    pub const MARIADB_GTID: u8 = 162;
-    pub const MARIADB_QUERY_COMPRESSED: u8 = 165;
-}
 
 /// Reads the log of one source.
 pub struct Tail {
@@ -55,6 +39,8 @@ pub struct Tail {
     pub selection: Arc<Selection>,
     /// The tables that move.
     pub tables: Arc<Tables>,
+    /// The source stores names in lower case, whatever was typed.
+    pub lower_case_names: bool,
     /// A replica's number that nobody else uses on this source.
     pub server_id: u32,
     /// Memory of changes on their way.
@@ -72,7 +58,23 @@ struct Reading<'a> {
     position: Position,
     maps: HashMap<u64, Mapped>,
     transaction: Transaction,
+    /// The last place between two transactions.
+    between: Position,
+    /// Where the transaction being read began, if it is a two-phase one.
+    two_phase: Option<Position>,
+    prepared: Prepared,
+    /// Since when the same prepared transaction holds positions back, until that was said.
+    waiting: Option<(Xid, Option<Instant>)>,
+    texts: Texts,
+    version: Version,
 }
+
+/// What to do where the run can't go on from: the log that it needs says what can't be followed, now and when read again.
+const START_OVER: &str =
+    "this run can't get past it: drop on the target the databases that it made and `_dbmove`, then start again with `dbmove run --new`";
+
+/// A prepared transaction that holds following back for so long is named.
+const NAMED_AFTER: Duration = Duration::from_secs(10);
 
 impl Tail {
     /// Reads from `start` until cancelled, and hands on what it finds.
@@ -81,8 +83,21 @@ impl Tail {
     /// A lost connection is transient; everything else that ends the reading is not. Cancelling is
     /// [`MysqlError::Cancelled`].
     pub async fn read(&self, start: &Position, out: &mpsc::Sender<TailEvent>, cancel: &CancellationToken) -> Result<()> {
-        let (mut stream, heartbeats) = self.open(start).await?;
-        let mut reading = Reading { tail: self, out, position: start.clone(), maps: HashMap::new(), transaction: Transaction::default() };
+        let (mut stream, version) = self.open(start).await?;
+        let heartbeats = version.mariadb || version.number >= (5, 5, 0);
+        let mut reading = Reading {
+            tail: self,
+            out,
+            position: start.clone(),
+            maps: HashMap::new(),
+            transaction: Transaction::default(),
+            between: start.clone(),
+            two_phase: None,
+            prepared: Prepared::default(),
+            waiting: None,
+            texts: Texts::of(&self.server),
+            version,
+        };
         loop {
             let next = async {
                 if !heartbeats {
@@ -107,18 +122,19 @@ impl Tail {
         }
     }
 
-    async fn open(&self, start: &Position) -> Result<(BinlogStream, bool)> {
+    async fn open(&self, start: &Position) -> Result<(BinlogStream, Version)> {
         let mut session = Session::open(&self.server, Purpose::Read).await?;
-        let heartbeats = session.version.mariadb || session.version.number >= (5, 5, 0);
+        let version = session.version.clone();
         session.run("SET @master_heartbeat_period = 1000000000", "asking for heartbeats").await?;
-        if session.version.mariadb {
-            // Else the server writes its GTID events over with BEGIN for us, and gives up with "corrupt event" at one that is two
-            // bytes longer than it expects: that of a transaction of a savepoint alone, committed in a group with others.
+        if version.mariadb {
+            // Else the server writes its GTID events over with BEGIN for us, and gives up at a two-phase transaction, and with
+            // "corrupt event" at one that is two bytes longer than it expects: that of a transaction of a savepoint alone,
+            // committed in a group with others.
             session.run("SET @mariadb_slave_capability = 4", "saying that GTID events are understood").await?;
         }
         let request = BinlogStreamRequest::new(self.server_id).with_filename(start.file.as_bytes()).with_pos(start.offset);
         let stream = session.into_conn().get_binlog_stream(request).await.map_err(|source| self.broken(start, source))?;
-        Ok((stream, heartbeats))
+        Ok((stream, version))
     }
 
     fn broken(&self, position: &Position, source: mysql_async::Error) -> MysqlError {
@@ -147,7 +163,9 @@ impl Reading<'_> {
         match kind {
             event_type::QUERY => {
                 let query: QueryEvent<'_> = event.read_event().map_err(|error| self.unreadable("a statement", &error))?;
-                self.statement(query.query_raw(), &query.schema(), at).await
+                let text = self.texts.text(&query).await?;
+                let dialect = Dialect::of(&query, self.tail.lower_case_names);
+                self.statement(&text, &query.schema(), dialect, at).await
             }
             event_type::MARIADB_GTID => self.gtid(event.data()),
             event_type::XID => self.commit(at).await,
@@ -157,36 +175,50 @@ impl Reading<'_> {
                 // The file's rows are not in the log, and which table they went to is in the statement.
                 let concerns = match event.read_event::<mysql_async::binlog::events::ExecuteLoadQueryEvent<'_>>() {
                     Ok(load) if kind == event_type::EXECUTE_LOAD_QUERY => {
-                        statement::classify(load.query_raw(), &load.schema(), &self.tail.selection) != Statement::Elsewhere
+                        let text = String::from_utf8_lossy(load.query_raw());
+                        // Its quotes are not known here: it is read both ways.
+                        [false, true].into_iter().any(|ansi_quotes| {
+                            let dialect = Dialect { ansi_quotes, lower_case_names: self.tail.lower_case_names, ..Dialect::default() };
+                            statement::classify(&text, &load.schema(), &self.tail.selection, dialect) != Statement::Elsewhere
+                        })
                     }
                     _ => true,
                 };
                 if concerns {
                     return Err(self.stop(
                         "a `LOAD DATA` was logged as a statement; its rows are not in the log",
-                        "set `binlog_format = ROW` on the source for every session, then start again from a new copy",
+                        &format!("set `binlog_format = ROW` on the source for every session; {START_OVER}"),
                     ));
                 }
                 Ok(())
             }
-            event_type::INCIDENT => Err(self.stop(
-                "the source reports that events were lost here (an incident event)",
-                "the log has a gap; start again from a new copy",
-            )),
-            event_type::XA_PREPARE => Err(self.stop(
-                "an XA transaction was prepared; dbmove does not follow prepared XA transactions",
-                "finish XA transactions on the source, keep applications from starting new ones, then start again from a new copy",
-            )),
+            event_type::INCIDENT => {
+                Err(self
+                    .stop("the source reports that events were lost here (an incident event)", &format!("the log has a gap; {START_OVER}")))
+            }
+            event_type::XA_PREPARE => self.prepare(event.data(), at).await,
             event_type::TRANSACTION_PAYLOAD | event_type::MARIADB_QUERY_COMPRESSED => Err(self.stop(
                 "the log is compressed",
-                "set `binlog_transaction_compression = OFF` (MySQL) or `log_bin_compress = OFF` (MariaDB) on the source, then start again from a new copy",
+                &format!(
+                    "set `binlog_transaction_compression = OFF` (MySQL) or `log_bin_compress = OFF` (MariaDB) on the source; {START_OVER}"
+                ),
             )),
-            event_type::FORMAT_DESCRIPTION | event_type::STOP | event_type::HEARTBEAT => {
+            event_type::FORMAT_DESCRIPTION => {
+                self.maps.clear();
+                let file = LogFile { file: self.position.file.clone(), created: at, server_id: header.server_id() };
+                self.send(TailEvent::LogFile(file)).await?;
+                self.passed(at).await
+            }
+            event_type::STOP | event_type::HEARTBEAT | event_type::HEARTBEAT_V2 => {
                 self.maps.clear();
                 self.passed(at).await
             }
-            // Everything else (GTIDs, INTVAR, RAND, annotations …) only goes with another event.
-            _ => Ok(()),
+            event_type::PREVIOUS_GTIDS | event_type::MARIADB_GTID_LIST | event_type::MARIADB_BINLOG_CHECKPOINT => self.passed(at).await,
+            kind if event_type::says_nothing(kind, header.flags_raw()) => Ok(()),
+            kind => Err(self.stop(
+                &format!("an event of type {kind}, which dbmove does not know; it may hold rows"),
+                "keep the log file for a bug report",
+            )),
         }
     }
 
@@ -206,11 +238,20 @@ impl Reading<'_> {
     }
 
     async fn rotate(&mut self, event: &Event, at: u32) -> Result<()> {
-        // The one the server makes up at the start says what we asked for, and may carry a checksum in its name.
-        if event.header().log_pos() == 0 || at == 0 {
-            return Ok(());
-        }
         let rotate: RotateEvent<'_> = event.read_event().map_err(|error| self.unreadable("a rotation", &error))?;
+        if event.header().log_pos() == 0 || at == 0 {
+            // Made up by the server. At the start it says what we asked for, and may carry a checksum in its name.
+            if rotate.name_raw().starts_with(self.position.file.as_bytes()) {
+                return Ok(());
+            }
+            // Later it stands for the one that a server did not write because it was stopped or died. What it had begun to
+            // log then was never committed.
+            if self.transaction.is_open() {
+                let rows = self.transaction.rollback().map_err(|HandedOnAlready| self.too_large_to_roll_back())?;
+                self.two_phase = None;
+                self.send_rows(rows).await?;
+            }
+        }
         self.position = Position::new(rotate.name().into_owned(), rotate.position());
         self.maps.clear();
         self.passed(at).await
@@ -221,11 +262,12 @@ impl Reading<'_> {
         /// A byte behind the sequence number (8 bytes) and the domain (4).
         const FLAGS: usize = 12;
         const STANDALONE: u8 = 1;
+        const TWO_PHASE: u8 = 64;
         let Some(flags) = body.get(FLAGS) else {
-            return Err(self.stop("a GTID event that is too short", "start again from a new copy; keep the log file for a bug report"));
+            return Err(self.stop("a GTID event that is too short", &format!("keep the log file for a bug report; {START_OVER}")));
         };
         if flags & STANDALONE == 0 {
-            self.transaction.begin();
+            self.begin(flags & TWO_PHASE != 0);
         }
         Ok(())
     }
@@ -239,13 +281,7 @@ impl Reading<'_> {
                     Mapped::Included(id, Box::new(Decoder::new(&map, table).map_err(|error| error.at(self.position.clone()))?))
                 }
                 None => {
-                    return Err(self.stop(
-                        &format!(
-                            "rows of `{}.{}` changed, a table that was not there when the run began",
-                            map.name.database, map.name.table
-                        ),
-                        "exclude it in the playbook, or start again from a new copy",
-                    ));
+                    return Err(self.not_there(&map.name));
                 }
             }
         } else {
@@ -264,18 +300,26 @@ impl Reading<'_> {
                 let changes = changes.map_err(|error| error.at(self.position.clone()))?;
                 let transactional = decoder.table().engine.eq_ignore_ascii_case("InnoDB");
                 let weight = weight(&changes);
-                let rows = Rows { table: *id, changes, end: self.position.clone(), weight, permit: None };
+                let rows = Rows { table: *id, emptied: None, changes, end: self.position.clone(), weight, permit: None };
                 self.transaction.add(rows, transactional);
             }
             Some(Mapped::Other) => {}
             // The number that ends a statement's maps without rows.
             None if event.table_id == 0xff_ffff || event.table_id == 0xffff_ffff_ffff => {}
-            None => return Err(self.stop("row changes without a table map before them", "start again from a new copy")),
+            None => return Err(self.stop("row changes without a table map before them", START_OVER)),
         }
         if ends_statement {
             self.maps.clear();
         }
-        if self.transaction.weight() as u64 > self.tail.limit.bytes() / 4 {
+        let limit = self.tail.limit.bytes() / 4;
+        if self.two_phase.is_some() {
+            if (self.transaction.weight() + self.prepared.weight()) as u64 > limit {
+                return Err(self.stop(
+                    "two-phase (XA) transactions that are prepared and not committed are larger than what may be held of them",
+                    &format!("raise the store's `follow.memory`, or make the transactions smaller; {START_OVER}"),
+                ));
+            }
+        } else if self.transaction.weight() as u64 > limit {
             let rows = self.transaction.hand_on();
             self.send_rows(rows).await?;
         }
@@ -285,11 +329,20 @@ impl Reading<'_> {
         Ok(())
     }
 
-    async fn statement(&mut self, query: &[u8], database: &str, at: u32) -> Result<()> {
-        match statement::classify(query, database, &self.tail.selection) {
+    async fn statement(&mut self, query: &str, database: &str, dialect: Dialect, at: u32) -> Result<()> {
+        match statement::classify(query, database, &self.tail.selection, dialect) {
             Statement::Begin => {
-                self.transaction.begin();
+                self.begin(false);
                 Ok(())
+            }
+            Statement::Xa(statement) => self.two_phase(statement, at).await,
+            Statement::Truncate(name) => self.emptied(&name, query, at).await,
+            Statement::DeleteAll(name) => {
+                let engine = self.tail.tables.id(&name.database, &name.table).map(|id| self.tail.tables.get(id).table.engine.clone());
+                if engine.is_some_and(|engine| engine.eq_ignore_ascii_case("MEMORY")) {
+                    return self.emptied(&name, query, at).await;
+                }
+                Err(self.by_statement(query))
             }
             Statement::Commit => self.commit(at).await,
             Statement::Rollback => {
@@ -316,30 +369,140 @@ impl Reading<'_> {
             }
             Statement::Definition(kind) => Err(self.stop(
                 &format!("`{kind}` on what is moved: {}", shown(query)),
-                "nothing of it was applied. Start again from a new copy, and let nobody change the structure until the switch is done",
+                &format!("nothing of it was applied, and {START_OVER}; let nobody change the structure until the switch is done"),
             )),
-            Statement::DataByStatement => Err(self.stop(
-                &format!("data of an included table changed by statement, its rows are not in the log: {}", shown(query)),
-                "set `binlog_format = ROW` on the source (a session keeps its own format until it reconnects), then start again from a new copy",
-            )),
+            Statement::DataByStatement => Err(self.by_statement(query)),
         }
     }
 
+    fn by_statement(&self, query: &str) -> MysqlError {
+        self.stop(
+            &format!("data of an included table changed by statement, its rows are not in the log: {}", shown(query)),
+            &format!("set `binlog_format = ROW` on the source (a session keeps its own format until it reconnects); {START_OVER}"),
+        )
+    }
+
+    /// The whole table was emptied by a statement.
+    async fn emptied(&mut self, name: &TableName, query: &str, at: u32) -> Result<()> {
+        let Some(id) = self.tail.tables.id(&name.database, &name.table) else {
+            return Err(self.not_there(name));
+        };
+        let engine = &self.tail.tables.get(id).table.engine;
+        if engine.eq_ignore_ascii_case("MRG_MYISAM") {
+            return Err(self.stop(
+                &format!("the tables below the MERGE table `{name}` were emptied: {}", shown(query)),
+                &format!("exclude the MERGE table, which has no rows of its own; {START_OVER}"),
+            ));
+        }
+        let old = !self.version.mariadb && self.version.number < (5, 5, 0);
+        if old && !self.tail.tables.cascade_reaches(id).is_empty() {
+            return Err(self.stop(
+                &format!("`{name}` was emptied, and its foreign keys may have changed rows of other tables: {}", shown(query)),
+                &format!("5.1 deletes row by row there and does not log what cascades; {START_OVER}"),
+            ));
+        }
+        // From 5.5 on it is logged while nobody else may use the table; 5.1 may still commit row deletes behind it.
+        let late = if old { COMMIT_GAP } else { Duration::ZERO };
+        let rows = Rows { table: id, emptied: Some(late), changes: Vec::new(), end: self.position.clone(), weight: 0, permit: None };
+        self.transaction.add(rows, false);
+        if self.transaction.is_open() { Ok(()) } else { self.commit(at).await }
+    }
+
+    fn begin(&mut self, two_phase: bool) {
+        self.transaction.begin();
+        self.two_phase = two_phase.then(|| self.between.clone());
+    }
+
+    async fn two_phase(&mut self, statement: XaStatement, at: u32) -> Result<()> {
+        match statement {
+            XaStatement::Start => {
+                self.begin(true);
+                Ok(())
+            }
+            XaStatement::End => Ok(()),
+            XaStatement::Commit(xid) => {
+                let Some(rows) = self.prepared.committed(&xid, &self.position) else {
+                    return Err(self.stop(
+                        &format!("the two-phase transaction {xid} was committed, and it was prepared before following began: its rows were not seen"),
+                        &format!("finish what `XA RECOVER` lists on the source before a run begins; {START_OVER}"),
+                    ));
+                };
+                // They all count from one position: what stands between two of them could not be told apart after a crash.
+                let cascades = |rows: &Rows| rows.changes.iter().any(|change| batch::cascades(self.tail.tables.get(rows.table), change));
+                if rows.len() > 1 && rows.iter().any(cascades) {
+                    return Err(self.stop(
+                        &format!("the two-phase transaction {xid} changed other rows too when it deleted or re-keyed a row that foreign keys cascade from"),
+                        &format!("keep such transactions from being two-phase ones until the switch is done; {START_OVER}"),
+                    ));
+                }
+                self.send_rows(rows).await?;
+                self.ended(at).await
+            }
+            XaStatement::Rollback(xid) => {
+                self.prepared.rolled_back(&xid);
+                // One that was not prepared is undone before its end.
+                self.transaction.begin();
+                self.transaction.end();
+                self.two_phase = None;
+                self.passed(at).await
+            }
+        }
+    }
+
+    async fn prepare(&mut self, body: &[u8], at: u32) -> Result<()> {
+        let Some((xid, one_phase)) = xa::prepared(body) else {
+            return Err(self.stop("the end of a two-phase transaction that can't be read", "keep the log file for a bug report"));
+        };
+        let begin = self.two_phase.take();
+        if one_phase {
+            return self.commit(at).await;
+        }
+        let begin = begin.unwrap_or_else(|| self.between.clone());
+        let rows = self.transaction.end();
+        self.prepared.hold(xid, rows, begin);
+        self.passed(at).await
+    }
+
+    /// The place up to which everything may be saved: not behind the beginning of a prepared transaction.
+    async fn reached(&mut self) -> Result<Position> {
+        self.between = self.position.clone();
+        let Some((xid, begin)) = self.prepared.oldest().map(|(xid, begin)| (xid.clone(), begin.clone())) else {
+            self.waiting = None;
+            return Ok(self.position.clone());
+        };
+        match &mut self.waiting {
+            Some((waiting, since)) if *waiting == xid => {
+                if since.is_some_and(|since| since.elapsed() >= NAMED_AFTER) {
+                    *since = None;
+                    let note = format!(
+                        "the two-phase transaction {xid} is prepared since {begin} and holds following back until it is committed or rolled back on the source (`XA RECOVER` lists it)"
+                    );
+                    self.send(TailEvent::Note(note)).await?;
+                }
+            }
+            waiting => *waiting = Some((xid, Some(Instant::now()))),
+        }
+        Ok(begin)
+    }
+
     async fn commit(&mut self, at: u32) -> Result<()> {
+        self.two_phase = None;
         let rows = self.transaction.end();
         self.send_rows(rows).await?;
         self.ended(at).await
     }
 
     async fn ended(&mut self, at: u32) -> Result<()> {
-        self.send(TailEvent::TransactionEnd { position: self.position.clone(), at }).await
+        let position = self.reached().await?;
+        self.send(TailEvent::TransactionEnd { position, at }).await
     }
 
     async fn passed(&mut self, at: u32) -> Result<()> {
         if self.transaction.is_open() {
             return Ok(());
         }
-        self.send(TailEvent::Passed { position: self.position.clone(), at }).await
+        let position = self.reached().await?;
+        self.send(TailEvent::Passed { position, at }).await
     }
 
     async fn send_rows(&mut self, rows: Vec<Rows>) -> Result<()> {
@@ -355,26 +518,32 @@ impl Reading<'_> {
         self.out.send(event).await.map_err(|_| MysqlError::Cancelled)
     }
 
+    fn not_there(&self, name: &TableName) -> MysqlError {
+        self.stop(
+            &format!("rows of `{name}` changed, a table that was not there when the run began"),
+            &format!("exclude it in the playbook if it need not be moved; {START_OVER}"),
+        )
+    }
+
     fn stop(&self, message: &str, hint: &str) -> MysqlError {
         MysqlError::Stream { position: self.position.clone(), message: message.to_owned(), hint: hint.to_owned() }
     }
 
     fn unreadable(&self, what: &str, error: &std::io::Error) -> MysqlError {
-        self.stop(&format!("{what} that can't be read ({error})"), "start again from a new copy; keep the log file for a bug report")
+        self.stop(&format!("{what} that can't be read ({error})"), &format!("keep the log file for a bug report; {START_OVER}"))
     }
 
     fn too_large_to_roll_back(&self) -> MysqlError {
         self.stop(
             "a transaction larger than the memory limit was rolled back on the source after parts of it had been applied",
-            "raise the store's `follow.memory`, then start again from a new copy",
+            &format!("raise the store's `follow.memory`; {START_OVER}"),
         )
     }
 }
 
 /// The start of a statement, for messages.
-fn shown(query: &[u8]) -> String {
+fn shown(text: &str) -> String {
     const SHOWN: usize = 200;
-    let text = String::from_utf8_lossy(query);
     let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().count() > SHOWN {
         shown.push('…');

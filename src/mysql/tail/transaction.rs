@@ -103,7 +103,7 @@ mod tests {
     use crate::mysql::position::Position;
 
     fn rows(table: usize) -> Rows {
-        Rows { table, changes: Vec::new(), end: Position::new("b.1", 4), weight: 10, permit: None }
+        Rows { table, emptied: None, changes: Vec::new(), end: Position::new("b.1", 4), weight: 10, permit: None }
     }
 
     fn tables(rows: &[Rows]) -> Vec<usize> {

@@ -32,6 +32,7 @@ use crate::mysql::range_gate::Touched;
 use crate::mysql::rows::RowChange;
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::TableId;
+use crate::mysql::tail::LogFile;
 
 impl Work<'_> {
     /// Writes the batch. Until it is written nothing of it is given up, whatever fails in between.
@@ -195,22 +196,48 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Makes sure that the log is the one that was followed: a saved position means nothing in another one.
+    pub(super) async fn log_file(&mut self, seen: &LogFile, cancel: &CancellationToken) -> Result<()> {
+        let mut attempt = 0;
+        let saved = loop {
+            match self.saved_log_file(seen).await {
+                Ok(saved) => break saved,
+                Err(error) => self.recover(error, &mut attempt, cancel).await?,
+            }
+        };
+        match saved {
+            Some(saved) if saved != *seen => Err(MysqlError::another_log(
+                &self.end,
+                &format!(
+                    "the log file was begun at {} by server {}, and the one that was followed at {} by server {}",
+                    seen.created, seen.server_id, saved.created, saved.server_id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn saved_log_file(&mut self, seen: &LogFile) -> Result<Option<LogFile>> {
+        self.open_sessions(1).await?;
+        bookkeeping::log_file(&mut self.sessions[0], &self.applier.shared.store, self.applier.epoch, seen).await
+    }
+
     /// Opens connections until there are so many.
-    async fn open_sessions(&mut self, count: usize) -> Result<()> {
+    pub(super) async fn open_sessions(&mut self, count: usize) -> Result<()> {
         while self.sessions.len() < count {
             self.sessions.push(self.applier.shared.open_writer(&self.applier.server).await?);
         }
         Ok(())
     }
 
-    fn end_saved(&mut self) {
+    pub(super) fn end_saved(&mut self) {
         self.saved = self.end.clone();
         self.saved_when = Instant::now();
     }
 
     /// After a failed attempt: gives the error back if it can't heal or was tried often enough; else counts the attempt, drops
     /// the connections and waits before the next try, longer each time, at most ten seconds.
-    async fn recover(&mut self, error: MysqlError, attempts: &mut u32, cancel: &CancellationToken) -> Result<()> {
+    pub(super) async fn recover(&mut self, error: MysqlError, attempts: &mut u32, cancel: &CancellationToken) -> Result<()> {
         if !error.transient() || *attempts >= self.applier.settings.retries {
             return Err(error);
         }
@@ -230,7 +257,7 @@ impl Work<'_> {
 }
 
 /// Saves positions in a transaction of their own, under the lease.
-async fn save(session: &mut Session, shared: &Shared, epoch: Epoch, applied: &Position, intent: &Position) -> Result<()> {
+pub(super) async fn save(session: &mut Session, shared: &Shared, epoch: Epoch, applied: &Position, intent: &Position) -> Result<()> {
     session.run("BEGIN", "saving the applied position").await?;
     bookkeeping::hold_lease(session, &shared.store, epoch).await?;
     session.write(bookkeeping::save_positions(&shared.store, applied, intent).as_bytes(), "saving the applied position").await?;

@@ -1,8 +1,10 @@
 //! The applier's loop: gathers events into batches, and decides when one is full enough to be written.
 //!
+//! A table that was emptied as a whole is emptied between two batches (`empty`).
 //! A batch is written as soon as nothing more waits to be added, or when it holds so many changes or bytes; how
 //! it is written is in `flush`. Events from before the start are only marked as touched.
 
+mod empty;
 mod flush;
 
 use std::sync::Arc;
@@ -180,6 +182,7 @@ impl Work<'_> {
                 self.reached(position, at);
             }
             TailEvent::Passed { position, at } => self.reached(position, at),
+            TailEvent::LogFile(file) => self.log_file(&file, cancel).await?,
             TailEvent::Note(note) => self.applier.shared.note(note),
         }
         let settings = &self.applier.settings;
@@ -201,7 +204,8 @@ impl Work<'_> {
         if position <= self.applied_before {
             return;
         }
-        self.event = position.clone();
+        // A prepared transaction may hold positions back behind rows that are applied.
+        self.event = std::cmp::max(self.event.clone(), position.clone());
         self.end = position;
         if at > 0 {
             self.end_at = at;
@@ -218,6 +222,9 @@ impl Work<'_> {
         if rows.end <= self.applied_before {
             self.mark_only(rows);
             return Ok(());
+        }
+        if let Some(late) = rows.emptied {
+            self.empty(rows.table, &rows.end, late, cancel).await?;
         }
         let mut before = self.event.clone();
         let last = rows.changes.len().saturating_sub(1);
@@ -247,6 +254,9 @@ impl Work<'_> {
     fn mark_only(&self, rows: Rows) {
         let shared = &self.applier.shared;
         let table = shared.tables.get(rows.table);
+        if rows.emptied.is_some() {
+            shared.touches.saturate(rows.table);
+        }
         for change in &rows.changes {
             let keys = change.before.iter().chain(&change.after).filter_map(|row| table.key_of(row));
             shared.touches.mark(rows.table, keys);

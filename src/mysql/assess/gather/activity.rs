@@ -7,6 +7,7 @@ use crate::mysql::names::Selection;
 use crate::mysql::position::Position;
 use crate::mysql::sql;
 use crate::mysql::status::current_position;
+use crate::mysql::tail::dialect::Dialect;
 use crate::mysql::tail::statement::{Statement, classify};
 
 /// A session of the source.
@@ -116,7 +117,8 @@ fn data_by_statement(event: &TextRow, selection: &Selection) -> Option<(u64, Str
         return None;
     }
     let (database, statement) = in_database(text(5));
-    let changes = classify(statement.as_bytes(), &database, selection) == Statement::DataByStatement;
+    let means = classify(statement, &database, selection, Dialect::default());
+    let changes = matches!(means, Statement::DataByStatement | Statement::DeleteAll(_));
     changes.then(|| (text(1).parse().unwrap_or(0), statement.chars().take(80).collect()))
 }
 
