@@ -26,6 +26,7 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::{Selection, TableName};
 use crate::mysql::position::Position;
 use crate::mysql::rows::{Decoder, RowsEvent, TableMap};
+use crate::mysql::status;
 use crate::mysql::tables::{TableId, Tables};
 
 /// No event and no heartbeat for so long means that the connection is dead.
@@ -125,6 +126,10 @@ impl Tail {
     async fn open(&self, start: &Position) -> Result<(BinlogStream, Version)> {
         let mut session = Session::open(&self.server, Purpose::Read).await?;
         let version = session.version.clone();
+        let end = status::current_position(&mut session).await?;
+        if end < *start {
+            return Err(MysqlError::another_log(&end, &format!("it was followed up to {start} and ends at {end}")));
+        }
         session.run("SET @master_heartbeat_period = 1000000000", "asking for heartbeats").await?;
         if version.mariadb {
             // Else the server writes its GTID events over with BEGIN for us, and gives up at a two-phase transaction, and with
