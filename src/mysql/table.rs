@@ -217,6 +217,18 @@ impl Table {
         self.key_index().map(|index| index.parts.iter().map(|part| part.column).collect())
     }
 
+    /// Whether a unique index is over exactly these columns, whole, in any order: what a foreign key may refer to everywhere.
+    #[must_use]
+    pub fn is_unique_over(&self, columns: &[String]) -> bool {
+        let mut wanted: Vec<Option<usize>> = columns.iter().map(|name| self.column(name)).collect();
+        wanted.sort_unstable();
+        self.indexes.iter().filter(|index| index.unique).any(|index| {
+            let mut parts: Vec<Option<usize>> = index.parts.iter().map(|part| part.prefix.is_none().then_some(part.column)).collect();
+            parts.sort_unstable();
+            parts == wanted
+        })
+    }
+
     /// The index behind [`Table::key`].
     #[must_use]
     pub fn key_index(&self) -> Option<&Index> {

@@ -26,8 +26,8 @@ use super::read::{CreationContext, Definition};
 use super::rewrite::{self, AccountName};
 use super::{named, word};
 
-/// Modes of old servers that say something of how statements are printed or of GRANT, and nothing of what a body means.
-const MODES_WITHOUT_MEANING: [&str; 11] = [
+/// Modes that MySQL 8.0 refuses: they said something of how statements are printed or of GRANT, and nothing of what a body means.
+pub const MODES_WITHOUT_MEANING: [&str; 11] = [
     "DB2",
     "MAXDB",
     "MSSQL",

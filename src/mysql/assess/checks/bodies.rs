@@ -4,6 +4,7 @@
 
 use super::super::gather::Body;
 use super::{Check, Found, Gathered, Level, Part};
+use crate::mysql::objects::create::MODES_WITHOUT_MEANING;
 
 /// All of them.
 pub const CHECKS: &[Check] = &[
@@ -171,28 +172,13 @@ fn removed_calls(text: &str) -> Vec<&'static str> {
     REMOVED.into_iter().filter(|name| words.iter().any(|word| word.call && word.text.eq_ignore_ascii_case(name))).collect()
 }
 
-/// Modes that MySQL 8.0 refuses.
-const REMOVED_MODES: [&str; 11] = [
-    "DB2",
-    "MAXDB",
-    "MSSQL",
-    "MYSQL323",
-    "MYSQL40",
-    "ORACLE",
-    "POSTGRESQL",
-    "NO_FIELD_OPTIONS",
-    "NO_KEY_OPTIONS",
-    "NO_TABLE_OPTIONS",
-    "NO_AUTO_CREATE_USER",
-];
-
 fn sql_mode_removed(gathered: &Gathered) -> Vec<Found> {
     if !gathered.target.version.mysql_from((8, 0, 0)) {
         return Vec::new();
     }
     let mut all = Vec::new();
     for body in &gathered.bodies {
-        let gone: Vec<&str> = body.sql_mode.split(',').filter(|mode| REMOVED_MODES.contains(mode)).collect();
+        let gone: Vec<&str> = body.sql_mode.split(',').filter(|mode| MODES_WITHOUT_MEANING.contains(mode)).collect();
         if !gone.is_empty() {
             let what = format!("it was made under {}, which the target refuses", gone.join(", "));
             all.push(found(body, &what, &body.sql_mode, "create it again under an `sql_mode` without it, if it means the same there"));

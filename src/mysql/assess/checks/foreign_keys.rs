@@ -46,14 +46,7 @@ fn non_unique_parent(gathered: &Gathered) -> Vec<Found> {
     let mut found = Vec::new();
     for (table, key) in keys(gathered) {
         let Some(parent) = gathered.catalog.table(&key.parent) else { continue };
-        let mut wanted: Vec<Option<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
-        wanted.sort_unstable();
-        let unique = parent.indexes.iter().filter(|index| index.unique).any(|index| {
-            let mut parts: Vec<Option<usize>> = index.parts.iter().map(|part| part.prefix.is_none().then_some(part.column)).collect();
-            parts.sort_unstable();
-            parts == wanted
-        });
-        if !unique {
+        if !parent.is_unique_over(&key.parent_columns) {
             let columns = key.parent_columns.join(", ");
             found.push(
                 Found::new(object(table, key), format!("it references ({columns}) of `{}`, which is no unique key there", key.parent))

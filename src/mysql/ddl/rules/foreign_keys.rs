@@ -19,14 +19,7 @@ fn foreign_key_parent(create: &mut CreateTable, context: &Context<'_>, _: &mut C
     for item in create.items.iter().filter(|item| item.kind == ItemKind::ForeignKey) {
         let Some(key) = context.table.foreign_keys.iter().find(|key| key.name == item.name) else { continue };
         let Some(parent) = context.catalog.table(&key.parent) else { continue };
-        let mut wanted: Vec<Option<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
-        wanted.sort_unstable();
-        let unique = parent.indexes.iter().filter(|index| index.unique).any(|index| {
-            let mut parts: Vec<Option<usize>> = index.parts.iter().map(|part| part.prefix.is_none().then_some(part.column)).collect();
-            parts.sort_unstable();
-            parts == wanted
-        });
-        if !unique {
+        if !parent.is_unique_over(&key.parent_columns) {
             let columns = key.parent_columns.join(", ");
             return Err(context.refused(&format!(
                 "its foreign key `{}` references ({columns}) of `{}`, which is no unique key there; make it one, drop the foreign key, or set `restrict_fk_on_non_standard_key = OFF` on the target",
