@@ -207,7 +207,7 @@ pub const REGISTRY: &[Entry] = &[
             arguments: || schemars::schema_for!(steps::prepare::PrepareArguments),
             check: |with| arguments::<steps::prepare::PrepareArguments>(with).map(drop),
         },
-        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::prepare::Prepare { store }))),
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::prepare::Prepare { store, arguments: from_map(with)? }))),
     },
     Entry {
         word: StepWord {

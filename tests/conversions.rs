@@ -252,6 +252,15 @@ async fn what_can_not_be_converted_is_named_first() {
     world.on_source(&["FLUSH TABLES", "DROP TABLE talk.like_dirty"]).await;
     for (charset, spoil, mend, words) in [
         (
+            "{}",
+            "DO 1",
+            "DO 1",
+            &[
+                "`talk.dirty` holds text that the target does not take: 1 of its values are no UTF-8 of at most three bytes a character",
+                "column `word`, row id = 2: byte 3 on is `e9`",
+            ][..],
+        ),
+        (
             "{ \"talk.dirty\": utf8-to-utf8mb4 }",
             "DO 1",
             "DROP TABLE talk.dirty",
@@ -290,6 +299,21 @@ async fn what_can_not_be_converted_is_named_first() {
             "DROP TABLE talk.wide",
             &["can't hold a table as it would be made. Nothing was created", "`talk.wide`:", "Row size too large"],
         ),
+        (
+            // Every byte was good enough for `ascii`, and half a character for `utf8` and `utf32`.
+            "{}",
+            "CREATE TABLE talk.codes (id INT NOT NULL, word VARCHAR(9) CHARACTER SET utf8 NOT NULL, code TEXT CHARACTER SET ascii, wide CHAR(9) CHARACTER SET utf32, PRIMARY KEY (id, word)) \
+             ENGINE=MyISAM SELECT 7 AS id, x'61eda080' AS word, x'41e9' AS code, x'000000610000d800' AS wide UNION SELECT 8, 'b', 'c', x'00000061'",
+            "DROP TABLE talk.codes",
+            &[
+                "`talk.codes` holds text that the target does not take: 3 of its values",
+                "column `word`, row id = 7, word = 0x61eda080: byte 2 on is `eda080`",
+                "column `code`, row id = 7, word = 0x61eda080: byte 2 on is `e9`",
+                "column `wide`, row id = 7, word = 0x61eda080: byte 5 on is `0000d800`",
+                "Nothing was created",
+                "make the column VARBINARY or BLOB there",
+            ],
+        ),
         ("{ \"talk\": utf8-to-utf8mb4 }", "DO 1", "DO 1", &["in `charset`, `talk` is not of the form `database.table`"]),
     ] {
         world.on_source(&[spoil]).await;
@@ -309,5 +333,52 @@ async fn what_can_not_be_converted_is_named_first() {
             conn.query_first("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('talk', '_dbmove')").await.unwrap();
         assert_eq!(there, None, "it was created: {text}");
         world.on_source(&[mend]).await;
+    }
+}
+
+/// Bytes that were not there when text was proven, and bytes that were not to be proven: each stops the run with the table's name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_come_later_stop_the_run() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("bytes_that_come_later_stop_the_run", &kinds) {
+        return;
+    }
+    let world = World::start(kinds[0], kinds[1]).await;
+    world
+        .on_source(&[
+            "CREATE DATABASE talk",
+            "CREATE TABLE talk.codes (id INT NOT NULL PRIMARY KEY, code VARCHAR(20) CHARACTER SET ascii) ENGINE=InnoDB",
+            "INSERT INTO talk.codes VALUES (1, 'one'), (2, 'two')",
+        ])
+        .await;
+    let bad = "INSERT INTO talk.codes VALUES (3, x'636166e9')";
+    for trusted in [false, true] {
+        let playbook = world.playbook("{}");
+        let text = std::fs::read_to_string(&playbook).unwrap();
+        if trusted {
+            world.on_source(&[bad]).await;
+            std::fs::write(&playbook, text.replace("store: talk }\n  sync", "store: talk, with: { text: trust } }\n  sync")).unwrap();
+        }
+        let run = tokio::spawn(world.dbmove(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).output());
+        if !trusted {
+            while !world.path("at-followed").exists() {
+                assert!(!run.is_finished(), "{}", said(&run.await.unwrap().unwrap()));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            world.on_source(&[bad]).await;
+        }
+        std::fs::write(world.path("go-followed"), "").unwrap();
+        std::fs::write(world.path("go-copied"), "").unwrap();
+        let ran = tokio::time::timeout(Duration::from_secs(60), run).await.expect("dbmove did not end").unwrap().unwrap();
+        let text = said(&ran);
+        let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!ran.status.success(), "{text}");
+        for words in ["`talk.codes`", "Incorrect string value", "'code'", "(the first: row id = 3)", "make the column VARBINARY or BLOB"] {
+            assert!(joined.contains(words), "{words}\n{text}");
+        }
+        world.on_source(&["DELETE FROM talk.codes WHERE id = 3"]).await;
+        let mut conn = Conn::new(world.target.connect_options(Account::Root, None)).await.unwrap();
+        conn.query_drop("DROP DATABASE talk").await.unwrap();
+        conn.query_drop("DROP DATABASE _dbmove").await.unwrap();
     }
 }

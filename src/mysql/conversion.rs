@@ -14,7 +14,7 @@
 //! # Why it is proven first
 //!
 //! A target takes bytes that are no UTF-8 into a `utf8mb4` column with a warning, cut, or not at all. So every converted value is
-//! read once before anything is created ([`prove`]), and rows whose bytes are no UTF-8 are named. What is written
+//! read once before anything is created ([`well_formed`](super::well_formed), [`prove_keys`]), and rows whose bytes are no UTF-8 are named. What is written
 //! later comes through the binary log and is written with warnings as errors: it stops the run, and names the row.
 //!
 //! # How the others agree
@@ -24,15 +24,12 @@
 //! the second.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::cell::Cell;
 use super::connect::{Session, Version};
 use super::error::{MysqlError, Result};
 use super::names::{PatternError, Selection, TableName};
-use super::read::{self, Order, Scope};
 use super::sql;
 use super::table::{Column, Index, Table};
 use crate::playbook::model::CharsetConversion;
@@ -210,72 +207,17 @@ fn foreign_keys_agree(catalog: &Catalog, converted: &ConvertedTables) -> Result<
     Ok(())
 }
 
-/// Reads every converted value once.
+/// Looks for unique values that become equal. That the bytes are text is proven by [`well_formed`](super::well_formed), first.
 ///
 /// # Errors
-/// If bytes are no UTF-8, or unique values become equal: the rows are named. If the source can't be read.
-pub async fn prove(source: &mut Session, tables: &ConvertedTables) -> Result<()> {
+/// If unique values become equal: they are named. If the source can't be read.
+pub async fn prove_keys(source: &mut Session, tables: &ConvertedTables) -> Result<()> {
     for converted in tables.values() {
-        prove_bytes(source, converted).await?;
         if converted.conversion == CharsetConversion::Latin1HoldsUtf8 {
             prove_unique(source, converted).await?;
         }
     }
     Ok(())
-}
-
-async fn prove_bytes(source: &mut Session, converted: &Converted) -> Result<()> {
-    let table = &converted.source;
-    let key = table.key().unwrap_or_default();
-    let texts: Vec<usize> = converted.columns.iter().copied().filter(|&column| table.columns[column].kind.is_text()).collect();
-    if texts.is_empty() {
-        return Ok(());
-    }
-    let read: Vec<usize> = key.iter().chain(&texts).copied().collect();
-    let mut rows = read::stream(source, table, &read, &Scope::Table, Order::Any).await?;
-    let (mut found, mut lines) = (0u64, String::new());
-    while let Some(row) = rows.next().await? {
-        for (cell, &column) in row[key.len()..].iter().zip(&texts) {
-            let Cell::Bytes(bytes) = cell else { continue };
-            let Err(error) = std::str::from_utf8(bytes) else { continue };
-            found += 1;
-            if found <= NAMED as u64 {
-                let wrong = &bytes[error.valid_up_to()..bytes.len().min(error.valid_up_to() + 8)];
-                // Writing to a String can't fail.
-                let _ = write!(
-                    lines,
-                    "\n  column `{}`, {}: byte {} on is `{}`",
-                    table.columns[column].name,
-                    row_name(table, &key, &row),
-                    error.valid_up_to() + 1,
-                    hex::encode(wrong)
-                );
-            }
-        }
-    }
-    if found == 0 {
-        return Ok(());
-    }
-    let more = if found > NAMED as u64 { format!("\n  and {} more", found - NAMED as u64) } else { String::new() };
-    Err(MysqlError::Object {
-        message: format!(
-            "`{}` can't be converted by `{}`: {found} of its values are no UTF-8; nothing was created{lines}{more}",
-            table.name, converted.conversion
-        ),
-        hint: "correct these values on the source, or take the table out of `charset`: then it arrives as it is".to_owned(),
-    })
-}
-
-/// The row by its key, for people.
-fn row_name(table: &Table, key: &[usize], row: &[Cell]) -> String {
-    if key.is_empty() {
-        return "in a table without a key".to_owned();
-    }
-    let part = |(column, cell): (&usize, &Cell)| {
-        let value = cell.as_bytes().map_or_else(|| "NULL".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned());
-        format!("{} = {value}", table.columns[*column].name)
-    };
-    format!("row {}", key.iter().zip(row).map(part).collect::<Vec<_>>().join(", "))
 }
 
 /// Unique values that the new collation calls equal. `NULL`s never are.

@@ -134,6 +134,15 @@ impl MysqlError {
         }
     }
 
+    /// A server's warning counts the rows of its statement ("at row 7"), from 1. With the row's name a person can find it.
+    pub(super) fn at_row(self, name: impl FnOnce(usize) -> Option<String>) -> MysqlError {
+        let MysqlError::Warnings { server, what, warnings } = self else { return self };
+        let digits = warnings.split_once(" at row ").map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        let row = digits.and_then(|digits| digits.parse::<usize>().ok()).and_then(|row| name(row.checked_sub(1)?));
+        let warnings = row.map_or_else(|| warnings.clone(), |row| format!("{warnings} (the first: {row})"));
+        MysqlError::Warnings { server, what, warnings }
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub fn transient(&self) -> bool {
@@ -172,6 +181,9 @@ impl MysqlError {
         let fixed = match self {
             MysqlError::Setting { hint, .. } | MysqlError::Object { hint, .. } | MysqlError::Stream { hint, .. } => {
                 return Some(hint.clone());
+            }
+            MysqlError::Warnings { warnings, .. } if warnings.contains("Incorrect string value") => {
+                "the source holds bytes that are no text in the column's character set, and the target does not take them: correct them on the source, or make the column VARBINARY or BLOB there; `dbmove assess --deep` names all such columns. If they came by the log they are still in it: drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new-run`"
             }
             MysqlError::LeaseLost(_) => "another `dbmove` drives this run; look at it with `dbmove status`",
             MysqlError::Drift { .. } => {

@@ -11,6 +11,7 @@
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`conversion`] | text that the target calls by another character set, with the same bytes |
+//! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
 //! | [`assess`] | what stands in the way of a migration, found before anything is touched |
@@ -62,3 +63,4 @@ pub mod tail;
 pub mod tls;
 pub mod touches;
 pub mod verification;
+pub mod well_formed;

@@ -38,6 +38,7 @@ use crate::mysql::range;
 use crate::mysql::sql;
 use crate::mysql::table::{ColumnType, Table};
 use crate::mysql::tables::{MovedTable, TableId, Tables};
+use crate::mysql::well_formed::row_name;
 
 use super::batch::{KeylessChange, Lane};
 
@@ -204,7 +205,8 @@ pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row
     while !rest.is_empty() {
         let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
         let what = format!("writing {taken} rows of `{}`", table.name());
-        execute(session, &statement, &what, excused).await?;
+        let named = |row: usize| rest.get(row).and_then(|row| table.key_of(row)).map(|key| row_name(&table.table, &key.cells()));
+        execute(session, &statement, &what, excused).await.map_err(|error| error.at_row(named))?;
         rest = &rest[taken..];
     }
     Ok(())

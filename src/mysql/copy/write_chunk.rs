@@ -22,6 +22,7 @@ use crate::mysql::position::Position;
 use crate::mysql::range_gate::Span;
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::MovedTable;
+use crate::mysql::well_formed::row_name;
 
 /// Whether the chunk went in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +102,10 @@ impl Writer {
             let found = referring(&mut self.session, table, child, change).await?;
             stay.push(found.iter().filter_map(|row| table.key_of(row)).collect());
         }
-        let loaded = load::load(&mut self.session, table, self.path, lines, rows).await?;
+        // With rows left out, the server's count is not that of the chunk.
+        let named =
+            |row: usize| part.rows.get(row).filter(|_| rows == part.rows.len()).map(|(_, key)| row_name(&table.table, &key.cells()));
+        let loaded = load::load(&mut self.session, table, self.path, lines, rows).await.map_err(|error| error.at_row(named))?;
         // Only rows with keys of the chunk: events on those wait at the gate, but an event on another key may have put a row
         // in meanwhile that refers to a parent of the same key that lives again.
         let ours: HashSet<&Key> = if lately.is_empty() { HashSet::new() } else { part.rows.iter().map(|(_, key)| key).collect() };

@@ -1,6 +1,6 @@
 //! `mysql.prepare`: creates databases, tables, views and routines on the target, and dbmove's own tables.
 //!
-//! Nothing is begun that can't be ended: text that is to be converted is proven to be convertible, and every table is tried on the target,
+//! Nothing is begun that can't be ended: text is proven to be such that the target takes it, and every table is tried on the target,
 //! before the first one stays. What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`) before it is,
 //! so that undo drops exactly what this run made, and nothing that was there before. Triggers and events are only tried out here;
 //! see [`crate::mysql::objects`].
@@ -26,28 +26,56 @@ use crate::mysql::objects;
 use crate::mysql::objects::accounts;
 use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::sql;
-use crate::mysql::store::MysqlStore;
+use crate::mysql::store::{Described, MysqlStore};
+use crate::mysql::table::Table;
+use crate::mysql::well_formed;
 use crate::playbook::model::ObjectsOption;
 
 /// Arguments of `mysql.prepare`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PrepareArguments {}
+pub struct PrepareArguments {
+    /// Whether all text that the target looks at is read first, to name every value that it would not take (default: `prove`).
+    /// With `trust` such a value stops the copy when it comes to it.
+    #[serde(default)]
+    pub text: TextArgument,
+}
+
+/// Whether text is read before anything is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextArgument {
+    /// It is.
+    #[default]
+    Prove,
+    /// It is not, but for text that is converted.
+    Trust,
+}
 
 /// The step.
 pub struct Prepare {
     /// The store.
     pub store: Arc<MysqlStore>,
+    /// What the playbook says.
+    pub arguments: PrepareArguments,
 }
 
 impl Prepare {
+    /// The tables whose text is read first.
+    fn looked_through<'a>(&self, described: &'a Described) -> impl Iterator<Item = &'a Arc<Table>> {
+        let all = self.arguments.text == TextArgument::Prove;
+        described.catalog.tables.values().filter(move |table| all || described.converted.contains_key(&table.name))
+    }
+
     async fn create(&self, context: &StepContext) -> Result<Output, MysqlError> {
         let described = self.store.described().await?;
         let store = &self.store.name;
         // First of all, as it takes the longest and touches nothing.
-        if !described.converted.is_empty() {
+        let looked_at: Vec<&Arc<Table>> = self.looked_through(&described).collect();
+        if !looked_at.is_empty() {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
-            conversion::prove(&mut source, &described.converted).await?;
+            well_formed::prove(&mut source, looked_at, &described.converted, &described.target.version).await?;
+            conversion::prove_keys(&mut source, &described.converted).await?;
             source.close().await;
         }
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
@@ -176,6 +204,9 @@ impl Step for Prepare {
         for (name, converted) in &described.converted {
             lines.push(format!("read all text of `{name}` on the source, to prove that it can be converted by `{}`", converted.conversion));
         }
+        if self.arguments.text == TextArgument::Prove {
+            lines.push("read all text on the source whose bytes the target looks at, to prove that it takes them".to_owned());
+        }
         for table in &described.schema.tables {
             let rules: Vec<&str> = table.rules_fired.iter().map(|fired| fired.rule).collect();
             let rules = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join(", ")) };
@@ -190,10 +221,10 @@ impl Step for Prepare {
         Ok(Plan { lines, warnings })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
-        Ok(if self.store.settings.conversions.is_empty() {
+        Ok(if self.store.settings.conversions.is_empty() && self.arguments.text == TextArgument::Trust {
             Estimate::Instant
         } else {
-            Estimate::Unknown("how fast the source's text is read, to prove that it can be converted".to_owned())
+            Estimate::Unknown("how fast the source's text is read, to prove that the target takes it".to_owned())
         })
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {

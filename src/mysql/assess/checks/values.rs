@@ -6,6 +6,9 @@
 use super::super::gather::values::{Answer, Question, SAMPLE};
 use super::{Check, Found, Gathered, Level, Part};
 
+/// What can be done about bytes that are no text.
+const NOT_TEXT: &str = "correct these values on the source; or make the column VARBINARY or BLOB there, which holds any bytes (and text again only in a charset that they fit); or leave the table out with `exclude`. `dbmove assess --deep` looks at all rows, and `mysql.prepare` names them by key";
+
 /// All of them.
 pub const CHECKS: &[Check] = &[
     check(
@@ -35,12 +38,26 @@ pub const CHECKS: &[Check] = &[
             answers(gathered, Question::Latin1HoldsUtf8, "UTF-8", fix)
         },
     ),
-    check(
-        "invalid-utf8-bytes",
-        "A utf8 column with bytes that are not UTF-8.",
-        "Old servers took them from clients without looking. dbmove carries them as they are; functions and conversions on the target answer NULL, or fail.",
-        |gathered| answers(gathered, Question::InvalidUtf8, "bytes that are not UTF-8", "correct these values on the source"),
-    ),
+    Check {
+        level: Level::Error,
+        never_accepted: Some("no target takes such bytes as text: the copy would stop at them"),
+        ..check(
+            "invalid-utf8-bytes",
+            "A utf8 column with bytes that are not UTF-8.",
+            "Old servers took them from clients and files without looking. The target takes such a value cut, with `?` in it, or not at all, so `mysql.prepare` refuses the table.",
+            |gathered| answers(gathered, Question::InvalidUtf8, "bytes that are not UTF-8", NOT_TEXT),
+        )
+    },
+    Check {
+        level: Level::Error,
+        never_accepted: Some("no MySQL of today takes such bytes as ascii: the copy would stop at them"),
+        ..check(
+            "ascii-high-bytes",
+            "An ascii column with bytes above 127, on the way to MySQL.",
+            "Old servers took every byte into an ascii column. MySQL 8 and later refuse these (MariaDB takes them), so `mysql.prepare` refuses the table.",
+            |gathered| answers(gathered, Question::NotAscii, "bytes that are not ASCII", NOT_TEXT),
+        )
+    },
     check(
         "charset-conversion-collides",
         "A unique key with texts that differ now and are equal under the collation of new servers.",

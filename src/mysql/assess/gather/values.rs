@@ -61,6 +61,8 @@ pub enum Question {
     Latin1HoldsUtf8,
     /// A utf8 text whose bytes are not.
     InvalidUtf8,
+    /// An ascii text with bytes above 127.
+    NotAscii,
     /// A child row without its parent.
     Orphan,
     /// Values of a unique key that are equal under the collation of UCA.
@@ -257,11 +259,18 @@ impl Gathered {
             Some(charset @ ("utf8" | "utf8mb3" | "utf8mb4")) => {
                 let (charset, between) = if charset == "utf8mb4" { ("utf8mb4", "utf32") } else { ("utf8", "ucs2") };
                 let mut invalid = format!("NOT ({})", returns(name, charset, between));
-                if !self.source.version.mariadb && !self.source.version.mysql_from((8, 0, 0)) {
+                // MariaDB takes surrogates for characters, as old servers do.
+                if !self.target.version.mariadb && !self.source.version.mysql_from((8, 0, 0)) {
                     let surrogate = format!("LOCATE(x'ED', {bytes}) > 0 AND HEX(LEFT({bytes}, 4000)) REGEXP '^(..)*ED[AB]'");
                     invalid = format!("({invalid} OR ({surrogate}))");
                 }
                 vec![ask(Question::InvalidUtf8, &format!("{name} IS NOT NULL AND {short}{invalid}"), &example, None)]
+            }
+            Some("ascii") if !self.target.version.mariadb => {
+                // As latin1, every byte above 127 needs two in UTF-8.
+                let not_ascii =
+                    format!("{name} IS NOT NULL AND {short}LENGTH(CONVERT(CONVERT({bytes} USING latin1) USING utf8)) <> LENGTH({name})");
+                vec![ask(Question::NotAscii, &not_ascii, &example, None)]
             }
             _ => Vec::new(),
         }
