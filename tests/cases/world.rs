@@ -148,7 +148,7 @@ impl World {
         let mut kills = 0;
         if self.moment == Moment::Killed {
             // In the middle of copying, by what the target says of it.
-            self.until(&mut mover, async || self.chunks_done().await > 20).await?;
+            self.until(&mut mover, async || self.chunks_done().await > 20.min(cases.len() as u64 / 2)).await?;
             mover.kill().await.unwrap();
             kills += 1;
             mover = self.started(playbook);

@@ -358,10 +358,15 @@ fn push_same_row(out: &mut Vec<u8>, table: &Table, row: &[Cell]) {
                 out.extend_from_slice(format!("CAST({name} AS BINARY) = ").as_bytes());
                 sql::push_quoted(out, bytes);
             }
-            // A FLOAT compares as the double it widens to.
-            (Cell::Float(value), _) => {
-                out.extend_from_slice(format!("{name} = ").as_bytes());
-                sql::push_literal(out, &Cell::Double(f64::from(*value)), column);
+            // A FLOAT compares as the double it widens to. The sum keeps MySQL 8+ from taking a value beyond the declared digits for one
+            // that no row can have: a FLOAT(10,3) keeps 9999999.999 as 10000000.
+            (Cell::Float(_) | Cell::Double(_), _) => {
+                out.extend_from_slice(format!("{name} + 0e0 = ").as_bytes());
+                let widened = match cell {
+                    Cell::Float(value) => &Cell::Double(f64::from(*value)),
+                    other => other,
+                };
+                sql::push_literal(out, widened, column);
             }
             _ => {
                 out.extend_from_slice(format!("{name} = ").as_bytes());
