@@ -144,12 +144,7 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
                 outcome = &mut attempt => break Some(outcome),
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
             }
-            let query = format!("SELECT STATE FROM information_schema.PROCESSLIST WHERE ID = {id}");
-            let state = watcher
-                .first(&query, "watching the write probe")
-                .await?
-                .and_then(|row| row.into_iter().next().flatten())
-                .unwrap_or_default();
+            let state = state_of(watcher, id).await?;
             if WAITING.iter().any(|waiting| state.contains(waiting)) {
                 break None;
             }
@@ -180,6 +175,15 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
             })
         }
     }
+}
+
+/// What a session is doing, empty when it has ended. (`information_schema.PROCESSLIST` fails on MySQL 8+ while any session runs a
+/// statement that is not text in its character set.)
+async fn state_of(watcher: &mut Session, id: u32) -> Result<String> {
+    let id = id.to_string();
+    let rows = watcher.rows("SHOW PROCESSLIST", "watching the write probe").await?;
+    let of = rows.into_iter().find(|row| row.first().is_some_and(|cell| cell.as_deref() == Some(id.as_str())));
+    Ok(of.and_then(|row| row.get(6).cloned().flatten()).unwrap_or_default())
 }
 
 /// Waits until the statements that run now have ended, and kills those that have not by `deadline`. Only then may the lock
