@@ -14,3 +14,5 @@ mod gate;
 mod late;
 #[path = "cli/saying.rs"]
 mod saying;
+#[path = "cli/undo.rs"]
+mod undo;

@@ -283,6 +283,42 @@ async fn tables_are_emptied_while_they_are_copied_and_around_kills() {
     assert_eq!(keyless, ["truncate.committed#2", "truncate.committed#2"]);
 }
 
+/// A run killed in its copy is given up: its undo is killed as well and goes on, while the source is gone. The target is as it was before,
+/// with somebody else's table in it; then another run goes through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_given_up_leaves_nothing() {
+    if real::skipped("a_run_that_is_given_up_leaves_nothing", &KINDS) {
+        return;
+    }
+    let mut world = World::start(KINDS[0], KINDS[1], 0.05).await;
+    let playbook = world.playbook_argument();
+    let mut target = connect(&world.target, Account::Root).await;
+    target.query_drop("CREATE DATABASE other").await.unwrap();
+    target.query_drop("CREATE TABLE other.kept (id INT PRIMARY KEY)").await.unwrap();
+    let tables = "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.TABLES
+                  WHERE TABLE_SCHEMA NOT IN ('sys', 'mysql', 'performance_schema', 'information_schema') ORDER BY 1";
+    let before: Vec<String> = target.query(tables).await.unwrap();
+    let copying = world.dbmove(&["--yes", "run", &playbook]).env("DBMOVE_CRASH_AT", "copy.chunk.committed#2").output().await.unwrap();
+    assert_eq!(code(&copying), -9, "{}", said(&copying));
+    assert!(target.query::<String, _>(tables).await.unwrap().len() > before.len() + 5);
+    world.source.kill().await.unwrap();
+    let undo = ["--yes", "undo", &playbook];
+    for point in ["undo.started", "undo.effect_done", "undo.effect_done#2"] {
+        let output = world.dbmove(&undo).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
+        assert_eq!(code(&output), -9, "{point}: {}", said(&output));
+    }
+    let output = world.finished(&undo).await;
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    assert_eq!(target.query::<String, _>(tables).await.unwrap(), before);
+    let databases: Vec<String> = target.query("SHOW DATABASES LIKE '%dbmove%'").await.unwrap();
+    assert!(databases.is_empty(), "{databases:?}");
+    world.source.restart().await.unwrap();
+    let output = world.finished(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).await;
+    assert_eq!(code(&output), 0, "{}", said(&output));
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:#?}");
+}
+
 /// Ends every connection that dbmove has on a server.
 async fn cut(server: &LocalServer, user: &str) -> u64 {
     let mut conn = connect(server, Account::Root).await;

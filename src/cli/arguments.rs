@@ -116,6 +116,8 @@ pub enum Command {
     Verify(Verify),
     /// Everything that remains, inside the deadline, or back to where it was
     Cutover(Cutover),
+    /// Give a run up before the switch: undo all that it made; the source serves before and after
+    Undo(Undo),
     /// Say yes to what a `gate.approve` step asks, so that its run may go on
     Approve(Approve),
     /// Where the runs stand; works beside a running one and with none running
@@ -288,6 +290,22 @@ pub struct Cutover {
     /// Go ahead without a certificate; the reason goes into journal and report
     #[arg(long, value_name = "REASON")]
     pub without_rehearsal: Option<String>,
+    /// How long to wait for a running `dbmove run` to hand over
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
+    pub take_over: String,
+}
+
+/// `dbmove undo`.
+#[derive(Clone, Debug, Args)]
+pub struct Undo {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// Undo the rehearsal that was left, instead of the production run
+    #[arg(long)]
+    pub rehearsal: bool,
+    /// Go on though the playbook changed, if only steps changed that have not begun
+    #[arg(long)]
+    pub accept_changes: bool,
     /// How long to wait for a running `dbmove run` to hand over
     #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
     pub take_over: String,

@@ -24,6 +24,7 @@ pub async fn cutover(everywhere: &Everywhere, typed: &Cutover) -> Result<Answer,
         take_over: Some(duration("--take-over", &typed.take_over)?),
         without_rehearsal: typed.without_rehearsal.as_deref(),
         rollback_after: false,
+        give_up: false,
         repair: false,
         dangerous: Some("switch the production traffic"),
     };

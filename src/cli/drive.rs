@@ -1,4 +1,4 @@
-//! What `rehearse`, `run`, `verify` and `cutover` share: load, build, plan, ask, drive, tell.
+//! What `rehearse`, `run`, `verify`, `cutover` and `undo` share: load, build, plan, ask, drive, tell.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::planning;
 use super::reading::{self, Reading};
 use super::settings::{self, Everywhere, GoAhead};
 use super::signals::Signals;
+use super::undo;
 use super::verify::can_repair;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
@@ -27,7 +28,7 @@ use crate::report::{gather, model, next, terminal};
 use crate::steps;
 use crate::telemetry::progress;
 
-/// What one of the four commands asks for.
+/// What one of these commands asks for.
 pub struct Request<'a> {
     /// Its name.
     pub command: &'static str,
@@ -51,6 +52,8 @@ pub struct Request<'a> {
     pub without_rehearsal: Option<&'a str>,
     /// Undo everything at the end and issue a certificate.
     pub rollback_after: bool,
+    /// Undo all that the run made instead of going on with it.
+    pub give_up: bool,
     /// Have the comparison copy rows that differ once more.
     pub repair: bool,
     /// What would happen, for the question; `None`: needs no go-ahead.
@@ -103,9 +106,15 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
-        let planned = planning::plan(&run_request, &built, &reading).await?;
+        let plan = if request.give_up {
+            undo::plan(everywhere, &playbook.playbook, request.kind, &built)?
+        } else {
+            let planned = planning::plan(&run_request, &built, &reading).await?;
+            let data = serde_json::to_value(&planned).unwrap_or_default();
+            go_ahead::Plan { playbook: playbook.playbook.clone(), shown: planning::text(&planned), data }
+        };
         let again = format!("dbmove {} {}", request.command, next::playbook_word("", Some(path)));
-        go_ahead::ask(everywhere, &planned, &format!("{action} of `{}`", playbook.playbook), &again)?;
+        go_ahead::ask(everywhere, plan, &format!("{action} of `{}`", playbook.playbook), &again)?;
     }
     drop(reading);
 
@@ -166,6 +175,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         accept_drift: request.driving.accept_changes,
         new_run: request.driving.new_run,
         again: request.again,
+        give_up: request.give_up,
         take_over: request.take_over,
         rehearsed,
         limits: Limits::default(),
@@ -181,8 +191,10 @@ fn answer(everywhere: &Everywhere, request: &Request<'_>, journal: &Journal, out
         // A driver that lost its lease may not write this into the journal, so only this process can say it.
         report.verdict.outcome = model::Outcome::LeaseLost;
         report.verdict.sentence = outcome.verdict.to_string();
-        report.verdict.hint =
-            Some("look with `dbmove status` at the other run; if it is given up, undo it, or drop what it made on the target".to_owned());
+        report.verdict.hint = Some(
+            "look with `dbmove status` at the other run; if it is given up, `dbmove undo` it from the state directory that it has"
+                .to_owned(),
+        );
         report.verdict.exit_code = Some(exit_code.code());
         report.next = vec!["dbmove status".to_owned(), format!("dbmove report {}", outcome.run)];
     }

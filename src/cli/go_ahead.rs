@@ -4,38 +4,48 @@
 
 use std::io::{BufRead, Write};
 
+use serde_json::Value;
+
 use super::answer::Refusal;
-use super::planning::{self, Planned};
 use super::settings::{Everywhere, GoAhead};
 use crate::engine::outcome::ExitCode;
 use crate::telemetry::human::wrapped;
 use crate::telemetry::printable::printable;
 
+/// What would happen, for whoever has to say yes.
+pub struct Plan {
+    /// The playbook's name.
+    pub playbook: String,
+    /// For people.
+    pub shown: String,
+    /// For programs.
+    pub data: Value,
+}
+
 /// Asks for the go-ahead, or finds it missing. `action` says what would happen, as in "run `school` on production".
 ///
 /// # Errors
 /// If nobody can be asked (exit code 2, with the plan), or the answer is another one (exit code 130: nothing was touched).
-pub fn ask(everywhere: &Everywhere, planned: &Planned, action: &str, again: &str) -> Result<(), Refusal> {
+pub fn ask(everywhere: &Everywhere, plan: Plan, action: &str, again: &str) -> Result<(), Refusal> {
     if everywhere.go_ahead == GoAhead::Given {
         return Ok(());
     }
-    let shown = planning::text(planned);
     if everywhere.go_ahead == GoAhead::Missing {
         let mut refusal = Refusal::usage(format!("this would {action}, and there is no go-ahead; nothing was touched"))
             .hint(format!("this is the plan; `{again} --yes` gives the go-ahead, or give it at a terminal"))
             .next([format!("{again} --yes")]);
-        refusal.shown = Some(shown.into());
-        refusal.details.insert("plan".to_owned(), serde_json::to_value(planned).unwrap_or_default());
+        refusal.shown = Some(plan.shown.into());
+        refusal.details.insert("plan".to_owned(), plan.data);
         return Err(refusal);
     }
-    everywhere.screen.say(&wrapped(&shown, everywhere.columns));
+    everywhere.screen.say(&wrapped(&plan.shown, everywhere.columns));
     let mut stderr = std::io::stderr().lock();
     let mut typed = String::new();
-    let asked = write!(stderr, "This would {action}.\nType the playbook's name, `{}`, to go ahead: ", printable(&planned.playbook))
+    let asked = write!(stderr, "This would {action}.\nType the playbook's name, `{}`, to go ahead: ", printable(&plan.playbook))
         .and_then(|()| stderr.flush())
         .and_then(|()| std::io::stdin().lock().read_line(&mut typed));
     match asked {
-        Ok(_) if typed.trim() == planned.playbook => Ok(()),
+        Ok(_) if typed.trim() == plan.playbook => Ok(()),
         Ok(_) => Err(Refusal::new(ExitCode::Interrupted, "no go-ahead was given; nothing was touched")),
         Err(error) => Err(Refusal::new(ExitCode::Error, format!("the answer can't be read: {error}; nothing was touched"))),
     }

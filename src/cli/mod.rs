@@ -10,7 +10,7 @@
 //! | [`schema`] | `schema diff` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`approve`], [`status`], [`report`], [`audit`] | the same |
+//! | [`undo`], [`approve`], [`status`], [`report`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 //! | [`stores`] | the stores of a playbook, for commands that only look |
@@ -36,6 +36,7 @@ pub mod settings;
 pub mod signals;
 pub mod status;
 pub mod stores;
+pub mod undo;
 pub mod verify;
 
 use std::io::{IsTerminal, Write};
@@ -92,6 +93,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Verify(_) => "verify",
             Command::Cutover(_) => "cutover",
+            Command::Undo(_) => "undo",
             Command::Approve(_) => "approve",
             Command::Status(_) => "status",
             Command::Report(_) => "report",
@@ -103,7 +105,7 @@ impl Command {
 
     /// True if it takes long enough to show progress.
     fn shows_progress(&self) -> bool {
-        matches!(self, Command::Rehearse(_) | Command::Run(_) | Command::Verify(_) | Command::Cutover(_))
+        matches!(self, Command::Rehearse(_) | Command::Run(_) | Command::Verify(_) | Command::Cutover(_) | Command::Undo(_))
     }
 }
 
@@ -118,6 +120,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Run(typed) => on_runtime(run::run(everywhere, typed)),
         Command::Verify(typed) => on_runtime(verify::verify(everywhere, typed)),
         Command::Cutover(typed) => on_runtime(cutover::cutover(everywhere, typed)),
+        Command::Undo(typed) => on_runtime(undo::undo(everywhere, typed)),
         Command::Approve(typed) => on_runtime(approve::approve(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),

@@ -24,6 +24,7 @@ pub async fn rehearse(everywhere: &Everywhere, typed: &Rehearse) -> Result<Answe
         take_over: None,
         without_rehearsal: None,
         rollback_after: true,
+        give_up: false,
         repair: false,
         dangerous: None,
     };

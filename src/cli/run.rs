@@ -24,6 +24,7 @@ pub async fn run(everywhere: &Everywhere, typed: &Run) -> Result<Answer, Refusal
         take_over: None,
         without_rehearsal: None,
         rollback_after: false,
+        give_up: false,
         repair: false,
         dangerous: Some("prepare, copy and verify the production stores"),
     };

@@ -53,6 +53,7 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
         take_over: Some(duration("--take-over", &typed.take_over)?),
         without_rehearsal: None,
         rollback_after: false,
+        give_up: false,
         repair: typed.repair,
         dangerous: None,
     };

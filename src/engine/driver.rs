@@ -83,6 +83,8 @@ pub(super) struct Driver {
     pub sampled: Instant,
     pub forecast_at: Instant,
     pub undone: Vec<String>,
+    /// All that the run made was undone on request: there is nothing to go on with.
+    pub given_up: bool,
     /// The point of no return was left in a state that a person has to look at: nothing may be undone.
     pub unclear: bool,
 }
@@ -127,6 +129,7 @@ impl Driver {
             sampled: Instant::now(),
             forecast_at: Instant::now(),
             undone: Vec::new(),
+            given_up: false,
             unclear: false,
         }
     }
@@ -155,7 +158,7 @@ impl Driver {
         let all_done = self.journal.with_state(|state| self.graph.steps.iter().all(|built| state.stage_done(built.stage)));
         let concluded = match self.request.kind {
             RunKind::Rehearsal => !verdict.resumable() && outcome.not_undone.is_empty(),
-            RunKind::Production => matches!(verdict, Verdict::Done { .. }) && all_done,
+            RunKind::Production => self.given_up || (matches!(verdict, Verdict::Done { .. }) && all_done),
         };
         if concluded {
             for lease in leases {
@@ -197,7 +200,12 @@ impl Driver {
         self.check_drift().await?;
         if self.resumed {
             let version = env!("CARGO_PKG_VERSION").to_owned();
-            self.journal.append(Event::RunResumed { dbmove_version: version, until: self.request.until }).await?;
+            self.journal
+                .append(Event::RunResumed { give_up: self.request.give_up, dbmove_version: version, until: self.request.until })
+                .await?;
+        }
+        if self.request.give_up {
+            return self.give_up().await;
         }
         if let Some(verdict) = self.settle_undo().await? {
             return Ok(verdict);

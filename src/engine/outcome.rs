@@ -137,6 +137,8 @@ pub enum Verdict {
     },
     /// Stopped on request; the same command goes on from here.
     Interrupted,
+    /// All that the run made is gone again, as it was asked for.
+    Undone,
     /// Another driver took the lease, or stands on the target with a higher epoch.
     LeaseLost {
         /// Who or what took over, as far as known.
@@ -149,7 +151,7 @@ impl Verdict {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Verdict::Done { .. } | Verdict::HandedOver { .. } => ExitCode::Done,
+            Verdict::Done { .. } | Verdict::HandedOver { .. } | Verdict::Undone => ExitCode::Done,
             Verdict::Failed { .. } | Verdict::WriteGapExceeded { .. } => ExitCode::Error,
             Verdict::Differences { .. } => ExitCode::Differences,
             Verdict::Refused { .. } => ExitCode::Refused,
@@ -207,6 +209,7 @@ impl fmt::Display for Verdict {
             Verdict::WaitingForApproval { step, message } => write!(f, "step `{step}` waits for approval: {message}"),
             Verdict::HandedOver { to } => write!(f, "handed over to {to}"),
             Verdict::Interrupted => f.write_str("stopped on request"),
+            Verdict::Undone => f.write_str("all that this run made is gone again, as asked for"),
             Verdict::LeaseLost { message } => write!(f, "the lease was lost: {message}"),
         }
     }
@@ -280,6 +283,7 @@ mod tests {
         }
         assert_eq!(Verdict::Done { until: StageName::Settle }.exit_code().code(), 0);
         assert_eq!(Verdict::HandedOver { to: "x".to_owned() }.exit_code().code(), 0);
+        assert_eq!(Verdict::Undone.exit_code().code(), 0);
         assert_eq!(Verdict::DeadlineMissed { message: String::new() }.exit_code().code(), 5);
         assert_eq!(Verdict::WriteGapExceeded { limit_seconds: 1.0, held_seconds: 2.0 }.exit_code().code(), 1);
         assert_eq!(Verdict::Interrupted.exit_code().code(), 130);

@@ -23,14 +23,16 @@ impl Driver {
             if let AfterUndo::Certify = undo.then {
                 return self.certify().await.map(Some);
             }
-            let state = self.journal.state();
-            if let Some((step, why)) = state.not_undone.first_key_value() {
-                let message = format!("its undo failed again: {why}");
-                let hint =
-                    Some("put right what the message names, then give the same command again: it tries the undo once more".to_owned());
-                return Ok(Some(Verdict::Failed { step: Some(step.clone()), message, hint }));
+            if let Some(verdict) = self.undo_failed("its undo failed again") {
+                return Ok(Some(verdict));
             }
             return Ok(match undo.then {
+                AfterUndo::End { verdict: Verdict::Undone } => {
+                    self.given_up = true;
+                    let reasons = vec!["`dbmove undo` had begun to undo this run, and that has been carried through".to_owned()];
+                    let hint = Some("`--new-run` starts another one".to_owned());
+                    Some(Verdict::Refused { step: None, reasons, hint })
+                }
                 // A verdict that a crash kept from being told is told now; one that was told before doesn't keep the run from going on.
                 AfterUndo::End { verdict } if !verdict.resumable() && (!undo.told || undo.scope == UndoScope::Everything) => Some(verdict),
                 _ => None,
@@ -40,8 +42,17 @@ impl Driver {
         Ok(None)
     }
 
+    /// The first step whose undo failed, as a verdict.
+    pub(super) fn undo_failed(&self, what: &str) -> Option<Verdict> {
+        self.journal.with_state(|state| {
+            let (step, why) = state.not_undone.first_key_value()?;
+            let hint = "put right what the message names, then give the same command again: it tries the undo once more".to_owned();
+            Some(Verdict::Failed { step: Some(step.clone()), message: format!("{what}: {why}"), hint: Some(hint) })
+        })
+    }
+
     /// A crash inside `cutover`: behind the point of no return, forward; before it, undo and start the stage again.
-    async fn settle_cutover(&mut self) -> Result<(), Stop> {
+    pub(super) async fn settle_cutover(&mut self) -> Result<(), Stop> {
         let state = self.journal.state();
         let cutover = UndoScope::Stage { stage: StageName::Cutover };
         if state.switched() || state.stage_done(StageName::Cutover) || state.begun_in(cutover).is_empty() {

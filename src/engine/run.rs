@@ -10,6 +10,8 @@
 //!   because stopping inside it would leave clients waiting.
 //! * **A rehearsal** undoes everything at its end, whether it passed or failed, the point of no return too. Interrupted, it stays
 //!   resumable.
+//! * **A run that is given up** ([`RunRequest::give_up`]) is undone as a whole, if the point of no return is not passed: a cutover that a
+//!   crash cut short is settled first, and where it can't be told whether clients were switched nothing is undone. Then the run is over.
 //!
 //! # Resuming
 //!
@@ -112,6 +114,8 @@ pub struct RunRequest {
     pub new_run: bool,
     /// Run the tasks of this stage though it is done: rows that were compared in the afternoon are compared again at night.
     pub again: Option<StageName>,
+    /// Undo all that the run made instead of going on with it. There has to be a run.
+    pub give_up: bool,
     /// Ask a running driver to hand over, and wait so long for it. `None`: don't ask.
     pub take_over: Option<Duration>,
     /// What stands behind a cutover.
@@ -137,6 +141,7 @@ impl RunRequest {
             accept_drift: false,
             new_run: false,
             again: None,
+            give_up: false,
             take_over: None,
             rehearsed: Rehearsed::Certificate(None),
             limits: Limits::default(),

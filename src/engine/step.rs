@@ -186,6 +186,10 @@ pub trait Step: Send + Sync {
     }
     /// What undo can do.
     fn undoable(&self) -> Undoable;
+    /// What undo would do, for whoever has to say yes to it.
+    fn undo_does(&self) -> String {
+        "put back what it changed".to_owned()
+    }
     /// True if the effect lives in this process or its connections (a held lock) and so is gone
     /// after a crash, or if it is a look at something that may have changed. The engine runs such a step again when it
     /// resumes behind it.

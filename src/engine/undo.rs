@@ -56,6 +56,34 @@ impl Driver {
         Ok(verdict)
     }
 
+    /// Undoes the whole run on request. What an earlier driver began to undo is carried through first, and a cutover that was cut short is
+    /// settled: whether clients were switched decides whether anything may be undone at all.
+    pub(super) async fn give_up(&mut self) -> Result<Verdict, Stop> {
+        let under_way = self.journal.state().undo.filter(|undo| !undo.finished);
+        match &under_way {
+            Some(undo) => self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?,
+            None => self.settle_cutover().await?,
+        }
+        if self.journal.with_state(super::journal::RunState::switched) {
+            return Ok(Verdict::Refused {
+                step: None,
+                reasons: vec![
+                    "the clients were switched to the target, and what they have written there since would be lost; nothing was undone"
+                        .to_owned(),
+                ],
+                hint: Some("the run can only be driven forward: `dbmove cutover`".to_owned()),
+            });
+        }
+        if self.undo_failed("").is_none() && !self.journal.state().begun_in(UndoScope::Everything).is_empty() {
+            self.undo("asked for", UndoScope::Everything, AfterUndo::End { verdict: Verdict::Undone }, false).await?;
+        }
+        if let Some(failed) = self.undo_failed("its undo failed") {
+            return Ok(failed);
+        }
+        self.given_up = true;
+        Ok(Verdict::Undone)
+    }
+
     /// How far back to go after this verdict, if at all.
     fn scope_after(&self, verdict: &Verdict) -> Option<UndoScope> {
         let state = self.journal.state();

@@ -116,6 +116,12 @@ impl Step for HookExec {
         Self::NAME
     }
 
+    fn undo_does(&self) -> String {
+        match &self.undo {
+            Undo::Command(undo) => format!("run `{}`", undo.shown()),
+            Undo::Nothing | Undo::Impossible => String::new(),
+        }
+    }
     fn undoable(&self) -> Undoable {
         match &self.undo {
             Undo::Command(_) => Undoable::Yes,

@@ -122,7 +122,7 @@ impl MysqlError {
         MysqlError::Stream {
             position: position.clone(),
             message: format!("the source's binary log is not the one that was followed: {why}. Nothing of it was applied"),
-            hint: "somebody ran `RESET MASTER`, or this is another server or one put back from a backup: what happened in between is not known. Drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new-run`".to_owned(),
+            hint: "somebody ran `RESET MASTER`, or this is another server or one put back from a backup: what happened in between is not known. Give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`".to_owned(),
         }
     }
 
@@ -207,9 +207,9 @@ impl MysqlError {
                 Some(1130) => "the server does not allow this host; check the account's host part",
                 Some(1236) if !self.to_string().contains("Could not find first log") => {
                     if self.to_string().contains("impossible position") {
-                        "the source's log ends before the saved position: somebody ran `RESET MASTER`, or the server lost the end of its log in a crash (`sync_binlog`). Drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new-run`"
+                        "the source's log ends before the saved position: somebody ran `RESET MASTER`, or the server lost the end of its log in a crash (`sync_binlog`). Give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`"
                     } else {
-                        "the source ended the binary log for the reason it gives above; if that does not heal, drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new-run`"
+                        "the source ended the binary log for the reason it gives above; if that does not heal, give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`"
                     }
                 }
                 Some(1236) => {

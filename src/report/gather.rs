@@ -198,7 +198,7 @@ fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>, 
         (_, false) => outcome::ExitCode::Error.code(),
     });
     let mut sentence = status::sentence(state, outcome, driver);
-    for (step, why) in &state.not_undone {
+    for (step, why) in state.not_undone.iter().filter(|(_, why)| !sentence.contains(why.as_str())).collect::<Vec<_>>() {
         sentence.push_str(&format!("; step `{step}` could not be undone: {why}"));
     }
     Verdict {

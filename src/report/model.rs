@@ -93,6 +93,8 @@ pub enum Outcome {
     HandedOver,
     /// Stopped on request.
     Interrupted,
+    /// All that the run made is gone again, as it was asked for.
+    Undone,
     /// Another driver took the run.
     LeaseLost,
     /// A driver is at work.

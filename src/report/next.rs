@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::model::Outcome;
 use crate::engine::context::RunKind;
-use crate::engine::journal::RunState;
+use crate::engine::journal::{AfterUndo, RunState};
 use crate::engine::outcome::Verdict;
 use crate::playbook::model::StageName;
 
@@ -45,12 +45,19 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         RunKind::Production if state.stage_done(StageName::Verify) || reached_cutover => "cutover",
         RunKind::Production => "run",
     };
+    let giving_up = state.undo.as_ref().is_some_and(|undo| undo.then == AfterUndo::End { verdict: Verdict::Undone });
+    let command = match (giving_up, state.kind) {
+        (false, _) => command,
+        (true, RunKind::Production) => "undo",
+        (true, RunKind::Rehearsal) => "undo --rehearsal",
+    };
     let anew = if state.finished.as_ref().is_some_and(|finished| finished.concluded) { " --new-run" } else { "" };
     let again = format!("dbmove {command} {playbook}{anew}");
     match outcome {
         Outcome::Running => vec!["dbmove status".to_owned()],
         Outcome::WaitingForApproval => approval(state, path).into_iter().chain([again, report]).collect(),
         Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => vec![again, report],
+        Outcome::Undone => vec![report, again],
         Outcome::LeaseLost => vec!["dbmove status".to_owned(), report],
         Outcome::Done if state.kind == RunKind::Rehearsal => {
             vec![format!("dbmove run {playbook}"), report]

@@ -124,6 +124,7 @@ pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
             Verdict::WaitingForApproval { .. } => Outcome::WaitingForApproval,
             Verdict::HandedOver { .. } => Outcome::HandedOver,
             Verdict::Interrupted => Outcome::Interrupted,
+            Verdict::Undone => Outcome::Undone,
             Verdict::LeaseLost { .. } => Outcome::LeaseLost,
         },
     }

@@ -26,6 +26,7 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::WriteGapExceeded => "WRITE GAP: ROLLED BACK",
         Outcome::WaitingForApproval => "WAITING FOR APPROVAL",
         Outcome::HandedOver => "HANDED OVER",
+        Outcome::Undone => "UNDONE",
         Outcome::Interrupted => "INTERRUPTED",
         Outcome::LeaseLost => "TAKEN OVER",
         Outcome::Running => "RUNNING",

@@ -140,6 +140,9 @@ pub enum Event {
     RunStarted(RunStarted),
     /// A driver goes on with a run that exists.
     RunResumed {
+        /// True if it is entered only to be undone.
+        #[serde(default)]
+        give_up: bool,
         /// The build that goes on.
         dbmove_version: String,
         /// The last stage this driver was asked for.

@@ -384,7 +384,9 @@ impl RunState {
     /// Who serves the traffic, as far as the journal can tell.
     #[must_use]
     pub fn serving(&self) -> Serving {
-        if !self.not_undone.is_empty() {
+        // What stages before `cutover` left behind doesn't touch the traffic.
+        let before_cutover = |id: &str| self.plan.iter().any(|planned| planned.id == id && planned.stage < StageName::Cutover);
+        if self.not_undone.keys().any(|id| !before_cutover(id)) {
             return Serving::Unclear;
         }
         match self.point_of_no_return().map(|planned| self.step(&planned.id).phase) {

@@ -198,6 +198,13 @@ impl Step for Prepare {
     fn undoable(&self) -> Undoable {
         Undoable::Yes
     }
+    fn undo_does(&self) -> String {
+        format!(
+            "drop on the {} every table, view, routine, trigger and event that this run created, with their rows, \
+             its databases if nothing else is in them, and its part of `_dbmove`",
+            self.store.target
+        )
+    }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let described = self.store.described().await?;
         let mut lines = vec![format!("create schema `_dbmove` on the {}", self.store.target)];

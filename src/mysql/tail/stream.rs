@@ -71,8 +71,7 @@ struct Reading<'a> {
 }
 
 /// What to do where the run can't go on from: the log that it needs says what can't be followed, now and when read again.
-const START_OVER: &str =
-    "this run can't get past it: drop on the target the databases that it made and `_dbmove`, then start again with `dbmove run --new-run`";
+const START_OVER: &str = "this run can't get past it: give it up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`";
 
 /// A prepared transaction that holds following back for so long is named.
 const NAMED_AFTER: Duration = Duration::from_secs(10);

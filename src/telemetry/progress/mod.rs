@@ -65,6 +65,7 @@ pub fn announcement(event: &Event) -> Option<String> {
             };
             format!("{kind} of `{}` started", printable(&started.playbook))
         }
+        Event::RunResumed { give_up: true, .. } => "the run is given up".to_owned(),
         Event::RunResumed { until, .. } => format!("the run goes on, up to `{}`", until.as_str()),
         Event::StageStarted { stage } => format!("stage {}", stage.as_str()),
         Event::StageDone { stage } => format!("stage {} done", stage.as_str()),
