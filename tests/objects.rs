@@ -13,8 +13,8 @@ mod world;
 use std::collections::BTreeSet;
 
 use dbmove::local::ServerKind;
+use dbmove::mysql::accounts::left;
 use dbmove::mysql::catalog::ObjectKind;
-use dbmove::mysql::objects::accounts::missing;
 use dbmove::mysql::objects::bring::drop_noted;
 use dbmove::mysql::objects::compare::{Compared, compare};
 use dbmove::mysql::objects::{AT_THE_SWITCH, BEFORE_THE_ROWS};
@@ -186,7 +186,7 @@ async fn accounts_that_the_target_lacks_are_named() {
     }
     let pair = Pair::new(kinds, "objects_accounts", &[], &[]).await;
     pair.on_source().await.query_drop("GRANT SELECT ON objects_accounts.* TO 'tea`cher'@'10.%' IDENTIFIED BY 'secret'").await.unwrap();
-    let lines = missing(&pair.store).await.unwrap();
+    let lines = left(&pair.store).await.unwrap();
     let named = |name: &str| lines.iter().any(|line| line.starts_with(&format!("account `{name}` is not on the target")));
     assert!(named("tea`cher@10.%"), "{lines:#?}");
     assert!(!named("app@%") && !named("dbmove@%") && !lines.concat().contains("root@"), "{lines:#?}");

@@ -66,6 +66,9 @@ pub const POINTS: &[&str] = &[
     "objects.noted",
     "objects.created",
     "objects.event_enabled",
+    "accounts.noted",
+    "accounts.created",
+    "accounts.granted",
 ];
 
 struct Armed {

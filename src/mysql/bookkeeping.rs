@@ -25,6 +25,7 @@
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
 //! | `created` | database or table made by dbmove | what undo may drop |
+//! | `created_account` | account created by dbmove | the same, and what it has to hold (see [`super::accounts::notes`]) |
 //! | `created_object` | view, routine, trigger or event made by dbmove | the same, and hashes of its definitions (see [`super::objects::notes`]) |
 
 use super::connect::Session;
@@ -36,7 +37,7 @@ use super::tail::LogFile;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 9] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
@@ -69,6 +70,11 @@ const TABLES: [(&str, &str); 8] = [
         "created",
         "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, \
      PRIMARY KEY (store, database_name, table_name))",
+    ),
+    (
+        "created_account",
+        "(store VARBINARY(255) NOT NULL, user_name VARBINARY(255) NOT NULL, host_name VARBINARY(255) NOT NULL, expected LONGBLOB NULL, \
+     PRIMARY KEY (store, user_name, host_name))",
     ),
     (
         "created_object",

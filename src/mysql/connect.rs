@@ -62,7 +62,7 @@ pub enum Purpose {
 }
 
 /// Which family a server belongs to, and its version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     /// MariaDB, or MySQL and what is built from it (RDS, Aurora, Percona).
     pub mariadb: bool,

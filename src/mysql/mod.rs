@@ -10,6 +10,7 @@
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
+//! | [`accounts`] | users and what they may do: moved as far as the target allows, or named |
 //! | [`conversion`] | text that the target calls by another character set, with the same bytes |
 //! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
@@ -29,6 +30,7 @@
 //! | [`fence`] | stops writes to the source, with proof |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
+pub mod accounts;
 pub mod apply;
 pub mod assess;
 pub mod bookkeeping;

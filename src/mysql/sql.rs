@@ -20,6 +20,12 @@ pub fn table(name: &TableName) -> String {
     format!("{}.{}", identifier(&name.database), identifier(&name.table))
 }
 
+/// An account in backticks: read the same under every `sql_mode`.
+#[must_use]
+pub fn account(user: &str, host: &str) -> String {
+    format!("{}@{}", identifier(user), identifier(host))
+}
+
 /// A list of columns in backticks, separated by commas.
 #[must_use]
 pub fn columns<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
@@ -174,6 +180,7 @@ mod tests {
     fn identifiers_can_not_break_out() {
         assert_eq!(identifier("a`; DROP TABLE b; --"), "`a``; DROP TABLE b; --`");
         assert_eq!(table(&TableName::new("s.1", "`")), "`s.1`.````");
+        assert_eq!(account("a'b`@c", "%"), "`a'b``@c`@`%`");
     }
 
     #[test]

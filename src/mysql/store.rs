@@ -29,7 +29,7 @@ use super::tables::{TableId, Tables};
 use super::touches::Mark;
 use crate::engine::context::Outputs;
 use crate::engine::step::{Epoch, StepError, TargetLease};
-use crate::playbook::model::ObjectsOption;
+use crate::playbook::model::{AccountsOption, ObjectsOption, Template};
 
 /// What a store's memory may take and how it works; the steps' arguments override single values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub struct StoreSettings {
     pub apply: ApplySettings,
     /// What becomes of views, routines, triggers and events.
     pub objects: ObjectsOption,
+    /// What becomes of accounts.
+    pub accounts: AccountsOption,
+    /// References to the passwords that accounts get on the target, by `user@host`.
+    pub passwords: BTreeMap<String, Template>,
     /// Which text is called by another character set on the target.
     pub conversions: Conversions,
 }
@@ -53,6 +57,8 @@ impl Default for StoreSettings {
             follow_memory: 24 << 20,
             apply: ApplySettings::default(),
             objects: ObjectsOption::default(),
+            accounts: AccountsOption::default(),
+            passwords: BTreeMap::new(),
             conversions: Conversions::default(),
         }
     }

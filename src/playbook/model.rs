@@ -74,6 +74,14 @@ pub struct Store {
     /// name tables; a trigger moves with its table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<ObjectsOption>,
+    /// Whether accounts move too, with what they may do: `leave` (default) or `move`. Left, they are named, and are yours to create on
+    /// the target before the switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<AccountsOption>,
+    /// With `accounts: move`: passwords by `user@host`, by reference only. They take the place of the source's; an account whose hash
+    /// the target does not take is created locked without one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passwords: BTreeMap<String, Template>,
     /// What becomes of text, by `database.table` patterns. Without it bytes, character sets and collations stay as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub charset: BTreeMap<String, CharsetConversion>,
@@ -115,6 +123,17 @@ pub enum ObjectsOption {
     #[default]
     Move,
     /// They are not; each is named.
+    Leave,
+}
+
+/// What becomes of accounts and what they may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountsOption {
+    /// They are created on the target, with what it allows.
+    Move,
+    /// They are not; those that clients of what moves come in by are named.
+    #[default]
     Leave,
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn check(tree: &Node, source: &str) -> Vec<Problem> {
         }
         check_same_server(&store.value, &mut problems);
         check_patterns(&store.key, &store.value, &mut problems);
+        check_passwords(&store.value, source, &mut problems);
     }
     problems
 }
@@ -85,23 +86,46 @@ fn check_endpoint(endpoint: &Node, source: &str, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(mistake, node.span.clone(), error.to_string(), label).help(error.help()));
         }
     }
-    if let Some(entry) = endpoint.field("password")
-        && let Some(text) = entry.value.text()
-        && let Some(pieces) = check_references(text, &entry.value, source, problems)
-    {
-        let problem = |message: &str| Problem::new(Mistake::LiteralSecret, entry.value.span.clone(), message, "expected one reference");
-        match &pieces[..] {
-            [Piece::Reference(Reference::StepOutput { .. })] => problems.push(
-                problem("`password` refers to a step's output, and outputs are kept in the journal")
-                    .help("write `password: ${env:NAME}`, `${file:PATH}` or `${exec:COMMAND}`"),
-            ),
-            [Piece::Reference(_)] => {}
-            _ => {
-                problems.push(problem("`password` is written down; secrets are given by reference only").help(
-                    "write `password: ${env:NAME}`, `${file:PATH}` or `${exec:COMMAND}`; treat the one written down as known to others",
-                ))
-            }
+    if let Some(entry) = endpoint.field("password") {
+        check_password(&entry.value, source, problems);
+    }
+}
+
+/// A password is one reference, and not to what the journal keeps.
+fn check_password(value: &Node, source: &str, problems: &mut Vec<Problem>) {
+    let Some(text) = value.text() else { return };
+    let Some(pieces) = check_references(text, value, source, problems) else { return };
+    let problem = |message: &str| Problem::new(Mistake::LiteralSecret, value.span.clone(), message, "expected one reference");
+    match &pieces[..] {
+        [Piece::Reference(Reference::StepOutput { .. })] => problems.push(
+            problem("`password` refers to a step's output, and outputs are kept in the journal")
+                .help("write `password: ${env:NAME}`, `${file:PATH}` or `${exec:COMMAND}`"),
+        ),
+        [Piece::Reference(_)] => {}
+        _ => problems.push(
+            problem("`password` is written down; secrets are given by reference only")
+                .help("write `password: ${env:NAME}`, `${file:PATH}` or `${exec:COMMAND}`; treat the one written down as known to others"),
+        ),
+    }
+}
+
+/// Passwords of accounts: each of an account that can be one, each a reference, and only where accounts move.
+fn check_passwords(store: &Node, source: &str, problems: &mut Vec<Problem>) {
+    let Some(passwords) = store.field("passwords") else { return };
+    if store.field_text("accounts").is_none_or(|(text, _)| text != "move") {
+        let message = "`passwords` are given, but accounts do not move";
+        let problem = Problem::new(Mistake::NothingToDo, passwords.key_span.clone(), message, "needs `accounts: move`");
+        problems.push(problem.help("say `accounts: move`, or take `passwords` away"));
+    }
+    for entry in passwords.value.entries() {
+        if !entry.key.contains('@') {
+            let message = "the key is no account";
+            let problem = Problem::new(Mistake::InvalidName, entry.key_span.clone(), message, "expected `user@host`");
+            problems.push(
+                problem.help("write each as `user@host`, as `SELECT User, Host FROM mysql.user` has them: `\"app@%\": \"${file:PATH}\"`"),
+            );
         }
+        check_password(&entry.value, source, problems);
     }
 }
 

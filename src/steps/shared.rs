@@ -80,8 +80,13 @@ fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
 
 fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions: &Conversions, watch: Arc<CanaryWatch>) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
-    let settings =
-        StoreSettings { objects: spec.objects.unwrap_or_default(), conversions: conversions.clone(), ..StoreSettings::default() };
+    let settings = StoreSettings {
+        objects: spec.objects.unwrap_or_default(),
+        accounts: spec.accounts.unwrap_or_default(),
+        passwords: spec.passwords.clone(),
+        conversions: conversions.clone(),
+        ..StoreSettings::default()
+    };
     let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), settings);
     Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
 }

@@ -51,6 +51,11 @@ impl Pair {
     /// The fixture and more statements (bytes, each with the charset of its session) on the source; databases and tables on an
     /// RDS-like target, to which dbmove connects as its master user.
     pub async fn new(kinds: [ServerKind; 2], database: &str, more: &[(&str, &[u8])], exclude: &[&str]) -> Pair {
+        Pair::with(kinds, database, more, exclude, StoreSettings::default()).await
+    }
+
+    /// The same, with settings of its own.
+    pub async fn with(kinds: [ServerKind; 2], database: &str, more: &[(&str, &[u8])], exclude: &[&str], settings: StoreSettings) -> Pair {
         let (source, target) = (real::shared(kinds[0], false).await, real::shared(kinds[1], true).await);
         let mut conn = real::connect(&source, Account::Root).await;
         fill(&mut conn, database).await;
@@ -61,7 +66,7 @@ impl Pair {
         let exclude: Vec<String> = exclude.iter().map(|name| format!("{database}.{name}")).collect();
         let selection = dbmove::mysql::names::Selection::new(&[format!("{database}.*")], &exclude).unwrap();
         let ends = (server(&source, "source", Account::Dbmove), server(&target, "target", Account::Admin));
-        let store = MysqlStore::open(database, ends.0, ends.1, selection, StoreSettings::default());
+        let store = MysqlStore::open(database, ends.0, ends.1, selection, settings);
         let described = store.described().await.unwrap();
         let mut session = Session::open(&store.target, Purpose::Catalog).await.unwrap();
         {

@@ -17,13 +17,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::super::accounts::AccountName;
 use super::super::catalog::{Database, ObjectKind, OtherObject};
 use super::super::connect::{Purpose, Server, Session, Version};
 use super::super::ddl::{RuleFired, TOLERATED, names_on};
 use super::super::error::Result;
 use super::super::sql;
 use super::read::{CreationContext, Definition};
-use super::rewrite::{self, AccountName};
+use super::rewrite;
 use super::{named, word};
 
 /// Modes that MySQL 8.0 refuses: they said something of how statements are printed or of GRANT, and nothing of what a body means.

@@ -25,10 +25,8 @@
 //! | [`create`] | one object on the target, under the settings it was made under |
 //! | [`bring`] | all of some kinds: in order, noted, tried out, dropped again |
 //! | [`compare`] | whether they still are on the target what dbmove made there |
-//! | [`accounts`] | the accounts that the target lacks, by name |
 //! | [`notes`] | what dbmove has created, on the target |
 
-pub mod accounts;
 pub mod bring;
 pub mod compare;
 pub mod create;

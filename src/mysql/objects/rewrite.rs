@@ -6,22 +6,8 @@
 
 use std::ops::Range;
 
+use super::super::accounts::AccountName;
 use super::super::sql;
-
-/// An account, as a definer is named.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AccountName {
-    /// User.
-    pub user: String,
-    /// Host.
-    pub host: String,
-}
-
-impl std::fmt::Display for AccountName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}@{}", self.user, self.host)
-    }
-}
 
 /// The clause that names the definer, and whom it names.
 #[must_use]

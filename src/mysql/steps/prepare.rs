@@ -1,7 +1,7 @@
-//! `mysql.prepare`: creates databases, tables, views and routines on the target, and dbmove's own tables.
+//! `mysql.prepare`: creates databases, tables, views, routines and accounts on the target, and dbmove's own tables.
 //!
 //! Nothing is begun that can't be ended: text is proven to be such that the target takes it, and every table is tried on the target,
-//! before the first one stays. What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`) before it is,
+//! before the first one stays. What is going to be created is noted in `_dbmove.created` (objects that are no tables: `_dbmove.created_object`; accounts: `_dbmove.created_account`) before it is,
 //! so that undo drops exactly what this run made, and nothing that was there before. Triggers and events are only tried out here;
 //! see [`crate::mysql::objects`].
 
@@ -16,6 +16,7 @@ use super::stoppable;
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::accounts;
 use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
@@ -23,13 +24,12 @@ use crate::mysql::conversion;
 use crate::mysql::ddl::{self, NotCarried};
 use crate::mysql::error::MysqlError;
 use crate::mysql::objects;
-use crate::mysql::objects::accounts;
 use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::sql;
 use crate::mysql::store::{Described, MysqlStore};
 use crate::mysql::table::Table;
 use crate::mysql::well_formed;
-use crate::playbook::model::ObjectsOption;
+use crate::playbook::model::{AccountsOption, ObjectsOption};
 
 /// Arguments of `mysql.prepare`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -121,12 +121,20 @@ impl Prepare {
             tolerated.extend(warnings.into_iter().map(|(code, text)| format!("`{}`: {code} {text}", table.name)));
         }
         target.close().await;
+        // Before the objects that belong to them.
+        let mut moving = accounts::bring::Bringing::open(&self.store, &described, context.epoch).await?;
+        moving.create().await?;
         let mut bringing = Bringing::open(&self.store, &described, context.epoch).await?;
         let defaults = bringing.settle_defaults().await?;
         let brought = bringing.bring(&objects::BEFORE_THE_ROWS).await?;
         let tried = bringing.try_out(&objects::AT_THE_SWITCH).await?;
         bringing.close().await;
-        let accounts = accounts::missing(&self.store).await?;
+        let moved = moving.grant().await?;
+        let left = match self.store.settings.accounts {
+            AccountsOption::Move => moved.left,
+            AccountsOption::Leave => accounts::left(&self.store).await?,
+        };
+        moved.changes.iter().chain(&moved.passwords).for_each(|line| tracing::warn!("{line}"));
         let object_changes: Vec<String> = defaults.into_iter().chain(brought.changes).chain(tried.changes).collect();
         object_changes.iter().for_each(|change| tracing::warn!("{change}"));
         let rules: Vec<String> = described
@@ -143,7 +151,10 @@ impl Prepare {
             .fact("tables", described.schema.tables.len() as u64)
             .fact("objects", brought.standing)
             .fact("objects_at_the_switch", tried.standing)
-            .fact("accounts", serde_json::json!(accounts))
+            .fact("accounts", moved.standing)
+            .fact("accounts_left", serde_json::json!(left))
+            .fact("account_changes", serde_json::json!(moved.changes))
+            .fact("passwords_needed", serde_json::json!(moved.passwords))
             .fact("object_changes", serde_json::json!(object_changes))
             .fact("objects_not_carried", serde_json::json!(described.schema.not_carried.iter().map(line).collect::<Vec<_>>()))
             .fact("schema_fingerprint", described.catalog.fingerprint())
@@ -179,6 +190,10 @@ impl Prepare {
             }
             let statement = format!("DROP DATABASE IF EXISTS {}", sql::identifier(&database.database));
             target.run(&statement, &format!("dropping database `{}`", database.database)).await?;
+        }
+        // Last: until then objects belong to them.
+        for kept in accounts::bring::drop_noted(&self.store).await? {
+            tracing::warn!("{kept}");
         }
         bookkeeping::remove(&mut target, &self.store.name).await?;
         target.close().await;
@@ -223,7 +238,8 @@ impl Step for Prepare {
             let others = described.catalog.others.iter().filter(|object| objects::selects(&self.store.selection, object));
             lines.extend(others.filter_map(bring::planned));
         }
-        let accounts = accounts::missing(&self.store).await?;
+        let (created, accounts) = accounts::planned(&self.store).await?;
+        lines.extend(created);
         let warnings = described.schema.not_carried.iter().map(line).chain(accounts).collect();
         Ok(Plan { lines, warnings })
     }
@@ -249,12 +265,11 @@ impl Step for Prepare {
                 let described = self.store.described().await?;
                 let there = Catalog::read(&mut target, &self.store.selection).await?;
                 let missing = described.catalog.tables.keys().filter(|name| there.table(name).is_none()).count();
-                match (missing, self.store.settings.objects) {
-                    (0, ObjectsOption::Leave) => Probe::Done,
+                let more = self.store.settings.objects == ObjectsOption::Move || self.store.settings.accounts == AccountsOption::Move;
+                match (missing, more) {
+                    (0, false) => Probe::Done,
                     // What was tried out has left no trace that could be looked for; all of it is done again in moments.
-                    (0, ObjectsOption::Move) => {
-                        Probe::Partly { from: "tables are there, views and routines are looked at again".to_owned() }
-                    }
+                    (0, true) => Probe::Partly { from: "tables are there, views, routines and accounts are looked at again".to_owned() },
                     _ => Probe::Partly { from: format!("{missing} tables are not created yet") },
                 }
             }

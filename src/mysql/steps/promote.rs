@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use super::stoppable;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::accounts;
 use crate::mysql::catalog::ObjectKind;
 use crate::mysql::counters;
 use crate::mysql::objects;
 use crate::mysql::objects::bring::{self, Bringing};
 use crate::mysql::store::{Following, MysqlStore};
-use crate::playbook::model::ObjectsOption;
+use crate::playbook::model::{AccountsOption, ObjectsOption};
 
 /// Arguments of `mysql.promote`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +62,9 @@ impl Step for Promote {
             lines.push(format!("create {} triggers on the target", count(ObjectKind::Trigger)));
             lines.push(format!("create {} events there, disabled; `mysql.disconnect` enables them", count(ObjectKind::Event)));
         }
+        if self.store.settings.accounts == AccountsOption::Move {
+            lines.push("create, change or drop accounts on the target that changed on the source since".to_owned());
+        }
         Ok(Plan { lines, warnings: Vec::new() })
     }
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
@@ -69,6 +73,8 @@ impl Step for Promote {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let (_, raised) = stoppable(context, counters::raise(&self.store)).await?;
         let described = self.store.described().await?;
+        let mut moving = accounts::bring::Bringing::open(&self.store, &described, context.epoch).await?;
+        stoppable(context, moving.create()).await?;
         let mut bringing = Bringing::open(&self.store, &described, context.epoch).await?;
         let changed = stoppable(context, bringing.bring(&objects::BEFORE_THE_ROWS)).await?;
         self.store.finish_token().cancel();
@@ -85,12 +91,18 @@ impl Step for Promote {
         }
         let brought = stoppable(context, bringing.bring(&objects::AT_THE_SWITCH)).await?;
         bringing.close().await;
+        let moved = stoppable(context, moving.grant()).await?;
+        moved.changes.iter().for_each(|change| tracing::warn!("{change}"));
         let changes: Vec<String> = changed.changes.into_iter().chain(brought.changes).collect();
         changes.iter().for_each(|change| tracing::warn!("{change}"));
         Ok(Output::default()
             .fact("counters_raised", raised)
             .fact("objects_changed_since", changed.made + changed.dropped)
             .fact("triggers_and_events", brought.standing)
+            .fact("accounts", moved.standing)
+            .fact("accounts_changed_since", moved.made + moved.dropped)
+            .fact("account_changes", serde_json::json!(moved.changes))
+            .fact("passwords_needed", serde_json::json!(moved.passwords))
             .fact("object_changes", serde_json::json!(changes)))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {

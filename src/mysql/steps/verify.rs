@@ -15,6 +15,7 @@ use super::snapshot::{self, COUNTERS};
 use super::{Meter, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::mysql::accounts;
 use crate::mysql::counters::Counters;
 use crate::mysql::foreign::{self, Baseline};
 use crate::mysql::names::TableName;
@@ -124,6 +125,9 @@ impl Verify {
         structure.into_verification(&mut verification);
         let objects = stoppable(context, compare(&self.store, &described)).await?;
         verification.structure.extend(objects.differences);
+        let accounts = stoppable(context, accounts::compare::compare(&self.store)).await?;
+        verification.structure.extend(accounts.differences);
+        verification.outside.extend(accounts.outside);
         verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, self.arguments.repair)?;
@@ -131,7 +135,9 @@ impl Verify {
         context.checkpoints.save(FLOOR, &self.store.name, &serde_json::json!(floor))?;
         context.checkpoints.save(FULL, &self.store.name, &serde_json::json!(verification))?;
         self.store.verified_floor.send_replace(Some(floor));
-        Ok(output(&verification, started.elapsed().as_secs_f64(), true).fact("objects", objects.objects))
+        Ok(output(&verification, started.elapsed().as_secs_f64(), true)
+            .fact("objects", objects.objects)
+            .fact("accounts", accounts.accounts))
     }
 
     /// What the target's counters were raised to when the rows were in.
@@ -171,11 +177,16 @@ impl Verify {
         structure.into_verification(&mut verification);
         let objects = stoppable(context, compare(&self.store, &described)).await?;
         verification.structure.extend(objects.differences);
+        let accounts = stoppable(context, accounts::compare::compare(&self.store)).await?;
+        verification.structure.extend(accounts.differences);
+        verification.outside.extend(accounts.outside);
         verification.foreign = Some(foreign_look(&self.store, context, FOREIGN).await?);
         verification.foreign = Some(foreign_look(&self.store, context, snapshot::FOREIGN).await?);
         context.record(RESULT, &self.store.name, &serde_json::json!(verification))?;
         judge(&verification, false)?;
-        Ok(output(&verification, started.elapsed().as_secs_f64(), false).fact("objects", objects.objects))
+        Ok(output(&verification, started.elapsed().as_secs_f64(), false)
+            .fact("objects", objects.objects)
+            .fact("accounts", accounts.accounts))
     }
 }
 

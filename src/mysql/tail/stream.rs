@@ -361,7 +361,7 @@ impl Reading<'_> {
             Statement::RollbackTo(name) => self.transaction.rollback_to(&name).map_err(|HandedOnAlready| self.too_large_to_roll_back()),
             Statement::Elsewhere => self.passed(at).await,
             Statement::Accounts => {
-                let shown = shown(query);
+                let shown = shown(statement::before_the_password(query));
                 self.send(TailEvent::Note(format!("accounts or privileges changed on the source at {}: {shown}", self.position))).await?;
                 self.passed(at).await
             }
