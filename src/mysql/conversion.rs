@@ -311,6 +311,7 @@ mod tests {
             columns: vec![column("id", ColumnType::Int, None), column("word", ColumnType::VarChar, Some(collation))],
             indexes: vec![index("PRIMARY", usize::from(unique))],
             foreign_keys: Vec::new(),
+            lookups_fail: false,
         })
     }
 

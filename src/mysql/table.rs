@@ -207,14 +207,18 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// Foreign keys of this table.
     pub foreign_keys: Vec<ForeignKey>,
+    /// The server itself misses rows of the table when they are asked for by key: MySQL 5.5 and 5.6 look into the wrong partition of
+    /// one that is cut by LIST COLUMNS, for single keys and for ranges.
+    pub lookups_fail: bool,
 }
 
 impl Table {
     /// The key by which rows are told apart: the primary key, else the shortest unique key whose
-    /// columns are all NOT NULL and whole. Indexes into [`Table::columns`]; `None` for a keyless table.
+    /// columns are all NOT NULL and whole. Indexes into [`Table::columns`]; `None` for a keyless table, and for one whose rows can't be
+    /// asked for by key ([`Table::lookups_fail`]): it is handled as if it had none, as a whole.
     #[must_use]
     pub fn key(&self) -> Option<Vec<usize>> {
-        self.key_index().map(|index| index.parts.iter().map(|part| part.column).collect())
+        self.key_index().filter(|_| !self.lookups_fail).map(|index| index.parts.iter().map(|part| part.column).collect())
     }
 
     /// Whether a unique index is over exactly these columns, whole, in any order: what a foreign key may refer to everywhere.

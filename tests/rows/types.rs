@@ -121,5 +121,6 @@ pub fn table(name: &str) -> Table {
         columns,
         indexes: Vec::new(),
         foreign_keys: Vec::new(),
+        lookups_fail: false,
     }
 }

@@ -169,6 +169,7 @@ mod tests {
                 columns: vec![column("id"), column("other")],
                 indexes: Vec::new(),
                 foreign_keys,
+                lookups_fail: false,
             };
             catalog.tables.insert(table.name.clone(), Arc::new(table));
         }

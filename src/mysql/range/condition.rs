@@ -236,6 +236,7 @@ mod tests {
             columns,
             indexes: vec![],
             foreign_keys: vec![],
+            lookups_fail: false,
         }
     }
 

@@ -34,7 +34,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 fn no_primary_key(gathered: &Gathered) -> Vec<Found> {
-    let keyless = gathered.catalog.tables.values().filter(|table| table.key().is_none());
+    let keyless = gathered.catalog.tables.values().filter(|table| table.key_index().is_none());
     keyless
         .map(|table| {
             let lock = if table.engine.eq_ignore_ascii_case("InnoDB") { "for a moment" } else { "for as long as it is read" };
@@ -65,7 +65,7 @@ fn nullable_primary_key(gathered: &Gathered) -> Vec<Found> {
 
 fn nullable_unique_key(gathered: &Gathered) -> Vec<Found> {
     let mut found = Vec::new();
-    for table in gathered.catalog.tables.values().filter(|table| table.key().is_none()) {
+    for table in gathered.catalog.tables.values().filter(|table| table.key_index().is_none()) {
         for index in table.indexes.iter().filter(|index| index.unique) {
             let nullable: Vec<&str> = index
                 .parts

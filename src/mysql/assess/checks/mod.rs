@@ -102,6 +102,7 @@ mod testing {
             columns: vec![column],
             indexes: Vec::new(),
             foreign_keys: Vec::new(),
+            lookups_fail: false,
         };
         let mut gathered = gathered();
         gathered.catalog.tables.insert(name, Arc::new(table));

@@ -22,7 +22,30 @@ pub const CHECKS: &[Check] = &[
         never_accepted: Some("the target refuses to create it"),
         look: partition_prefix_key,
     },
+    Check {
+        id: "list-columns-lookups",
+        level: Level::Warn,
+        about: "A table partitioned by LIST COLUMNS on MySQL 5.5 or 5.6.",
+        why: "The server looks for a key, or a range of keys, in the wrong partition and finds nothing there, for the application too (seen on 5.5.34). So dbmove asks for no row by its key: the table is copied as a whole under a read lock, its changes are found by comparing whole rows, and it is compared as a whole.",
+        looks_at: &[Part::Catalog],
+        never_accepted: None,
+        look: list_columns_lookups,
+    },
 ];
+
+fn list_columns_lookups(gathered: &Gathered) -> Vec<Found> {
+    let tables = gathered.catalog.tables.values().filter(|table| table.lookups_fail);
+    tables
+        .map(|table| {
+            Found::new(
+                table.name.to_string(),
+                format!("it is partitioned by LIST COLUMNS, has about {} rows, and is handled as if it had no key", table.row_estimate),
+            )
+            .evidence("information_schema.PARTITIONS.PARTITION_METHOD", "LIST COLUMNS")
+            .fix("partition it by LIST of an integer, or not at all (`ALTER TABLE … REMOVE PARTITIONING`), before the night if it is large")
+        })
+        .collect()
+}
 
 fn partitioned_myisam(gathered: &Gathered) -> Vec<Found> {
     let mut found = Vec::new();
