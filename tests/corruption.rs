@@ -207,7 +207,7 @@ const PARTS: [&str; 2] = [
 ];
 
 /// What is done to the target's structure, the words the verifier must name it with, and what puts it back.
-const STRUCTURES: [(&str, &str, &str, &str); 24] = [
+const STRUCTURES: [(&str, &str, &str, &str); 27] = [
     (
         "an extra table",
         "CREATE TABLE school.forged (id INT PRIMARY KEY)",
@@ -352,6 +352,31 @@ const STRUCTURES: [(&str, &str, &str, &str); 24] = [
         "`school.texts` index `words`: is missing on the target",
         "ALTER TABLE school.texts ADD FULLTEXT KEY words (body)",
     ),
+    (
+        "a grant missing",
+        "REVOKE INSERT ON school.* FROM 'teacher'@'%'",
+        "`teacher@%` grant on `school`.*: is SELECT on the target, has to be INSERT, SELECT",
+        "GRANT INSERT ON school.* TO 'teacher'@'%'",
+    ),
+    (
+        "a grant too many",
+        "GRANT DELETE ON school.halls TO 'guest'@'%'",
+        "`guest@%` grant on `school`.`halls`: is on the target only: DELETE",
+        "REVOKE DELETE ON school.halls FROM 'guest'@'%'",
+    ),
+    (
+        "an account missing",
+        "RENAME USER 'clerk'@'%' TO 'another'@'%'",
+        "`clerk@%` account: is missing on the target, has to be an account with grants on 1 places",
+        "RENAME USER 'another'@'%' TO 'clerk'@'%'",
+    ),
+];
+
+/// Accounts that move, for what is done to them.
+const ACCOUNTS: [&str; 3] = [
+    "GRANT SELECT, INSERT ON school.* TO 'teacher'@'%' IDENTIFIED BY 't'",
+    "GRANT SELECT (id) ON school.halls TO 'guest'@'%' IDENTIFIED BY 'g'",
+    "GRANT UPDATE ON school.rooms TO 'clerk'@'%' IDENTIFIED BY 'c'",
 ];
 
 /// The school, writers on it, and the exhibits.
@@ -395,7 +420,9 @@ async fn found_and_named() {
     }
     let mut world = hung().await;
     let playbook = world.playbook_argument();
-    let text = world.playbook_text("30s").replace("include: [\"school.*\"]", "include: [\"school.*\"]\n    exclude: [\"school.left_*\"]");
+    command(&world.source, &ACCOUNTS).await;
+    let moving = "include: [\"school.*\"]\n    exclude: [\"school.left_*\"]\n    accounts: move";
+    let text = world.playbook_text("30s").replace("include: [\"school.*\"]", moving);
     std::fs::write(world.playbook(), text).unwrap();
     let writers = world.write(150.0, 60.0).await;
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
@@ -413,10 +440,11 @@ async fn found_and_named() {
         assert!(["client, ", "server, "].iter().any(|engine| table["method"].as_str().unwrap().starts_with(engine)), "{table}");
     }
     assert_eq!(verification["structure_tables"].as_u64(), verification["tables"].as_array().map(|tables| tables.len() as u64));
-    assert_eq!(
-        verification["outside"],
-        serde_json::json!([{ "object": "school.left_out", "why": "`include` and `exclude` leave it out" }])
-    );
+    let outside = verification["outside"].as_array().unwrap();
+    assert_eq!(outside[0], serde_json::json!({ "object": "school.left_out", "why": "`include` and `exclude` leave it out" }));
+    let named = |object: &str| outside.iter().any(|outside| outside["object"] == object);
+    assert!(named("passwords of accounts") && named("account app@%") && named("account dbmove@%"), "{outside:?}");
+    assert!(!named("account teacher@%"), "{outside:?}");
     let mut target = connect(&world.target, Account::Root).await;
     target.query_drop("SET NAMES utf8mb4, time_zone = '+00:00', foreign_key_checks = 0, sql_mode = ''").await.unwrap();
     for (kind, statement, _) in CORRUPTIONS {
