@@ -14,6 +14,7 @@ use crate::engine::outcome::ExitCode;
 use crate::mysql::assess::attempt::{self, Attempt, Trouble};
 use crate::mysql::assess::gather::values::{Rows, SAMPLE};
 use crate::mysql::assess::{self, Assessment, Finding, Level};
+use crate::mysql::error::MysqlError;
 use crate::mysql::steps::assess::AssessArguments;
 use crate::playbook::model::Playbook;
 use crate::report::{next, terminal};
@@ -55,7 +56,10 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
         let assessed = assessed.map_err(|error| refusal(error.into()))?;
         if typed.attempt {
             let tried = attempt::attempt(mysql, &assessed.findings).await;
-            tries.push(tried.map_err(|error| Refusal { hint: error.hint(), ..Refusal::new(ExitCode::Error, error.to_string()) })?);
+            tries.push(tried.map_err(|error| match error {
+                MysqlError::Cancelled => Refusal::new(ExitCode::Interrupted, "stopped on request; what was tried is dropped again"),
+                error => Refusal { hint: error.hint(), ..Refusal::new(ExitCode::Error, error.to_string()) },
+            })?);
         }
         stores.push(assessed);
     }

@@ -13,10 +13,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stoppable;
-use crate::engine::context::StepContext;
+use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::accounts;
+use crate::mysql::assess::attempt::notes;
 use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
@@ -79,6 +80,10 @@ impl Prepare {
             source.close().await;
         }
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
+        if context.kind == RunKind::Rehearsal {
+            // What an `assess --try` left that was killed: its databases would look like somebody else's.
+            notes::clean(&mut target).await?;
+        }
         bookkeeping::create(&mut target).await?;
         bookkeeping::claim(&mut target, store, &context.run, context.epoch).await?;
         let mut there = Catalog::read(&mut target, &self.store.selection).await?;
