@@ -286,7 +286,7 @@ async fn another_log_of_the_same_name_and_rows_that_are_in_none() {
     let log = world.path("run.log");
     let mut run = world.started(&["--yes", "run", &playbook], "run.log");
     for _ in 0..600 {
-        if world::says(&log, "stage verify done") || run.try_wait().unwrap().is_some() {
+        if world::says(&log, "follow ready") || run.try_wait().unwrap().is_some() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -24,6 +24,7 @@
 //! | `keyless` | keyless table | position through which its events are in |
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
+//! | `definition` | table | what it was made from and where it begins (see [`super::definitions`]) |
 //! | `created` | database or table made by dbmove | what undo may drop |
 //! | `created_account` | account created by dbmove | the same, and what it has to hold (see [`super::accounts::notes`]) |
 //! | `created_object` | view, routine, trigger or event made by dbmove | the same, and hashes of its definitions (see [`super::objects::notes`]) |
@@ -37,7 +38,7 @@ use super::tail::LogFile;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
@@ -65,6 +66,11 @@ const TABLES: [(&str, &str); 9] = [
         "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, number BIGINT UNSIGNED NOT NULL, \
      range_after LONGBLOB NULL, range_through LONGBLOB NULL, done TINYINT NOT NULL, row_count BIGINT UNSIGNED NOT NULL, byte_count BIGINT UNSIGNED NOT NULL, \
      PRIMARY KEY (store, database_name, table_name, number))",
+    ),
+    (
+        "definition",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, state VARBINARY(16) NOT NULL, \
+     definition VARBINARY(64) NOT NULL, file VARBINARY(255) NOT NULL, file_offset BIGINT UNSIGNED NOT NULL, PRIMARY KEY (store, database_name, table_name))",
     ),
     (
         "created",
@@ -360,7 +366,7 @@ pub async fn remove(session: &mut Session, store: &str) -> Result<()> {
         session.write(format!("DROP DATABASE {}", sql::identifier(DBMOVE_SCHEMA)).as_bytes(), "dropping `_dbmove`").await?;
         return Ok(());
     }
-    for table in ["follow", "log_file", "keyless", "copied_table", "chunk", "created", "created_object", "lease"] {
+    for table in ["follow", "log_file", "keyless", "copied_table", "chunk", "definition", "created", "created_object", "lease"] {
         let statement = format!("DELETE FROM {} WHERE store = {}", own_table(table), sql::text(store));
         session.write(statement.as_bytes(), "removing the store's bookkeeping").await?;
     }

@@ -5,6 +5,7 @@
 
 use crate::engine::step::{Failure, StepError};
 
+use super::definitions::Change;
 use super::names::TableName;
 use super::position::Position;
 
@@ -74,6 +75,9 @@ pub enum MysqlError {
         /// What to do.
         hint: String,
     },
+    /// A statement in the binary log by which tables begin anew: no failure, following goes on once that is done.
+    #[error("binary log at {}: {}", .0.position, .0.statement)]
+    DefinitionChanged(Box<Change>),
     /// The target does not hold what it must hold at this point.
     #[error("`{table}` on the target: {message}")]
     Drift {

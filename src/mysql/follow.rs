@@ -40,7 +40,7 @@ const CHANNEL: usize = 16 << 10;
 /// Follows until cancelled or told to finish. See the module's comment.
 ///
 /// # Errors
-/// What does not heal by reconnecting.
+/// What does not heal by reconnecting. [`MysqlError::DefinitionChanged`] when tables have to begin anew, with everything before applied.
 pub async fn follow(
     store: &MysqlStore,
     epoch: Epoch,
@@ -79,6 +79,8 @@ pub async fn follow(
             server: store.source.clone(),
             selection: store.selection.clone(),
             tables: shared.tables.clone(),
+            beginnings: shared.beginnings.clone(),
+            on_ddl: store.settings.on_ddl,
             lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
             server_id,
             limit: limit.clone(),
@@ -124,6 +126,14 @@ pub async fn follow(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Saves where following starts, if nothing is saved yet.
+///
+/// # Errors
+/// If a server can't be asked.
+pub async fn begin(store: &MysqlStore, epoch: Epoch) -> Result<()> {
+    start(store, epoch).await.map(drop)
 }
 
 /// Where following starts: the saved positions, or the end of the source's log, saved before anything is read.

@@ -8,6 +8,7 @@
 //! | [`range`], [`read`] | key ranges, and the rows in them |
 //! | [`catalog`] | what a server holds, read in one pass; its settings and our privileges |
 //! | [`ddl`] | the target's tables, made from the source's own definitions by named rules |
+//! | [`definitions`] | tables that are created, dropped, renamed or altered while the run is going |
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`accounts`] | users and what they may do: moved as far as the target allows, or named |
@@ -42,6 +43,7 @@ pub mod conversion;
 pub mod copy;
 pub mod counters;
 pub mod ddl;
+pub mod definitions;
 pub mod delete_memory;
 pub mod error;
 pub mod fence;

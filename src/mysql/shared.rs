@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::apply::parents::ParentMemory;
 use super::bookkeeping;
 use super::connect::{Purpose, Server, Session};
+use super::definitions::Beginnings;
 use super::delete_memory::DeleteMemory;
 use super::error::Result;
 use super::names::Selection;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub parents: ParentMemory,
     /// Keys that have to be compared again.
     pub touches: Touches,
+    /// Up to where the log is passed over, for tables that began after the run did.
+    pub beginnings: Arc<Beginnings>,
     keyless: Mutex<BTreeMap<TableId, Position>>,
     notes: Mutex<Vec<String>>,
     throttle: watch::Sender<Option<String>>,
@@ -53,10 +56,18 @@ impl Shared {
             deletes: DeleteMemory::new(remembered),
             parents: ParentMemory::new(remembered),
             touches: Touches::new(remembered),
+            beginnings: Arc::default(),
             keyless: Mutex::default(),
             notes: Mutex::default(),
             throttle: watch::Sender::new(None),
         }
+    }
+
+    /// The same tables with nothing remembered, beginning there; the notes stay.
+    #[must_use]
+    pub fn begun(tables: &Shared, beginnings: Arc<Beginnings>, remembered: usize, notes: Vec<String>) -> Self {
+        let new = Shared::new(&tables.store, tables.selection.clone(), tables.tables.clone(), remembered);
+        Shared { beginnings, notes: Mutex::new(notes), ..new }
     }
 
     /// Through which position the events of each copied keyless table are in.

@@ -5,12 +5,12 @@
 //! it is. All of that is here, is made when first needed, and holds nothing that the target or the
 //! journal does not hold too: after a crash it is made anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::applier::{Applied, ApplySettings};
@@ -20,8 +20,9 @@ use super::connect::{Purpose, Server, Session};
 use super::conversion::{Conversions, ConvertedTables};
 use super::copy::copier::AfterRows;
 use super::ddl::{TargetSchema, Wanted};
+use super::definitions::{Beginnings, Definitions};
 use super::error::{MysqlError, Result};
-use super::names::Selection;
+use super::names::{Selection, TableName};
 use super::objects;
 use super::position::Position;
 use super::shared::Shared;
@@ -29,7 +30,7 @@ use super::tables::{TableId, Tables};
 use super::touches::Mark;
 use crate::engine::context::Outputs;
 use crate::engine::step::{Epoch, StepError, TargetLease};
-use crate::playbook::model::{AccountsOption, ObjectsOption, Template};
+use crate::playbook::model::{AccountsOption, ObjectsOption, OnDdl, Template};
 
 /// What a store's memory may take and how it works; the steps' arguments override single values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct StoreSettings {
     pub passwords: BTreeMap<String, Template>,
     /// Which text is called by another character set on the target.
     pub conversions: Conversions,
+    /// What to do when a table is altered while it is followed.
+    pub on_ddl: OnDdl,
 }
 
 impl Default for StoreSettings {
@@ -60,11 +63,13 @@ impl Default for StoreSettings {
             accounts: AccountsOption::default(),
             passwords: BTreeMap::new(),
             conversions: Conversions::default(),
+            on_ddl: OnDdl::default(),
         }
     }
 }
 
-/// What is read from the servers once.
+/// What is read from the servers when a run starts, and again when definitions change.
+#[derive(Clone)]
 pub struct Described {
     /// The source's settings and our privileges there.
     pub source: ServerFacts,
@@ -103,7 +108,13 @@ pub struct MysqlStore {
     pub selection: Arc<Selection>,
     /// Limits.
     pub settings: StoreSettings,
-    described: OnceCell<Arc<Described>>,
+    described: tokio::sync::Mutex<Option<Arc<Described>>>,
+    /// Who works by the definitions as they are described.
+    pub definitions: Definitions,
+    /// Tables that began anew and are not complete yet.
+    pub again: watch::Sender<BTreeSet<TableName>>,
+    /// The copier's turn: one at a time.
+    pub copying: tokio::sync::Mutex<()>,
     /// How far the applier is.
     pub applied: watch::Sender<Applied>,
     /// Whether the source is being followed.
@@ -130,7 +141,10 @@ impl MysqlStore {
             target: Arc::new(target),
             selection: Arc::new(selection),
             settings,
-            described: OnceCell::new(),
+            described: tokio::sync::Mutex::default(),
+            definitions: Definitions::default(),
+            again: watch::Sender::default(),
+            copying: tokio::sync::Mutex::default(),
             applied: watch::Sender::new(Applied::at(Position::new("", 0))),
             following: watch::Sender::new(Following::Off),
             finish: Mutex::default(),
@@ -146,10 +160,30 @@ impl MysqlStore {
     /// # Errors
     /// If a server can't be read, nothing matches `include`, or a table can't be carried.
     pub async fn described(&self) -> Result<Arc<Described>> {
-        self.described.get_or_try_init(|| self.describe()).await.cloned()
+        let mut described = self.described.lock().await;
+        if let Some(described) = &*described {
+            return Ok(described.clone());
+        }
+        let read = Arc::new(self.describe().await?);
+        *described = Some(read.clone());
+        Ok(read)
     }
 
-    async fn describe(&self) -> Result<Arc<Described>> {
+    /// Puts what was read again in the place of what was read first; with nothing remembered of it but the notes.
+    pub async fn install(&self, read: Arc<Described>, beginnings: Arc<Beginnings>) {
+        let mut described = self.described.lock().await;
+        let notes = described.as_ref().map(|before| before.shared.notes()).unwrap_or_default();
+        let shared = Arc::new(Shared::begun(&read.shared, beginnings, self.settings.remembered_keys, notes));
+        *described = Some(Arc::new(Described { shared, ..Described::clone(&read) }));
+        // Its numbers are those of the tables before.
+        self.keyless_verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Reads what the servers hold, now.
+    ///
+    /// # Errors
+    /// As [`MysqlStore::described`].
+    pub async fn describe(&self) -> Result<Described> {
         let mut source = Session::open(&self.source, Purpose::Catalog).await?;
         let mut target = Session::open(&self.target, Purpose::Catalog).await?;
         let source_facts = ServerFacts::read(&mut source).await?;
@@ -171,7 +205,7 @@ impl MysqlStore {
         let shared = Arc::new(Shared::new(&self.name, self.selection.clone(), tables, self.settings.remembered_keys));
         source.close().await;
         target.close().await;
-        Ok(Arc::new(Described { source: source_facts, target: target_facts, catalog, converted, schema, shared }))
+        Ok(Described { source: source_facts, target: target_facts, catalog, converted, schema, shared })
     }
 
     /// The statements that each table gets after its rows.

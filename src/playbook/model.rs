@@ -82,6 +82,10 @@ pub struct Store {
     /// the target does not take is created locked without one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub passwords: BTreeMap<String, Template>,
+    /// What to do when a table is altered on the source while it is followed: `stop` (default) or `apply`. Tables that are created, dropped, renamed
+    /// or truncated are always followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_ddl: Option<OnDdl>,
     /// What becomes of text, by `database.table` patterns. Without it bytes, character sets and collations stay as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub charset: BTreeMap<String, CharsetConversion>,
@@ -135,6 +139,17 @@ pub enum AccountsOption {
     /// They are not; those that clients of what moves come in by are named.
     #[default]
     Leave,
+}
+
+/// What to do when a table is altered on the source (`ALTER TABLE`, `CREATE INDEX`, `DROP INDEX`) while it is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDdl {
+    /// The run stops and shows the statement.
+    #[default]
+    Stop,
+    /// The table is made on the target as it is on the source then, and copied again from the start.
+    Apply,
 }
 
 /// The kinds of store.

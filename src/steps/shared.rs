@@ -84,6 +84,7 @@ fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions:
         objects: spec.objects.unwrap_or_default(),
         accounts: spec.accounts.unwrap_or_default(),
         passwords: spec.passwords.clone(),
+        on_ddl: spec.on_ddl.unwrap_or_default(),
         conversions: conversions.clone(),
         ..StoreSettings::default()
     };

@@ -3,7 +3,7 @@
 //! All of them are futures of one [`tokio::task::JoinSet`]: if one fails the others are aborted, and
 //! what their transactions had not committed is rolled back by the server.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,9 @@ use super::write_chunk::{Entered, Writer};
 use super::{Chunk, CopySettings, LoadPath, LoadedChunk, indexes, load};
 use crate::engine::step::Epoch;
 use crate::mysql::apply::applier::Applied;
+use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Server, Session};
+use crate::mysql::definitions::Guard;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::TableId;
@@ -75,8 +77,12 @@ pub struct Copier {
     pub settings: CopySettings,
     /// What tables get after their rows.
     pub after_rows: Arc<HashMap<TableId, AfterRows>>,
+    /// Only these tables; without it all.
+    pub only: Option<Arc<BTreeSet<TableId>>>,
     /// How far the applier is.
     pub applied: watch::Receiver<Applied>,
+    /// Kept by every task until it has ended: the definitions don't change before.
+    pub guard: Guard,
     /// Where the progress is published.
     pub progress: Arc<CopyProgress>,
 }
@@ -132,7 +138,7 @@ impl Copier {
         let mut target = self.writer().await?;
         let path = load::choose(&mut target, self.settings.load).await?;
         let mut states = BTreeMap::new();
-        for (id, table) in self.shared.tables.iter() {
+        for (id, table) in self.shared.tables.iter().filter(|(id, _)| self.copies(*id)) {
             let state = plan::load(&mut target, &self.shared.store, table.name()).await?;
             self.progress.rows.fetch_add(state.rows, Ordering::Relaxed);
             self.progress.rows_before.fetch_add(state.rows, Ordering::Relaxed);
@@ -158,6 +164,10 @@ impl Copier {
         tasks.spawn(self.clone().copy_settled(settled, waves, path, index_jobs, cancel.clone()));
         join(tasks).await?;
         self.add_foreign_keys(cancel).await
+    }
+
+    fn copies(&self, id: TableId) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&id))
     }
 
     /// Copies waves of tables when what was committed before following began is visible for certain.
@@ -309,8 +319,7 @@ impl Copier {
     async fn completed(self, id: TableId, open: Arc<Open>, index_jobs: mpsc::Sender<TableId>) -> Result<()> {
         open.all_in(id).await;
         let mut target = self.writer().await?;
-        let statement = plan::save_table(&self.shared.store, self.shared.tables.get(id).name(), false);
-        target.write(statement.as_bytes(), "saving that a table is copied").await?;
+        self.save_table(&mut target, id, false).await?;
         target.close().await;
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
         self.send(&index_jobs, id).await
@@ -401,9 +410,18 @@ impl Copier {
                 self.progress.say(format!("building indexes of `{}`", table.name()));
                 indexes::build(session, &statements, &format!("building indexes of `{}`", table.name())).await?;
             }
-            let statement = plan::save_table(&self.shared.store, table.name(), true);
-            session.write(statement.as_bytes(), "saving that a table is indexed").await?;
+            self.save_table(session, id, true).await?;
         }
+    }
+
+    /// Saves that a table's rows, or its indexes, are there: under the lease, so that it can't come after the table began anew.
+    async fn save_table(&self, session: &mut Session, id: TableId, indexed: bool) -> Result<()> {
+        let what = "saving that a table is copied or indexed";
+        session.run("BEGIN", what).await?;
+        bookkeeping::hold_lease(session, &self.shared.store, self.epoch).await?;
+        let statement = plan::save_table(&self.shared.store, self.shared.tables.get(id).name(), indexed);
+        session.write(statement.as_bytes(), what).await?;
+        session.run("COMMIT", what).await
     }
 
     async fn add_foreign_keys(&self, cancel: &CancellationToken) -> Result<()> {
@@ -412,7 +430,8 @@ impl Copier {
             if cancel.is_cancelled() {
                 return Err(MysqlError::Cancelled);
             }
-            let Some(after) = self.after_rows.get(&id).filter(|after| !after.foreign_keys.is_empty()) else { continue };
+            let after = self.after_rows.get(&id).filter(|after| !after.foreign_keys.is_empty() && self.copies(id));
+            let Some(after) = after else { continue };
             self.progress.say(format!("adding foreign keys of `{}`", table.name()));
             indexes::build(&mut session, &after.foreign_keys, &format!("adding foreign keys of `{}`", table.name())).await?;
         }

@@ -42,6 +42,7 @@ use super::catalog::Catalog;
 use super::connect::Purpose;
 use super::connect::{Session, Version};
 use super::conversion::ConvertedTables;
+use super::definitions::records;
 use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::sql;
@@ -88,6 +89,8 @@ pub struct TableDdl {
     pub rules_fired: Vec<RuleFired>,
     /// The same as a unified diff of the source's statement and the whole of the target's; empty if nothing changed.
     pub diff: String,
+    /// A digest of the source's definition ([`records::digest`]).
+    pub definition: String,
     /// All of it, in parts.
     parts: CreateTable,
 }
@@ -260,7 +263,8 @@ fn convert(
             .to_string()
     };
     let at_first = create.render(&quoted, at_once);
-    let ddl = TableDdl { name: table.name.clone(), create: at_first, indexes, foreign_keys, rules_fired, diff, parts: create };
+    let definition = records::digest(statement);
+    let ddl = TableDdl { name: table.name.clone(), create: at_first, indexes, foreign_keys, rules_fired, diff, definition, parts: create };
     Ok((ddl, left_out))
 }
 

@@ -68,6 +68,13 @@ impl Step for CatchUp {
             }
         };
         shown(context, show, wait_applied(&mut applied, &position, &context.cancel)).await?;
+        if let Some(again) = self.store.again.borrow().first() {
+            // Not waited for: writes are held, and a copy may take long.
+            return Err(StepError::definite(format!(
+                "`{again}` was created, renamed or altered on the source right before the fence, and is being copied again; nothing was switched"
+            ))
+            .hint("start the cutover again; the fence waits until the table is copied"));
+        }
         Ok(Output::default().fact("position", position.to_string()).fact("seconds", started.elapsed().as_secs_f64()))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {

@@ -1,5 +1,6 @@
 //! `mysql.fence`: stops writes to the source, with proof. See [`crate::mysql::fence`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,18 @@ impl RaiseFence {
         .hint("stop it, then compare everything again (`dbmove verify`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
     }
 
+    /// Waits, while writes still pass, until what began anew is copied.
+    async fn nothing_is_copied_again(&self, context: &StepContext) -> Result<(), StepError> {
+        let mut again = self.store.again.subscribe();
+        if !again.borrow().is_empty() {
+            tracing::warn!(store = %self.store.name, "tables are being copied again; writes are not stopped before they are in");
+        }
+        tokio::select! {
+            () = context.cancel.cancelled() => Err(StepError::cancelled()),
+            _ = again.wait_for(BTreeSet::is_empty) => Ok(()),
+        }
+    }
+
     /// Notes the `read_only` and the `event_scheduler` the source had, once.
     async fn note(&self, context: &StepContext) -> Result<(), StepError> {
         if context.load_checkpoint(READ_ONLY_BEFORE)?.is_some() {
@@ -133,6 +146,7 @@ impl Step for RaiseFence {
         {
             return Ok(Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed));
         }
+        self.nothing_is_copied_again(context).await?;
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };

@@ -23,6 +23,7 @@ use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::conversion;
 use crate::mysql::ddl::{self, NotCarried};
+use crate::mysql::definitions::records;
 use crate::mysql::error::MysqlError;
 use crate::mysql::objects;
 use crate::mysql::objects::bring::{self, Bringing};
@@ -125,6 +126,8 @@ impl Prepare {
             let warnings = ddl::execute(&mut target, &table.create, &format!("creating `{}`", table.name)).await?;
             tolerated.extend(warnings.into_iter().map(|(code, text)| format!("`{}`: {code} {text}", table.name)));
         }
+        let made: Vec<_> = described.schema.tables.iter().map(|table| (table.name.clone(), table.definition.clone())).collect();
+        records::note_prepared(&mut target, store, &made).await?;
         target.close().await;
         // Before the objects that belong to them.
         let mut moving = accounts::bring::Bringing::open(&self.store, &described, context.epoch).await?;

@@ -2,6 +2,7 @@
 //! switch. Once a full comparison has begun it also compares what events touched, round by round,
 //! so that little is left for the fence.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::snapshot::{self, COUNTERS};
 use super::verify::FLOOR;
 use super::{Meter, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::copy::CopySettings;
+use crate::mysql::counters;
+use crate::mysql::definitions::{Change, again, settle};
 use crate::mysql::error::MysqlError;
 use crate::mysql::follow;
 use crate::mysql::foreign;
@@ -62,7 +67,6 @@ impl Replicate {
 
     /// Says how far behind the source we are, and calls ready once.
     async fn watch(&self, context: &StepContext) -> Result<(), MysqlError> {
-        let described = self.store.described().await?;
         let mut following = self.store.following.subscribe();
         // The sender lives in the store: waiting ends when following starts or this future is dropped.
         let _ = following.wait_for(|state| matches!(state, Following::On(_))).await;
@@ -106,7 +110,9 @@ impl Replicate {
             }
             last_end = end.clone();
             let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
-            let touched = described.shared.touches.count();
+            // Asked for each time: it is another one when definitions have changed.
+            let shared = self.store.described().await?.shared.clone();
+            let touched = shared.touches.count();
             let note = if touched > 0 {
                 format!("at {}, {touched} touched keys to compare", applied.position)
             } else {
@@ -119,7 +125,7 @@ impl Replicate {
                 rate: meter.rate(applied.changes),
                 lag: Some(lag),
                 note,
-                throttle: described.shared.throttled(),
+                throttle: shared.throttled(),
             });
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -130,6 +136,10 @@ impl Replicate {
     async fn rounds(&self, context: &StepContext, cancel: &CancellationToken) -> Result<(), StepError> {
         let mut floor = self.store.verified_floor.subscribe();
         if floor.wait_for(Option::is_some).await.is_err() {
+            return Ok(());
+        }
+        // What is being copied again can't be equal yet.
+        if self.store.again.subscribe().wait_for(BTreeSet::is_empty).await.is_err() {
             return Ok(());
         }
         let verifier = Verifier::new(&self.store, Engine::Client, true).await?;
@@ -188,6 +198,109 @@ impl Replicate {
     }
 }
 
+/// How following ended.
+enum Ended {
+    /// Definitions change before it goes on.
+    Changed(Box<Change>),
+    /// For good.
+    With(Result<(), StepError>),
+}
+
+impl Replicate {
+    /// Follows by the definitions as they are, until they change.
+    async fn follow(&self, context: &StepContext, finish: &CancellationToken) -> Result<Ended, StepError> {
+        let floor: Option<Position> = match context.checkpoints.load(FLOOR, &self.store.name)? {
+            Some(value) => serde_json::from_value(value).ok(),
+            None => None,
+        };
+        let described = self.store.described().await?;
+        if let Some(floor) = &floor {
+            let touches = &described.shared.touches;
+            touches.track();
+            // What these were before can't be read from the log again, nor compared key by key.
+            for name in settle::began_since(&described.shared.beginnings, floor) {
+                if let Some(id) = described.shared.tables.id(&name.database, &name.table) {
+                    touches.saturate(id);
+                }
+            }
+            self.store.verified_floor.send_replace(Some(floor.clone()));
+        }
+        let rounds_end = context.cancel.child_token();
+        Ok(tokio::select! {
+            followed = stoppable(context, follow::follow(&self.store, context.epoch, floor, &context.cancel, finish)) => match followed {
+                Err(MysqlError::DefinitionChanged(change)) => Ended::Changed(change),
+                ended => Ended::With(ended.map_err(StepError::from)),
+            },
+            rounds = self.rounds(context, &rounds_end) => match rounds {
+                // Ended without a word: only because the store is going away.
+                Ok(()) => Ended::With(Err(StepError::cancelled())),
+                Err(error) => Ended::With(Err(error)),
+            },
+            Err(error) = self.copy_again(context) => Ended::With(Err(error)),
+        })
+    }
+
+    /// Copies the tables that began anew, and then does nothing more.
+    async fn copy_again(&self, context: &StepContext) -> Result<std::convert::Infallible, StepError> {
+        if !self.store.again.borrow().is_empty() {
+            let described = self.store.described().await?;
+            let settings = CopySettings { settle: snapshot::settle(&described.source), ..CopySettings::default() };
+            again::copy(&self.store, context.epoch, settings, &context.cancel).await?;
+            if context.checkpoints.load(COUNTERS, &self.store.name)?.is_some() {
+                let (counters, _) = counters::raise(&self.store).await?;
+                context.checkpoints.save(COUNTERS, &self.store.name, &serde_json::json!(counters.into_iter().collect::<Vec<_>>()))?;
+            }
+            self.store.again.send_replace(BTreeSet::new());
+        }
+        std::future::pending().await
+    }
+
+    /// Makes the target's tables what the source's are now; what may heal is tried again.
+    async fn settle(&self, context: &StepContext, change: Option<&Change>) -> Result<(), StepError> {
+        const TRIES: u32 = 20;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match stoppable(context, settle::settle(&self.store, context.epoch, change, &context.cancel)).await {
+                Err(error) if error.transient() && tries < TRIES && change.is_some() => {
+                    tracing::warn!(%error, tries, "bringing the tables to their new definitions failed, trying again");
+                    tokio::select! {
+                        () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+                        () = tokio::time::sleep(Duration::from_millis(100 << tries.min(6))) => {}
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Follows through every change of definitions.
+    async fn follow_on(&self, context: &StepContext, finish: &CancellationToken) -> Result<(), StepError> {
+        follow::begin(&self.store, context.epoch).await?;
+        let mut change: Option<Box<Change>> = None;
+        loop {
+            self.settle(context, change.as_deref()).await?;
+            if let Some(change) = change.take() {
+                let found = serde_json::json!({ "statement": change.statement, "position": change.position.to_string() });
+                context.find(&format!("definition-changed@{}", change.position), &found)?;
+                // Rows are read a settle time after this.
+                self.store.following.send_modify(|following| {
+                    if let Following::On(since) = following {
+                        *since = Instant::now();
+                    }
+                });
+            }
+            match self.follow(context, finish).await? {
+                Ended::Changed(changed) => {
+                    tracing::warn!(store = %self.store.name, position = %changed.position, "definitions change: {}", changed.statement);
+                    change = Some(changed);
+                }
+                Ended::With(result) => return result,
+            }
+        }
+    }
+}
+
 fn differ(count: u64, first: Option<&Difference>) -> StepError {
     let first = first.map(|difference| format!("; the first: {}", difference.line())).unwrap_or_default();
     StepError::new(Failure::Differences, format!("{count} rows differ that events touched{first}"))
@@ -228,30 +341,16 @@ impl Step for Replicate {
             context.ready();
             return Ok(Output::default().fact("notes", serde_json::json!(["following had ended for good before"])));
         }
-        let floor: Option<Position> = match context.checkpoints.load(FLOOR, &self.store.name)? {
-            Some(value) => serde_json::from_value(value).ok(),
-            None => None,
-        };
-        let described = self.store.described().await?;
-        if floor.is_some() {
-            described.shared.touches.track();
-            self.store.verified_floor.send_replace(floor.clone());
-        }
         let finish = self.store.renew_finish_token();
-        let rounds_end = context.cancel.child_token();
         let result: Result<(), StepError> = tokio::select! {
-            followed = stoppable(context, follow::follow(&self.store, context.epoch, floor, &context.cancel, &finish)) => followed.map_err(StepError::from),
+            followed = self.follow_on(context, &finish) => followed,
             watched = self.watch(context) => watched.map_err(StepError::from),
-            rounds = self.rounds(context, &rounds_end) => match rounds {
-                // Ended without a word: only because the store is going away.
-                Ok(()) => Err(StepError::cancelled()),
-                Err(error) => Err(error),
-            },
         };
         let finished = finish.is_cancelled() && result.is_ok();
         self.store.following.send_replace(if finished { Following::Finished } else { Following::Off });
         result?;
         let applied = self.store.applied.borrow().clone();
+        let described = self.store.described().await?;
         Ok(Output::default()
             .fact("position", applied.position.to_string())
             .fact("changes", applied.changes)

@@ -17,6 +17,7 @@ use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::copier::{Copier, CopyProgress};
 use crate::mysql::copy::{CopySettings, LoadPath, plan};
 use crate::mysql::counters;
+use crate::mysql::definitions::Guard;
 use crate::mysql::error::MysqlError;
 use crate::mysql::foreign;
 use crate::mysql::store::MysqlStore;
@@ -45,7 +46,9 @@ pub struct SnapshotArguments {
 }
 
 impl SnapshotArguments {
-    fn settings(&self) -> CopySettings {
+    /// How copying works by these.
+    #[must_use]
+    pub fn settings(&self) -> CopySettings {
         let defaults = CopySettings::default();
         CopySettings {
             readers: self.readers.map_or(defaults.readers, |readers| usize::from(readers.max(1))),
@@ -76,7 +79,7 @@ pub struct Snapshot {
 
 /// How long after the start position the first row is read: longer than a commit takes to become visible
 /// after it is in the log. With semi-synchronous replication that is up to its timeout.
-fn settle(source: &ServerFacts) -> Duration {
+pub(super) fn settle(source: &ServerFacts) -> Duration {
     let on = |name: &str| source.variables.get(name).is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1");
     let timeout = |name: &str| source.variables.get(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(10_000);
     let semi_sync = [
@@ -94,6 +97,61 @@ impl Snapshot {
     async fn rows_expected(&self) -> Result<u64, MysqlError> {
         let described = self.store.described().await?;
         Ok(described.catalog.tables.values().map(|table| table.row_estimate).sum())
+    }
+
+    async fn copy(&self, context: &StepContext, guard: Guard) -> Result<Output, StepError> {
+        let Some(since) = self.store.wait_following(PATIENCE).await? else {
+            return Err(StepError::definite(format!("store `{}` is not followed any more: rows can't be copied safely", self.store.name)));
+        };
+        if context.checkpoints.load(FOREIGN, &self.store.name)?.is_none() {
+            let baseline = foreign::baseline(&self.store).await?;
+            context.checkpoints.save(FOREIGN, &self.store.name, &serde_json::json!(baseline))?;
+        }
+        let _turn = self.store.copying.lock().await;
+        let described = self.store.described().await?;
+        let expected = self.rows_expected().await?;
+        let progress = Arc::new(CopyProgress::default());
+        let copier = Copier {
+            shared: described.shared.clone(),
+            source: self.store.source.clone(),
+            target: self.store.target.clone(),
+            epoch: context.epoch,
+            settings: CopySettings { settle: settle(&described.source), ..self.arguments.settings() },
+            after_rows: Arc::new(MysqlStore::after_rows(&described)),
+            only: None,
+            applied: self.store.applied.subscribe(),
+            guard,
+            progress: progress.clone(),
+        };
+        let meter = Meter::default();
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
+        let started = Instant::now();
+        shown(context, show, copier.run(since, &context.cancel)).await?;
+        let mended = if described.shared.tables.below_cascades().is_empty() {
+            BTreeMap::new()
+        } else {
+            let verifier = Verifier::new(&self.store, Engine::Auto, true).await?;
+            stoppable(context, verifier.mend_cascades(context.epoch, &context.cancel)).await?
+        };
+        for (table, rows) in &mended {
+            described.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
+        }
+        // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.
+        let (counters, counters_raised) = stoppable(context, counters::raise(&self.store)).await?;
+        let counters: Vec<_> = counters.into_iter().collect();
+        context.checkpoints.save(COUNTERS, &self.store.name, &serde_json::json!(counters))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let rows = progress.rows.load(Ordering::Relaxed);
+        let amount = rows.saturating_sub(progress.rows_before.load(Ordering::Relaxed));
+        // An attempt that found everything there says nothing about how fast copying is.
+        let work = Some(Work { unit: "rows".to_owned(), amount, seconds }).filter(|work| work.amount > 0);
+        Ok(Output { work, ..Output::default() }
+            .fact("rows", rows)
+            .fact("bytes", progress.bytes.load(Ordering::Relaxed))
+            .fact("tables", described.shared.tables.len() as u64)
+            .fact("counters_raised", counters_raised)
+            .fact("cascades_mended", serde_json::json!(mended))
+            .fact("seconds", seconds))
     }
 }
 
@@ -126,55 +184,16 @@ impl Step for Snapshot {
         Ok(from_rate(context, "rows", self.rows_expected().await?))
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        let described = self.store.described().await?;
-        let Some(since) = self.store.wait_following(PATIENCE).await? else {
-            return Err(StepError::definite(format!("store `{}` is not followed any more: rows can't be copied safely", self.store.name)));
-        };
-        if context.checkpoints.load(FOREIGN, &self.store.name)?.is_none() {
-            let baseline = foreign::baseline(&self.store).await?;
-            context.checkpoints.save(FOREIGN, &self.store.name, &serde_json::json!(baseline))?;
+        loop {
+            let mut steady = self.store.definitions.steady().await;
+            let guard = steady.guard.clone();
+            tokio::select! {
+                biased;
+                copied = self.copy(context, guard) => return copied,
+                // Goes on from what is in, with the new definitions.
+                () = steady.ended() => {}
+            }
         }
-        let expected = self.rows_expected().await?;
-        let progress = Arc::new(CopyProgress::default());
-        let copier = Copier {
-            shared: described.shared.clone(),
-            source: self.store.source.clone(),
-            target: self.store.target.clone(),
-            epoch: context.epoch,
-            settings: CopySettings { settle: settle(&described.source), ..self.arguments.settings() },
-            after_rows: Arc::new(MysqlStore::after_rows(&described)),
-            applied: self.store.applied.subscribe(),
-            progress: progress.clone(),
-        };
-        let meter = Meter::default();
-        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
-        let started = Instant::now();
-        shown(context, show, copier.run(since, &context.cancel)).await?;
-        let mended = if described.shared.tables.below_cascades().is_empty() {
-            BTreeMap::new()
-        } else {
-            let verifier = Verifier::new(&self.store, Engine::Auto, true).await?;
-            stoppable(context, verifier.mend_cascades(context.epoch, &context.cancel)).await?
-        };
-        for (table, rows) in &mended {
-            described.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
-        }
-        // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.
-        let (counters, counters_raised) = stoppable(context, counters::raise(&self.store)).await?;
-        let counters: Vec<_> = counters.into_iter().collect();
-        context.checkpoints.save(COUNTERS, &self.store.name, &serde_json::json!(counters))?;
-        let seconds = started.elapsed().as_secs_f64();
-        let rows = progress.rows.load(Ordering::Relaxed);
-        let amount = rows.saturating_sub(progress.rows_before.load(Ordering::Relaxed));
-        // An attempt that found everything there says nothing about how fast copying is.
-        let work = Some(Work { unit: "rows".to_owned(), amount, seconds }).filter(|work| work.amount > 0);
-        Ok(Output { work, ..Output::default() }
-            .fact("rows", rows)
-            .fact("bytes", progress.bytes.load(Ordering::Relaxed))
-            .fact("tables", described.shared.tables.len() as u64)
-            .fact("counters_raised", counters_raised)
-            .fact("cascades_mended", serde_json::json!(mended))
-            .fact("seconds", seconds))
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let described = self.store.described().await?;

@@ -3,6 +3,7 @@
 //! Equal is the only success. Differences end the step with exit code 3, and name every row up to a
 //! limit; nothing is repaired unless `repair` asks for it, and then everything is compared once more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -287,8 +288,27 @@ impl Step for Verify {
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         match self.arguments.scope {
-            VerifyScope::All => self.all(context).await,
-            VerifyScope::Changed => self.changed(context).await,
+            VerifyScope::All => loop {
+                // What is being copied again can't be equal yet.
+                let mut again = self.store.again.subscribe();
+                tokio::select! {
+                    () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+                    _ = again.wait_for(BTreeSet::is_empty) => {}
+                }
+                let mut steady = self.store.definitions.steady().await;
+                if !self.store.again.borrow().is_empty() {
+                    continue;
+                }
+                tokio::select! {
+                    biased;
+                    compared = self.all(context) => return compared,
+                    () = steady.ended() => tracing::warn!(store = %self.store.name, "definitions change on the source: everything is compared from the beginning"),
+                }
+            },
+            VerifyScope::Changed => {
+                let _steady = self.store.definitions.steady().await;
+                self.changed(context).await
+            }
         }
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {

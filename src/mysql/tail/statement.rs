@@ -36,13 +36,48 @@ pub enum Statement {
     Elsewhere,
     /// Accounts or privileges changed: carried by hand or again later, never silently.
     Accounts,
-    /// DDL that concerns what is moved. Holds the kind (`ALTER TABLE`).
-    Definition(String),
+    /// DDL that concerns what is moved.
+    Definition(Definition),
     /// A view, trigger, routine or event of a moved database was made, changed or dropped: no row is changed by that, but a
     /// person has to know. Holds the kind (`CREATE VIEW`).
     Object(String),
     /// Rows of an included table may have changed by statement: stop.
     DataByStatement,
+}
+
+/// A statement that changes what tables there are, or what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its kind (`ALTER TABLE`).
+    pub kind: String,
+    /// Whether it can be followed.
+    pub followed: Followed,
+    /// What it does to the tables it names.
+    pub effect: Effect,
+    /// The included tables that it names; empty if it is not followed.
+    pub tables: Vec<TableName>,
+}
+
+/// Whether a statement that changes definitions can be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// It is.
+    Always,
+    /// It alters tables: the playbook says whether that is followed.
+    Altered,
+    /// Its effect can't be told from the tables it names.
+    Never,
+}
+
+/// What such a statement does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It creates a table that was not there (or does nothing).
+    Creates,
+    /// It drops tables (where they are there).
+    Drops,
+    /// Anything else: renames, replaces, alters.
+    Changes,
 }
 
 /// A token: a word (upper-cased), a name in backticks, or a mark.
@@ -112,7 +147,8 @@ pub fn classify(text: &str, default_database: &str, selection: &Selection, diale
         "OPTIMIZE" | "REPAIR" => Statement::Elsewhere,
         "CREATE" | "DROP" | "ALTER" | "RENAME" | "TRUNCATE" => {
             // Temporary tables live in their session; their rows are not in a row-based log.
-            if tokens.iter().take(4).any(|token| token.is("TEMPORARY")) {
+            let object = |token: &&Token| !["TABLE", "TABLES"].iter().any(|word| token.is(word));
+            if tokens.iter().take(4).take_while(object).any(|token| token.is("TEMPORARY")) {
                 return Statement::Elsewhere;
             }
             definition(&tokens, default_database, selection)
@@ -153,13 +189,41 @@ fn definition(tokens: &[Token], default_database: &str, selection: &Selection) -
                 {
                     return Statement::Truncate(TableName::new(database.unwrap_or(default_database), *table));
                 }
-                if !named.tables.iter().any(included) || named.keys_only { Statement::Elsewhere } else { Statement::Definition(kind) }
+                if !named.tables.iter().any(included) || named.keys_only {
+                    return Statement::Elsewhere;
+                }
+                let (followed, effect) = following(tokens, verb, object);
+                let tables = named.tables.iter().filter(|name| included(name) && followed != Followed::Never);
+                let tables = tables.map(|(database, table)| TableName::new(database.unwrap_or(default_database), *table)).collect();
+                Statement::Definition(Definition { kind, followed, effect, tables })
             }
-            None if concerns(tokens, default_database, selection) => Statement::Definition(kind),
+            None if concerns(tokens, default_database, selection) => not_followed(kind),
             None => Statement::Elsewhere,
         },
-        _ if concerns(tokens, default_database, selection) => Statement::Definition(kind),
+        _ if concerns(tokens, default_database, selection) => not_followed(kind),
         _ => Statement::Elsewhere,
+    }
+}
+
+fn not_followed(kind: String) -> Statement {
+    Statement::Definition(Definition { kind, followed: Followed::Never, effect: Effect::Changes, tables: Vec::new() })
+}
+
+/// How a statement whose tables are known is followed.
+fn following(tokens: &[Token], verb: &str, object: Option<&str>) -> (Followed, Effect) {
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
+    match (verb, object) {
+        // MariaDB's, which drops what is there.
+        ("CREATE", Some("TABLE")) if tokens.iter().take(3).any(|token| token.is("REPLACE")) => (Followed::Always, Effect::Changes),
+        ("CREATE", Some("TABLE")) => (Followed::Always, Effect::Creates),
+        ("DROP", Some("TABLE")) => (Followed::Always, Effect::Drops),
+        ("RENAME", _) => (Followed::Always, Effect::Changes),
+        // Rows come from or go to another table or a file.
+        ("ALTER", _) if has("EXCHANGE") || has("DISCARD") || has("IMPORT") || (has("CONVERT") && has("PARTITION")) => {
+            (Followed::Never, Effect::Changes)
+        }
+        ("ALTER", Some("TABLE")) | ("CREATE" | "DROP", Some("INDEX")) => (Followed::Altered, Effect::Changes),
+        _ => (Followed::Never, Effect::Changes),
     }
 }
 
@@ -196,12 +260,28 @@ fn tables_named<'a>(tokens: &'a [Token], verb: &str, object: Option<&str>) -> Op
                 tables.push(name);
                 at = behind;
             }
+            let rest = &tokens[at..];
+            // MariaDB: `WAIT 5`.
+            let known = |token: &Token| match token {
+                Token::Word(upper, _) => {
+                    ["RESTRICT", "CASCADE", "WAIT", "NOWAIT"].contains(&upper.as_str()) || upper.bytes().all(|b| b.is_ascii_digit())
+                }
+                Token::Mark(mark) => *mark == ';',
+                Token::Quoted(_) => false,
+            };
+            if !rest.iter().all(known) {
+                return None;
+            }
         }
         "RENAME" => {
             while tokens.get(at).is_some_and(|token| token.is("TO")) || tokens.get(at) == Some(&Token::Mark(',')) {
                 let (name, behind) = name_at(tokens, at + 1)?;
                 tables.push(name);
                 at = behind;
+            }
+            // What is not understood may name more.
+            if tables.len() % 2 != 0 || tokens[at..].iter().any(|token| *token != Token::Mark(';')) {
+                return None;
             }
         }
         "ALTER" => {
@@ -371,6 +451,13 @@ mod tests {
         classify(statement, database, &selection, Dialect::default())
     }
 
+    fn kind_of(statement: Statement) -> String {
+        match statement {
+            Statement::Definition(definition) => definition.kind,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn transaction_control() {
         assert_eq!(say("BEGIN", ""), Statement::Begin);
@@ -421,7 +508,7 @@ mod tests {
             ("CREATE TABLE `new` AS SELECT * FROM tmp_1", "CREATE TABLE"),
             ("DROP DATABASE school", "DROP DATABASE"),
         ] {
-            assert_eq!(say_without_temporary_names(statement), Statement::Definition(kind.to_owned()), "{statement}");
+            assert_eq!(kind_of(say_without_temporary_names(statement)), kind, "{statement}");
         }
     }
 
@@ -478,15 +565,38 @@ mod tests {
         }
         // Nothing is in it yet.
         assert_eq!(say("CREATE DATABASE IF NOT EXISTS new", ""), Statement::Elsewhere);
-        assert_eq!(say("ALTER DATABASE CHARACTER SET utf8", "school"), Statement::Definition("ALTER DATABASE".into()));
+        assert_eq!(say("ALTER DATABASE CHARACTER SET utf8", "school"), not_followed("ALTER DATABASE".into()));
     }
 
     #[test]
     fn definitions_are_named() {
-        assert_eq!(say("ALTER TABLE t ADD x INT", "school"), Statement::Definition("ALTER TABLE".into()));
-        assert_eq!(say("create unique index i on t (a)", "school"), Statement::Definition("CREATE INDEX".into()));
-        assert_eq!(say("DROP DATABASE `school`", ""), Statement::Definition("DROP DATABASE".into()));
-        assert_eq!(say("RENAME TABLE a TO b", "school"), Statement::Definition("RENAME TABLE".into()));
+        let named = |statement: &str| match say(statement, "school") {
+            Statement::Definition(definition) => {
+                let tables: Vec<&str> = definition.tables.iter().map(|name| name.table.as_str()).collect();
+                (definition.kind, definition.followed, definition.effect, tables.join(" "))
+            }
+            other => panic!("{other:?}"),
+        };
+        for (statement, kind, followed, effect, tables) in [
+            ("ALTER TABLE t ADD x INT", "ALTER TABLE", Followed::Altered, Effect::Changes, "t"),
+            ("ALTER TABLE t RENAME TO other.u, ADD x INT", "ALTER TABLE", Followed::Altered, Effect::Changes, "t"),
+            ("ALTER TABLE t CONVERT TO CHARACTER SET utf8", "ALTER TABLE", Followed::Altered, Effect::Changes, "t"),
+            ("create unique index i on t (a)", "CREATE INDEX", Followed::Altered, Effect::Changes, "t"),
+            ("DROP INDEX i ON t", "DROP INDEX", Followed::Altered, Effect::Changes, "t"),
+            ("CREATE TABLE IF NOT EXISTS t LIKE u", "CREATE TABLE", Followed::Always, Effect::Creates, "t"),
+            ("CREATE TABLE temporary (a INT)", "CREATE TABLE", Followed::Always, Effect::Creates, "temporary"),
+            ("CREATE OR REPLACE TABLE t (a INT)", "CREATE TABLE", Followed::Always, Effect::Changes, "t"),
+            ("DROP TABLE IF EXISTS `a`,other.b,c WAIT 5 /* generated by server */", "DROP TABLE", Followed::Always, Effect::Drops, "a c"),
+            ("RENAME TABLE a TO b, `c` TO school.a;", "RENAME TABLE", Followed::Always, Effect::Changes, "a b c a"),
+            // MariaDB's extra words stand where another name could.
+            ("RENAME TABLE a WAIT 5 TO b", "RENAME TABLE", Followed::Never, Effect::Changes, ""),
+            ("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE u", "ALTER TABLE", Followed::Never, Effect::Changes, ""),
+            ("ALTER TABLE t IMPORT TABLESPACE", "ALTER TABLE", Followed::Never, Effect::Changes, ""),
+            ("ALTER TABLE t CONVERT PARTITION p TO TABLE u", "ALTER TABLE", Followed::Never, Effect::Changes, ""),
+            ("DROP DATABASE `school`", "DROP DATABASE", Followed::Never, Effect::Changes, ""),
+        ] {
+            assert_eq!(named(statement), (kind.to_owned(), followed, effect, tables.to_owned()), "{statement}");
+        }
         assert_eq!(
             say("CREATE DEFINER=`a`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET @a=1", "school"),
             Statement::Object("CREATE TRIGGER".into())
@@ -514,12 +624,12 @@ mod tests {
         let ansi = Dialect { ansi_quotes: true, ..Dialect::default() };
         let lower = Dialect { lower_case_names: true, ..Dialect::default() };
         let no_backslash = Dialect { no_backslash_escapes: true, ..Dialect::default() };
-        assert_eq!(say("DROP TABLE \"tmp_1\", \"students\"", ansi), Statement::Definition("DROP TABLE".into()));
+        assert_eq!(kind_of(say("DROP TABLE \"tmp_1\", \"students\"", ansi)), "DROP TABLE");
         assert_eq!(say("DROP TABLE \"tmp_1\"", ansi), Statement::Elsewhere);
         assert_eq!(say("ALTER TABLE \"other\".\"t\" ADD a INT", ansi), Statement::Elsewhere);
         assert_eq!(say("TRUNCATE School.Students", lower), Statement::Truncate(TableName::new("school", "students")));
         assert_eq!(say("DROP TABLE TMP_1", lower), Statement::Elsewhere);
-        assert_eq!(say("DROP TABLE TMP_1", Dialect::default()), Statement::Definition("DROP TABLE".into()));
+        assert_eq!(kind_of(say("DROP TABLE TMP_1", Dialect::default())), "DROP TABLE");
         // The text ends behind the backslash, and the table stands behind it.
         let hidden = "UPDATE other.t SET a = '\\' , b = (SELECT 1 FROM school.x) WHERE c = ''";
         assert_eq!(say(hidden, no_backslash), Statement::DataByStatement);

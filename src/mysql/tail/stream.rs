@@ -3,7 +3,7 @@
 //! The source is asked for a heartbeat every second of silence, so a dead connection is noticed
 //! within [`SILENCE`] and reported as a lost one, which the caller retries from the saved position.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::dialect::{Dialect, Texts};
 use super::event_type;
-use super::statement::{self, Statement};
+use super::statement::{self, Definition, Effect, Followed, Statement};
 use super::transaction::{HandedOnAlready, Transaction};
 use super::xa::{self, Prepared, XaStatement, Xid};
 use super::{LogFile, MemoryLimit, Rows, TailEvent, weight};
 use crate::mysql::apply::batch;
 use crate::mysql::connect::{Purpose, Server, Session, Version};
+use crate::mysql::definitions::{self, Beginnings, Change};
 use crate::mysql::delete_memory::COMMIT_GAP;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::{Selection, TableName};
@@ -28,6 +29,7 @@ use crate::mysql::position::Position;
 use crate::mysql::rows::{Decoder, RowsEvent, TableMap};
 use crate::mysql::status;
 use crate::mysql::tables::{TableId, Tables};
+use crate::playbook::model::OnDdl;
 
 /// No event and no heartbeat for so long means that the connection is dead.
 pub const SILENCE: Duration = Duration::from_secs(30);
@@ -40,6 +42,10 @@ pub struct Tail {
     pub selection: Arc<Selection>,
     /// The tables that move.
     pub tables: Arc<Tables>,
+    /// Up to where the log is passed over, for tables that began later than the run.
+    pub beginnings: Arc<Beginnings>,
+    /// What to do about altered tables.
+    pub on_ddl: OnDdl,
     /// The source stores names in lower case, whatever was typed.
     pub lower_case_names: bool,
     /// A replica's number that nobody else uses on this source.
@@ -64,6 +70,12 @@ struct Reading<'a> {
     /// Where the transaction being read began, if it is a two-phase one.
     two_phase: Option<Position>,
     prepared: Prepared,
+    /// The latest beginning of a table whose rows were passed over, in the transaction that is read if that is a two-phase one, and by prepared
+    /// transaction: committed behind it, its rows would be missing.
+    passed_over: Option<Position>,
+    passed_over_prepared: BTreeMap<Xid, Position>,
+    /// A definition that changed in the transaction that is read.
+    changing: Option<Box<Change>>,
     /// Since when the same prepared transaction holds positions back, until that was said.
     waiting: Option<(Xid, Option<Instant>)>,
     texts: Texts,
@@ -94,6 +106,9 @@ impl Tail {
             between: start.clone(),
             two_phase: None,
             prepared: Prepared::default(),
+            passed_over: None,
+            passed_over_prepared: BTreeMap::new(),
+            changing: None,
             waiting: None,
             texts: Texts::of(&self.server),
             version,
@@ -278,7 +293,12 @@ impl Reading<'_> {
 
     fn table_map(&mut self, body: &[u8]) -> Result<()> {
         let map = TableMap::parse(body).map_err(|error| error.at(self.position.clone()))?;
-        let mapped = if self.tail.selection.contains(&map.name.database, &map.name.table) {
+        let passed_over = self.tail.beginnings.covers(&map.name, &self.position);
+        if passed_over && self.two_phase.is_some() {
+            self.passed_over = self.passed_over.take().max(self.tail.beginnings.of(&map.name).cloned());
+        }
+        let begins_anew = self.changing.as_ref().is_some_and(|change| change.tables.contains(&map.name));
+        let mapped = if self.tail.selection.contains(&map.name.database, &map.name.table) && !passed_over && !begins_anew {
             match self.tail.tables.id(&map.name.database, &map.name.table) {
                 Some(id) => {
                     let table = self.tail.tables.get(id).table.clone();
@@ -342,6 +362,9 @@ impl Reading<'_> {
             Statement::Xa(statement) => self.two_phase(statement, at).await,
             Statement::Truncate(name) => self.emptied(&name, query, at).await,
             Statement::DeleteAll(name) => {
+                if self.tail.beginnings.covers(&name, &self.position) {
+                    return self.passed(at).await;
+                }
                 let engine = self.tail.tables.id(&name.database, &name.table).map(|id| self.tail.tables.get(id).table.engine.clone());
                 if engine.is_some_and(|engine| engine.eq_ignore_ascii_case("MEMORY")) {
                     return self.emptied(&name, query, at).await;
@@ -371,12 +394,53 @@ impl Reading<'_> {
                 self.send(TailEvent::Note(note)).await?;
                 self.passed(at).await
             }
-            Statement::Definition(kind) => Err(self.stop(
-                &format!("`{kind}` on what is moved: {}", shown(query)),
-                &format!("nothing of it was applied, and {START_OVER}; let nobody change the structure until the switch is done"),
-            )),
+            Statement::Definition(definition) => self.definition(definition, query, at).await,
             Statement::DataByStatement => Err(self.by_statement(query)),
         }
+    }
+
+    /// Tables that are followed were created, dropped, renamed or altered: those that don't begin behind it anyway begin anew.
+    async fn definition(&mut self, definition: Definition, query: &str, at: u32) -> Result<()> {
+        let tables: BTreeSet<TableName> = definition.tables.iter().filter(|name| self.concerned(&definition, name)).cloned().collect();
+        let kind = &definition.kind;
+        match definition.followed {
+            Followed::Never => {}
+            _ if tables.is_empty() => return self.passed(at).await,
+            Followed::Altered if self.tail.on_ddl == OnDdl::Stop => {
+                return Err(
+                    self.stop(&format!("`{kind}` on what is moved: {}. Nothing of it was applied", shown(query)), definitions::ALTERED)
+                );
+            }
+            Followed::Always | Followed::Altered => {
+                let change = Box::new(Change { position: self.position.clone(), statement: shown(query), tables });
+                if !self.transaction.is_open() {
+                    return Err(MysqlError::DefinitionChanged(change));
+                }
+                // `CREATE … SELECT` in one transaction with its rows.
+                match &mut self.changing {
+                    Some(changing) => changing.tables.extend(change.tables),
+                    changing => *changing = Some(change),
+                }
+                return Ok(());
+            }
+        }
+        Err(self.stop(
+            &format!("`{kind}` on what is moved: {}", shown(query)),
+            &format!("nothing of it was applied, and {START_OVER}; let nobody change the structure until the switch is done"),
+        ))
+    }
+
+    /// Whether a table that a statement names has to begin anew for it.
+    fn concerned(&self, definition: &Definition, name: &TableName) -> bool {
+        let gone = self.tail.beginnings.is_gone(name);
+        let there = gone || self.tail.tables.id(&name.database, &name.table).is_some();
+        match definition.effect {
+            // `IF NOT EXISTS`, or it is in the log behind what was read of it already.
+            Effect::Creates if there && !gone => return false,
+            Effect::Drops if !there => return false,
+            Effect::Creates | Effect::Drops | Effect::Changes => {}
+        }
+        gone || !self.tail.beginnings.covers(name, &self.position)
     }
 
     fn by_statement(&self, query: &str) -> MysqlError {
@@ -388,6 +452,9 @@ impl Reading<'_> {
 
     /// The whole table was emptied by a statement.
     async fn emptied(&mut self, name: &TableName, query: &str, at: u32) -> Result<()> {
+        if self.tail.beginnings.covers(name, &self.position) {
+            return self.passed(at).await;
+        }
         let Some(id) = self.tail.tables.id(&name.database, &name.table) else {
             return Err(self.not_there(name));
         };
@@ -414,6 +481,7 @@ impl Reading<'_> {
 
     fn begin(&mut self, two_phase: bool) {
         self.transaction.begin();
+        self.passed_over = None;
         self.two_phase = two_phase.then(|| self.between.clone());
     }
 
@@ -425,6 +493,12 @@ impl Reading<'_> {
             }
             XaStatement::End => Ok(()),
             XaStatement::Commit(xid) => {
+                if let Some(begin) = self.passed_over_prepared.remove(&xid).filter(|begin| self.position > *begin) {
+                    return Err(self.stop(
+                        &format!("the two-phase transaction {xid} has rows of a table that began anew at {begin}, between its prepare and its commit"),
+                        &format!("finish two-phase transactions before tables are created, renamed or altered; {START_OVER}"),
+                    ));
+                }
                 let Some(rows) = self.prepared.committed(&xid, &self.position) else {
                     return Err(self.stop(
                         &format!("the two-phase transaction {xid} was committed, and it was prepared before following began: its rows were not seen"),
@@ -444,6 +518,7 @@ impl Reading<'_> {
             }
             XaStatement::Rollback(xid) => {
                 self.prepared.rolled_back(&xid);
+                self.passed_over_prepared.remove(&xid);
                 // One that was not prepared is undone before its end.
                 self.transaction.begin();
                 self.transaction.end();
@@ -463,6 +538,9 @@ impl Reading<'_> {
         }
         let begin = begin.unwrap_or_else(|| self.between.clone());
         let rows = self.transaction.end();
+        if let Some(passed_over) = self.passed_over.take() {
+            self.passed_over_prepared.insert(xid.clone(), passed_over);
+        }
         self.prepared.hold(xid, rows, begin);
         self.passed(at).await
     }
@@ -497,6 +575,11 @@ impl Reading<'_> {
     }
 
     async fn ended(&mut self, at: u32) -> Result<()> {
+        if let Some(mut change) = self.changing.take() {
+            // Everything else of the transaction is handed on, and is applied again, which changes nothing, once the tables are there.
+            change.position = self.position.clone();
+            return Err(MysqlError::DefinitionChanged(change));
+        }
         let position = self.reached().await?;
         self.send(TailEvent::TransactionEnd { position, at }).await
     }

@@ -93,6 +93,9 @@ impl Verifier {
         let mut pair = Pair::open(&self.store).await?;
         let touches = &self.described.shared.touches;
         let mut result = Verification { tables: before.tables.clone(), ..Verification::default() };
+        // A table that was dropped since is nothing to speak of.
+        let names: BTreeSet<String> = self.described.shared.tables.iter().map(|(_, table)| table.name().to_string()).collect();
+        result.tables.retain(|table| names.contains(&table.table));
         // What waited for the fence is compared now; what can never be compared stays named.
         let keyless_names: BTreeSet<String> =
             self.tables.iter().filter(|table| !table.comparison.has_key()).map(|table| table.comparison.name().to_string()).collect();
