@@ -207,7 +207,7 @@ const PARTS: [&str; 2] = [
 ];
 
 /// What is done to the target's structure, the words the verifier must name it with, and what puts it back.
-const STRUCTURES: [(&str, &str, &str, &str); 27] = [
+const STRUCTURES: [(&str, &str, &str, &str); 29] = [
     (
         "an extra table",
         "CREATE TABLE school.forged (id INT PRIMARY KEY)",
@@ -370,6 +370,18 @@ const STRUCTURES: [(&str, &str, &str, &str); 27] = [
         "`clerk@%` account: is missing on the target, has to be an account with grants on 1 places",
         "RENAME USER 'another'@'%' TO 'clerk'@'%'",
     ),
+    (
+        "a database's default collation",
+        "ALTER DATABASE school DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "`school` default collation: is utf8mb4_bin on the target, has to be utf8mb3_general_ci",
+        "ALTER DATABASE school DEFAULT CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci",
+    ),
+    (
+        "a column of a type that is not known",
+        "ALTER TABLE school.part_22 DROP COLUMN size, ADD COLUMN size VECTOR(3)",
+        "`school.part_22` column `size`: is `size` vector(3)",
+        "ALTER TABLE school.part_22 DROP COLUMN size, ADD size ENUM('a', 'b') DEFAULT NULL COMMENT 'of ''it'''",
+    ),
 ];
 
 /// Accounts that move, for what is done to them.
@@ -386,7 +398,7 @@ async fn hung() -> World {
     command(&world.source, &PARTS).await;
     let mut conn = connect(&world.source, Account::Root).await;
     conn.query_drop("SET NAMES utf8, time_zone = '+00:00'").await.unwrap();
-    for part in 2..=21 {
+    for part in 2..=22 {
         conn.query_drop(format!("CREATE TABLE school.part_{part:02} LIKE school.part_01")).await.unwrap();
         conn.query_drop(format!("INSERT INTO school.part_{part:02} SELECT * FROM school.part_01")).await.unwrap();
         conn.query_drop(format!("DELETE FROM school.part_{part:02} WHERE id > 10")).await.unwrap();

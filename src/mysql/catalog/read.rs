@@ -21,6 +21,19 @@ impl Catalog {
     /// # Errors
     /// If a query fails; if a table can't be opened by the server; if a column's type is unknown.
     pub async fn read(session: &mut Session, selection: &Selection) -> Result<Catalog> {
+        Self::reading(session, selection, false).await
+    }
+
+    /// Reads what is known of the selected part of a server, to compare it: columns of other types, and unique indexes over
+    /// expressions, are left out. Whoever compares the definitions themselves finds them.
+    ///
+    /// # Errors
+    /// As [`Catalog::read`], but for a column's type.
+    pub async fn read_known(session: &mut Session, selection: &Selection) -> Result<Catalog> {
+        Self::reading(session, selection, true).await
+    }
+
+    async fn reading(session: &mut Session, selection: &Selection, only_known: bool) -> Result<Catalog> {
         // 8.0 and later answer with figures of up to a day ago unless told otherwise.
         if session.version.mysql_from((8, 0, 0)) {
             session.run("SET SESSION information_schema_stats_expiry = 0", "asking for current table sizes").await?;
@@ -30,8 +43,12 @@ impl Catalog {
             return Ok(Catalog::default());
         }
         let names = databases.iter().map(|database| sql::text(&database.name)).collect::<Vec<_>>().join(", ");
-        let mut reading =
-            Reading { selection: selection.clone(), catalog: Catalog { databases, ..Catalog::default() }, tables: BTreeMap::new() };
+        let mut reading = Reading {
+            selection: selection.clone(),
+            only_known,
+            catalog: Catalog { databases, ..Catalog::default() },
+            tables: BTreeMap::new(),
+        };
         for (query, what, take) in QUERIES {
             let query = query.replace("{databases}", &names);
             for row in session.rows(&query, what).await? {
@@ -165,6 +182,8 @@ fn own_comment(comment: &str) -> &str {
 /// A catalog in the making.
 struct Reading {
     selection: Selection,
+    /// What is not known is left out, and no error.
+    only_known: bool,
     catalog: Catalog,
     tables: BTreeMap<TableName, Table>,
 }
@@ -226,6 +245,9 @@ impl Reading {
         };
         let (name, type_text) = (row.text(2), row.text(3));
         let Some(ParsedType { kind, unsigned, zerofill }) = parse(&type_text) else {
+            if self.only_known {
+                return Ok(());
+            }
             return Err(MysqlError::Object {
                 message: format!("column `{name}` of `{}` has the type `{type_text}`, which dbmove does not know", table.name),
                 hint: "leave the table out with `exclude`, or change the column's type on the source".to_owned(),
@@ -256,8 +278,8 @@ impl Reading {
         };
         let (name, unique, method) = (row.text(2), row.optional(3) == Some("0"), row.text(6));
         let Some(column) = row.optional(4).and_then(|column| table.column(column)) else {
-            // 8.0 and later: a part that is an expression. It can't collide unless the index is unique.
-            if unique {
+            // 8.0 and later: a part that is an expression. It can't collide unless the index is unique. Or its column was left out.
+            if unique && !self.only_known {
                 return Err(MysqlError::Object {
                     message: format!("the unique index `{name}` of `{}` is over an expression, which dbmove can't follow", table.name),
                     hint: "leave the table out with `exclude`, or index a generated column instead".to_owned(),

@@ -126,7 +126,7 @@ impl Verifier {
     pub async fn new(store: &Arc<MysqlStore>, engine: Engine, moving: bool) -> Result<Verifier> {
         let described = store.described().await?;
         let mut catalog_session = Session::open(&store.target, Purpose::Catalog).await?;
-        let target_catalog = Catalog::read(&mut catalog_session, &store.selection).await?;
+        let target_catalog = Catalog::read_known(&mut catalog_session, &store.selection).await?;
         catalog_session.close().await;
         let mut pair = Pair::open(store).await?;
         let function = common(&functions(&mut pair.source).await?, &functions(&mut pair.target).await?);

@@ -12,6 +12,7 @@
 //! * Foreign keys can't be on a temporary table; both catalogs tell them, with their rules.
 //! * What can't be temporary on this server (partitions, FULLTEXT) is made in `_dbmove`, as a table named [`SCRATCH`], and dropped again. Left behind by a
 //!   crash it is dropped by the next comparison, and with `_dbmove` at the latest.
+//! * A database made by dbmove has the source's default collation. A column of a type that dbmove does not know is a difference as any other.
 //! * A table that is missing, and one in the selected part of the target that the source does not have, is a difference of its own.
 //! * An AUTO_INCREMENT counter can't be compared with the source's while that is in use: a rolled-back INSERT moves it and is in no log. But it must not
 //!   be below what it was raised to when the rows were in ([`counters`](crate::mysql::counters)), unless the source's own is, too.
@@ -28,7 +29,7 @@ use crate::mysql::bookkeeping::{self, own_table};
 use crate::mysql::catalog::Catalog;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::counters::{self, Counters};
-use crate::mysql::ddl::{Part, TableDdl, parts};
+use crate::mysql::ddl::{Part, TableDdl, names_on, parts};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
 use crate::mysql::sql;
@@ -106,12 +107,39 @@ impl Verifier {
                 foreign_keys(source, target, &self.described.catalog, &mut found.differences);
             }
         }
+        let own = bookkeeping::created(&mut session, &self.store.name).await?;
         session.close().await;
         found.outside = self.outside().await?;
+        self.default_collations(&own, &mut found);
         let (source, target) = counters::both(&self.store).await?;
         found.differences.extend(behind(floor, &source, &target));
         found.differences.sort_by(|a, b| (&a.object, &a.what).cmp(&(&b.object, &b.what)));
         Ok(found)
+    }
+
+    /// The databases' default collations, and with them their character sets: what tables made later get. A database that was on
+    /// the target before keeps its own; that is said, and no difference.
+    fn default_collations(&self, own: &[TableName], found: &mut Structure) {
+        let moved = self.described.schema.databases.iter().map(|database| &database.name);
+        for name in moved {
+            let of =
+                |catalog: &Catalog| catalog.databases.iter().find(|database| database.name == *name).map(|found| found.collation.clone());
+            let Some(source) = of(&self.described.catalog) else { continue };
+            let (_, expected) = names_on(&self.described.target.version, &source);
+            let there = of(&self.target_catalog);
+            if there.as_ref() == Some(&expected) {
+                continue;
+            }
+            if own.iter().any(|made| made.table.is_empty() && made.database == *name) || there.is_none() {
+                found.differences.push(StructureDifference::new(name, "default collation", Some(expected), there));
+            } else {
+                let why = format!(
+                    "it was on the target before, with the default collation {}; on the source it is {expected}",
+                    there.unwrap_or_default()
+                );
+                found.outside.push(NotCompared { object: name.clone(), why });
+            }
+        }
     }
 
     /// What the source's databases hold beside what moves.
