@@ -211,3 +211,32 @@ async fn no_effect_twice_before_or_after_the_switch() {
     assert_eq!(ticks(&world.source).await, on_source, "an event still runs on the source");
     assert_eq!(number(&world.source, "SELECT @@global.event_scheduler = 'OFF'").await, 1);
 }
+
+/// A rehearsal goes the whole way on a pair of its own, objects too, and takes all of it back; production's servers get none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rehearsal_moves_objects_too() {
+    if real::skipped("a_rehearsal_moves_objects_too", &KINDS) {
+        return;
+    }
+    let world = world_with_objects().await.with_rehearsal().await;
+    let (source, target) = world.rehearsal.as_ref().unwrap();
+    let mut conn = connect(source, Account::Root).await;
+    fill(&mut conn, DATABASE).await;
+    conn.query_drop("SET GLOBAL event_scheduler = ON").await.unwrap();
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    write_playbook(&world, &text);
+    let rehearsed = world.finished(&["--yes", "rehearse", &world.playbook_argument()]).await;
+    let words = said(&rehearsed);
+    assert_eq!(code(&rehearsed), 0, "{words}");
+    for moved in
+        ["view `offices.a_on_view_on_view`", "procedure `offices.audited`", "trigger `offices.after_insert`", "event `offices.sleeping`"]
+    {
+        assert!(words.contains(&format!("promote: {moved}: definer")), "{moved} was not moved: {words}");
+    }
+    for server in [target, &world.target] {
+        assert_eq!(number(server, &format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{DATABASE}'")).await, 0);
+    }
+    assert_eq!(number(source, "SELECT @@global.event_scheduler = 'ON'").await, 1, "the rehearsal's events are not running again");
+    assert_eq!(number(&world.source, "SELECT @@global.event_scheduler = 'ON'").await, 1, "production's events were stopped");
+    assert_eq!(number(&world.source, "SELECT @@global.read_only").await, 0);
+}
