@@ -430,6 +430,26 @@ async fn a_password_of_nobody_is_refused_before_anything_is_created() {
     assert!(error.to_string().contains("names `given@%`, and no account of that name moves"), "{error}");
 }
 
+/// The tables of accounts have other columns in every version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_server_is_read() {
+    let kinds = [ServerKind::Mysql559, ServerKind::Mysql5614, ServerKind::Mysql56];
+    if real::skipped("every_kind_of_server_is_read", &kinds) {
+        return;
+    }
+    for kind in kinds {
+        let server = std::sync::Arc::new(server(&*real::shared(kind, false).await, "server", Account::Root));
+        let accounts = read::accounts(&server).await.unwrap().accounts;
+        let of = |user: &str| accounts.get(&AccountName { user: user.to_owned(), host: "%".to_owned() }).unwrap();
+        let app = format!("{:?}", of("app").grants);
+        let expected =
+            r#"{Server: {"CREATE TEMPORARY TABLES", "DELETE", "EXECUTE", "INSERT", "LOCK TABLES", "SELECT", "SHOW VIEW", "UPDATE"}}"#;
+        assert_eq!(app, expected, "{kind}");
+        let dbmove = format!("{:?}", of("dbmove").grants);
+        assert!(["SUPER", "GRANT OPTION", "CREATE TABLESPACE", "SHOW DATABASES"].iter().all(|word| dbmove.contains(word)), "{dbmove}");
+    }
+}
+
 /// Killed wherever it hurts, the run comes to the same end; what it says is in the report, and no secret is anywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_program_killed_and_driven_on() {

@@ -19,7 +19,7 @@ use super::model::{Account, AccountName, Accounts, GRANT_OPTION, Grants, Place, 
 use super::notes::{self, Expected, Noted};
 use super::read;
 use super::statement::{self, Proof};
-use super::terms::Terms;
+use super::terms::{self, Terms};
 use crate::engine::crash;
 use crate::engine::step::Epoch;
 use crate::playbook::model::AccountsOption;
@@ -68,7 +68,8 @@ impl<'a> Bringing<'a> {
         let noted = notes::all(&mut session, &store.name).await?.into_iter().map(|noted| (noted.name.clone(), noted)).collect();
         let mut bringing = Bringing { store, epoch, session, moving: Vec::new(), noted, brought: Brought::default() };
         if store.settings.accounts == AccountsOption::Move {
-            let terms = Terms::read(store, described).await?;
+            let definers = terms::definers(store).await?;
+            let terms = Terms::read(store, described, definers).await?;
             let source = read::accounts(&store.source).await?;
             let target = read::accounts(&store.target).await?;
             bringing.choose(&source, &target, &terms)?;

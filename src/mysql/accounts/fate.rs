@@ -424,3 +424,158 @@ fn privileges(granted: &BTreeSet<String>, place: &Place, terms: &Terms, changes:
     mapped.extend(new);
     mapped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Credential;
+    use super::*;
+    use crate::mysql::connect::Version;
+
+    fn set(words: &[&str]) -> BTreeSet<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// A target that knows and lets us grant these, and to which a database `school` with a table `t (a)` moves.
+    fn terms(version: &str, granted: &[&str]) -> Terms {
+        let mut terms = Terms { version: Version::parse(version), known: set(granted), ..Terms::default() };
+        terms.known.extend(set(&["FILE", "SUPER"]));
+        terms.privileges.global = set(granted);
+        terms.databases = set(&["school", "school_1"]);
+        terms.tables.insert(TableName::new("school", "t"), set(&["a"]));
+        terms.own = set(&["dbmove", "admin"]);
+        terms
+    }
+
+    fn account(user: &str, plugin: &str, stored: &str, grants: &[(Place, &[&str])]) -> Account {
+        Account {
+            name: AccountName { user: user.to_owned(), host: "%".to_owned() },
+            credential: Credential { plugin: plugin.to_owned(), stored: hex::encode(stored).into(), or_others: false },
+            requires: Requires::Nothing,
+            limits: Limits::default(),
+            locked: false,
+            expired: false,
+            role: false,
+            roles: BTreeSet::new(),
+            grants: grants.iter().map(|(place, words)| (place.clone(), set(words))).collect(),
+        }
+    }
+
+    fn moves(account: &Account, terms: &Terms) -> Moving {
+        match of(account, terms) {
+            Fate::Moves(moving) => *moving,
+            Fate::Stays { why, .. } => panic!("it stays: {why}"),
+        }
+    }
+
+    const HASH: &str = "*16863C23B2E91537AEAEDDE9D1B40DA2A975C5DC";
+    const NATIVE: &str = "mysql_native_password";
+
+    fn school(words: &'static [&'static str]) -> (Place, &'static [&'static str]) {
+        (Place::Database("school".to_owned()), words)
+    }
+
+    #[test]
+    fn who_stays_and_why() {
+        let terms = terms("9.7.0", &["SELECT", GRANT_OPTION]);
+        for (user, grants, expected, is_client) in [
+            ("root", vec![(Place::Server, &["SELECT"][..])], "of the server itself", false),
+            ("rdsadmin", vec![school(&["SELECT"])], "of the server itself", false),
+            ("admin", vec![school(&["SELECT"])], "dbmove itself", false),
+            ("", vec![school(&["SELECT"])], "anonymous", true),
+            ("monitor", vec![(Place::Server, &["PROCESS"][..])], "PROCESS is about the server", false),
+            ("other", vec![(Place::Database("other".to_owned()), &["SELECT"][..])], "no privilege on what moves", false),
+            ("other", vec![(Place::Table("school".to_owned(), "u".to_owned()), &["SELECT"][..])], "no privilege on what moves", false),
+            ("a-name-of-thirty-three-characters", vec![school(&["SELECT"])], "longer than the 32", true),
+        ] {
+            match of(&account(user, "", HASH, &grants), &terms) {
+                Fate::Stays { why, client } => assert!(why.contains(expected) && client == is_client, "{user}: {why}, {client}"),
+                Fate::Moves(_) => panic!("`{user}` moves"),
+            }
+        }
+        let mut owner = account("owner", "", HASH, &[]);
+        assert!(matches!(of(&owner, &terms), Fate::Stays { .. }));
+        let mut named = terms.clone();
+        named.definers = set(&["owner@%"]);
+        assert!(matches!(of(&owner, &named), Fate::Moves(_)), "objects belong to it");
+        owner.role = true;
+        assert!(matches!(of(&owner, &named), Fate::Stays { .. }));
+    }
+
+    #[test]
+    fn a_password_is_carried_only_if_the_target_takes_it() {
+        let mut terms = terms("8.4.0", &["SELECT", GRANT_OPTION]);
+        terms.plugins = set(&["caching_sha2_password", NATIVE]);
+        let password = |plugin: &str, stored: &str, terms: &Terms| match password(&account("a", plugin, stored, &[]), terms) {
+            Password::Carried { plugin, .. } => format!("carried by {plugin}"),
+            Password::Given(_) => "given".to_owned(),
+            Password::Unknown { why } => why,
+        };
+        assert_eq!(password("", HASH, &terms), format!("carried by {NATIVE}"));
+        assert_eq!(password(NATIVE, HASH, &terms), format!("carried by {NATIVE}"));
+        assert!(password("", "", &terms).contains("no password"));
+        assert!(password("", "606718316665bfa2", &terms).contains("16 characters"));
+        assert!(password("mysql_old_password", "606718316665bfa2", &terms).contains("16 characters"));
+        assert!(password("", "*THISISNOTAVALIDPASSWORDTHATCANBEUSEDHERE", &terms).contains("of no password"));
+        assert!(password("auth_socket", "", &terms).contains("`auth_socket`"));
+        assert!(password("sha256_password", "$5$x", &terms).contains("the target has no `sha256_password`"));
+        terms.plugins.remove(NATIVE);
+        assert!(password("", HASH, &terms).contains("the target has no `mysql_native_password`"));
+        terms.passwords.insert("a@%".to_owned(), Template("${env:X}".to_owned()));
+        assert_eq!(password("", HASH, &terms), "given");
+    }
+
+    #[test]
+    fn what_can_not_be_granted_is_named() {
+        let terms = terms("9.7.0", &["SELECT", "PROCESS", "SET_ANY_DEFINER", GRANT_OPTION]);
+        let moving =
+            moves(&account("a", "", HASH, &[(Place::Server, &["SELECT", "FILE", "SUPER", "DELETE HISTORY", GRANT_OPTION])]), &terms);
+        assert_eq!(moving.grants[&Place::Server], set(&["SELECT", GRANT_OPTION, "SET_ANY_DEFINER", "SET_ANY_DEFINER (GRANT OPTION)"]));
+        let said = moving.changes.join("\n");
+        for expected in [
+            "not-granted: FILE on *.* → left out: our account on the target may not grant it",
+            "not-granted: DELETE HISTORY on *.* → left out: the target does not know it",
+            "super: SUPER on *.* → SET_ANY_DEFINER",
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn one_privilege_of_two_names() {
+        let mysql = terms("9.7.0", &["SELECT", "REPLICATION CLIENT", GRANT_OPTION]);
+        let moving = moves(&account("a", "", HASH, &[(Place::Server, &["SELECT", "BINLOG MONITOR"])]), &mysql);
+        assert_eq!(moving.grants[&Place::Server], set(&["SELECT", "REPLICATION CLIENT"]));
+        assert!(
+            moving.changes.iter().any(|change| change == "renamed: BINLOG MONITOR on *.* → REPLICATION CLIENT"),
+            "{:?}",
+            moving.changes
+        );
+        let mariadb = terms("10.11.6-MariaDB", &["SELECT", "BINLOG MONITOR", GRANT_OPTION]);
+        let moving = moves(&account("a", "", HASH, &[(Place::Server, &["SELECT", "REPLICATION CLIENT"])]), &mariadb);
+        assert_eq!(moving.grants[&Place::Server], set(&["SELECT", "BINLOG MONITOR"]));
+    }
+
+    #[test]
+    fn a_pattern_stays_one_unless_it_means_nothing_there() {
+        let mut terms = terms("9.7.0", &["SELECT", GRANT_OPTION]);
+        let pattern = account("a", "", HASH, &[(Place::Database("school\\_%".to_owned()), &["SELECT"])]);
+        assert_eq!(moves(&pattern, &terms).grants.keys().cloned().collect::<Vec<_>>(), [Place::Database("school\\_%".to_owned())]);
+        terms.literal_names = true;
+        let moving = moves(&pattern, &terms);
+        assert_eq!(moving.grants.keys().cloned().collect::<Vec<_>>(), [Place::Database("school_1".to_owned())]);
+        assert!(moving.changes[0].starts_with("pattern: SELECT on `school\\_%`.* → on `school_1`.*"), "{:?}", moving.changes);
+    }
+
+    #[test]
+    fn a_column_that_is_gone_is_named() {
+        let terms = terms("9.7.0", &["SELECT", GRANT_OPTION]);
+        let column = |name: &str| Place::Column("school".to_owned(), "t".to_owned(), name.to_owned());
+        let moving = moves(&account("a", "", HASH, &[(column("A"), &["SELECT"]), (column("gone"), &["SELECT"])]), &terms);
+        assert_eq!(moving.grants.len(), 1);
+        assert!(
+            moving.changes.iter().any(|change| change.contains("`t`.`gone` → left out: there is no such column")),
+            "{:?}",
+            moving.changes
+        );
+    }
+}

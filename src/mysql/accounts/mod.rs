@@ -38,6 +38,7 @@ pub mod terms;
 
 pub use model::AccountName;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::Result;
@@ -53,8 +54,17 @@ use crate::playbook::model::AccountsOption;
 /// # Errors
 /// If a server can't be reached, or does not show its accounts.
 pub async fn fates(store: &Arc<MysqlStore>) -> Result<Vec<(AccountName, Fate)>> {
+    let definers = terms::definers(store).await?;
+    fates_for(store, definers).await
+}
+
+/// The same, where it is known in whose name moved objects run.
+///
+/// # Errors
+/// If a server can't be reached, or does not show its accounts.
+pub async fn fates_for(store: &Arc<MysqlStore>, definers: BTreeSet<String>) -> Result<Vec<(AccountName, Fate)>> {
     let described = store.described().await?;
-    let terms = Terms::read(store, &described).await?;
+    let terms = Terms::read(store, &described, definers).await?;
     let source = read::accounts(&store.source).await?;
     Ok(fate::all(&source, &terms))
 }

@@ -48,11 +48,11 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Reads them. Nothing is changed.
+    /// Reads them; `definers` are those of moved objects ([`definers`]). Nothing is changed.
     ///
     /// # Errors
     /// If a server can't be read.
-    pub async fn read(store: &MysqlStore, described: &Described) -> Result<Terms> {
+    pub async fn read(store: &MysqlStore, described: &Described, definers: BTreeSet<String>) -> Result<Terms> {
         let mut target = Session::open(&store.target, Purpose::Catalog).await?;
         let mut known: BTreeSet<String> = BTreeSet::new();
         for row in target.rows("SHOW PRIVILEGES", "reading which privileges there are").await? {
@@ -94,7 +94,7 @@ impl Terms {
             store.settings.objects == ObjectsOption::Move && objects::is_moved(object.kind) && objects::selects(&store.selection, object)
         });
         if store.settings.objects == ObjectsOption::Move {
-            terms.definers = definers(store, &terms.databases).await?;
+            terms.definers = definers;
         }
         Ok(terms)
     }
@@ -140,13 +140,17 @@ impl Terms {
     }
 }
 
-/// Whose names are on moved objects. An account that our own may not see objects of is not named.
-async fn definers(store: &MysqlStore, databases: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    if databases.is_empty() {
+/// In whose names moved objects run, as the source prints it. Of an object that our account may not see nobody is named.
+///
+/// # Errors
+/// If the source can't be read.
+pub async fn definers(store: &MysqlStore) -> Result<BTreeSet<String>> {
+    let described = store.described().await?;
+    if described.catalog.databases.is_empty() || store.settings.objects == ObjectsOption::Leave {
         return Ok(BTreeSet::new());
     }
     let mut source = Session::open(&store.source, Purpose::Catalog).await?;
-    let list: Vec<String> = databases.iter().map(|name| sql::text(name)).collect();
+    let list: Vec<String> = described.catalog.databases.iter().map(|database| sql::text(&database.name)).collect();
     let mut definers = BTreeSet::new();
     for (table, schema) in
         [("VIEWS", "TABLE_SCHEMA"), ("ROUTINES", "ROUTINE_SCHEMA"), ("TRIGGERS", "TRIGGER_SCHEMA"), ("EVENTS", "EVENT_SCHEMA")]

@@ -124,6 +124,8 @@ pub enum Part {
     Bodies,
     /// The source's accounts: `mysql.user`.
     Accounts,
+    /// What becomes of the source's accounts.
+    Fates,
     /// The source's sessions.
     Sessions,
 }
@@ -147,6 +149,7 @@ impl Part {
             Part::Defaults => "defaults of columns",
             Part::Bodies => "bodies of views, routines, triggers and events",
             Part::Accounts => "accounts of the source",
+            Part::Fates => "accounts and grants of both servers",
             Part::Sessions => "sessions of the source",
         }
     }

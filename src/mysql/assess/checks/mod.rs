@@ -2,6 +2,7 @@
 //!
 //! The order is that of what hangs on what: settings and privileges first, because a run that can't begin needs no list of columns.
 
+mod account_fates;
 mod accounts;
 mod activity;
 mod bodies;
@@ -47,6 +48,7 @@ const FAMILIES: &[&[Check]] = &[
     foreign_keys::CHECKS,
     defaults::CHECKS,
     accounts::CHECKS,
+    account_fates::CHECKS,
     bodies::CHECKS,
     settings::CHECKS,
 ];

@@ -1,8 +1,27 @@
 //! Accounts and grants of the source, from its own tables: `information_schema` shows an account only what it may see itself.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::{Gathered, Part};
+use crate::mysql::accounts::fate::Fate;
+use crate::mysql::accounts::model::AccountName;
+use crate::mysql::accounts::{fates_for, read};
 use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
+use crate::mysql::store::MysqlStore;
+use crate::playbook::model::AccountsOption;
+
+/// What becomes of the source's accounts.
+#[derive(Clone, Debug, Default)]
+pub struct Fates {
+    /// What the playbook says of accounts.
+    pub option: AccountsOption,
+    /// Each account, and what becomes of it if accounts move.
+    pub all: Vec<(AccountName, Fate)>,
+    /// Accounts that the target has already.
+    pub on_target: BTreeSet<AccountName>,
+}
 
 /// An account of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +81,27 @@ impl Gathered {
                 plugin: text(3),
                 super_privilege: text(4) == "Y",
             });
+        }
+        Ok(())
+    }
+
+    /// What becomes of each account. The definers are known from the bodies: they are not asked for twice.
+    pub(super) async fn fates(&mut self, store: &Arc<MysqlStore>) -> Result<()> {
+        self.fates.option = store.settings.accounts;
+        let definers = self.bodies.iter().map(|body| body.definer.clone()).collect();
+        let read = match fates_for(store, definers).await {
+            Ok(all) => read::accounts(&store.target).await.map(|target| (all, target)),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok((all, target)) => {
+                self.fates.all = all;
+                self.fates.on_target = target.accounts.into_keys().collect();
+            }
+            Err(error) if !error.transient() => {
+                self.unread.entry(Part::Fates).or_insert_with(|| error.to_string());
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::mysql::names::TableName;
 use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::store::MysqlStore;
-use accounts::{AccountRow, DatabaseGrant};
+use accounts::{AccountRow, DatabaseGrant, Fates};
 use activity::{LogWindow, OpenTransaction, SessionRow};
 use tables::{ColumnDefault, TableDetails};
 use target::TargetDisk;
@@ -82,6 +82,8 @@ pub struct Gathered {
     pub bodies: Vec<Body>,
     /// The source's accounts.
     pub accounts: Vec<AccountRow>,
+    /// What becomes of them.
+    pub fates: Fates,
     /// Grants on databases, as `mysql.db` has them.
     pub grants: Vec<DatabaseGrant>,
     /// Every database of the source, selected or not.
@@ -127,6 +129,7 @@ impl Gathered {
             on_target: Vec::new(),
             bodies: Vec::new(),
             accounts: Vec::new(),
+            fates: Fates::default(),
             grants: Vec::new(),
             all_databases: Vec::new(),
             orphans: Vec::new(),
@@ -167,6 +170,7 @@ impl Gathered {
         gathered.details(&mut source, &databases).await?;
         gathered.accounts(&mut source).await?;
         gathered.grants(&mut source).await?;
+        gathered.fates(store).await?;
         gathered.orphans(&mut source, &store.selection).await?;
         gathered.sessions(&mut source).await?;
         gathered.transactions(&mut source).await?;
