@@ -318,6 +318,16 @@ async fn what_can_not_be_converted_is_named_first() {
     ] {
         world.on_source(&[spoil]).await;
         let playbook = world.playbook(charset);
+        // Of what the text holds `assess --deep` says the same beforehand.
+        if charset.contains(':') && words[0].contains("UTF-8") {
+            let assessed = world.dbmove(&["assess", &playbook, "--deep", "--json"]).output().await.unwrap();
+            let text = String::from_utf8_lossy(&assessed.stdout).into_owned();
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", said(&assessed)));
+            let found = json["stores"][0]["findings"].as_array().unwrap().iter().filter(|finding| finding["id"] == "schema-conversion");
+            let found: Vec<&str> = found.filter_map(|finding| finding["found"].as_str()).collect();
+            assert!(found.len() == 1 && words.iter().all(|words| found[0].contains(words)), "{words:?}\n{found:#?}");
+            assert_eq!(assessed.status.code(), Some(4), "{text}");
+        }
         let run = world.dbmove(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).output();
         let ran =
             tokio::time::timeout(Duration::from_secs(60), run).await.unwrap_or_else(|_| panic!("it was not refused: {words:?}")).unwrap();

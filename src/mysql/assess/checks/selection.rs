@@ -16,8 +16,8 @@ pub const CHECKS: &[Check] = &[
     Check {
         id: "schema-conversion",
         level: Level::Error,
-        about: "A table can't be made on the target from its definition.",
-        why: "What no rule can convert is refused, never left out. The first such table is named; there may be more.",
+        about: "A table can't be made on the target from its definition, or (looked at with `--deep`) its text not be converted as `charset` asks for.",
+        why: "What can't be converted is refused, never left out. Of definitions the first is named; there may be more.",
         looks_at: &[],
         never_accepted: Some("the table could not be created; leave it out with `exclude`"),
         look: conversion,
@@ -45,13 +45,17 @@ fn names_nothing(gathered: &Gathered) -> Vec<Found> {
 }
 
 fn conversion(gathered: &Gathered) -> Vec<Found> {
+    // The first name in backticks is the table's, or the column's.
+    let object = |message: &str| message.split('`').nth(1).unwrap_or("schema").to_owned();
+    let texts = gathered.unproven.iter().map(|(message, hint)| {
+        Found::new(object(message), message).evidence("all text of the table, and its unique keys", message).fix(hint)
+    });
     let reason = gathered.unconverted.iter();
     reason
         .map(|(message, hint)| {
-            // The first name in backticks is the table's, or the column's.
-            let object = message.split('`').nth(1).unwrap_or("schema");
-            Found::new(object, message).evidence("SHOW CREATE TABLE, information_schema.COLUMNS", message).fix(hint)
+            Found::new(object(message), message).evidence("SHOW CREATE TABLE, information_schema.COLUMNS", message).fix(hint)
         })
+        .chain(texts)
         .collect()
 }
 

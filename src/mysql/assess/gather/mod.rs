@@ -24,12 +24,14 @@ use super::{Looking, Part};
 use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ServerFacts};
 use crate::mysql::connect::{Purpose, Session, TextRow};
+use crate::mysql::conversion::{self, ConvertedTables};
 use crate::mysql::ddl::NotCarried;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
 use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::store::MysqlStore;
+use crate::mysql::well_formed;
 use accounts::{AccountRow, DatabaseGrant, Fates};
 use activity::{LogWindow, OpenTransaction, SessionRow};
 use tables::{ColumnDefault, TableDetails};
@@ -74,6 +76,8 @@ pub struct Gathered {
     pub not_carried: Vec<NotCarried>,
     /// Why the schema can't be converted, and what to do: the first table that stands in the way.
     pub unconverted: Option<(String, String)>,
+    /// Why text can't be converted as `charset` asks for, and what to do: looked at only where all rows are.
+    pub unproven: Vec<(String, String)>,
     /// Another run that has claimed the target.
     pub claimed_by: Option<String>,
     /// Selected tables that are on the target and not ours.
@@ -125,6 +129,7 @@ impl Gathered {
             unmatched: Vec::new(),
             not_carried: Vec::new(),
             unconverted: None,
+            unproven: Vec::new(),
             claimed_by: None,
             on_target: Vec::new(),
             bodies: Vec::new(),
@@ -176,6 +181,9 @@ impl Gathered {
         gathered.transactions(&mut source).await?;
         gathered.replication(&mut source).await?;
         gathered.values(&mut source, looking.rows).await?;
+        if looking.rows == values::Rows::All {
+            gathered.conversions(store).await?;
+        }
         gathered.logged_meanwhile(&mut source, before, &store.selection).await?;
         source.close().await;
 
@@ -214,6 +222,33 @@ impl Gathered {
         }
         self.unread.insert(Part::Schema, message.clone());
         self.unconverted = Some((message, hint));
+        Ok(())
+    }
+
+    /// The proof that `mysql.prepare` asks for before it converts text, without its end at the first table.
+    async fn conversions(&mut self, store: &Arc<MysqlStore>) -> Result<()> {
+        if self.unconverted.is_some() {
+            return Ok(());
+        }
+        let described = store.described().await?;
+        if described.converted.is_empty() {
+            return Ok(());
+        }
+        let mut source = Session::open(&store.source, Purpose::Read).await?;
+        for (name, converted) in &described.converted {
+            let only = ConvertedTables::from([(name.clone(), converted.clone())]);
+            let table = self.catalog.tables.get(name);
+            let wrong = well_formed::find(&mut source, table, &only, &self.target.version).await?;
+            self.unproven.extend(wrong.iter().map(|wrong| (wrong.words(), wrong.fix())));
+            // Bytes that are no text are equal to nothing.
+            if wrong.is_empty() {
+                match conversion::prove_keys(&mut source, &only).await {
+                    Err(MysqlError::Object { message, hint }) => self.unproven.push((message, hint)),
+                    other => other?,
+                }
+            }
+        }
+        source.close().await;
         Ok(())
     }
 
