@@ -47,6 +47,9 @@ fn changes(round: usize) -> Vec<String> {
         "DELETE FROM talk.lines WHERE line = x'c3a9' LIMIT 1",
         "UPDATE talk.lines SET line = CONCAT('uROUND', x'c3b1') WHERE line = x'f09f9880'",
         "UPDATE talk.mixed SET one = CONCAT('ROUND', x'c3bc'), two = x'fc' WHERE id = 2",
+        // Characters of sjis whose second byte is a backslash, and all that means something in a literal.
+        "INSERT INTO talk.mixed VALUES (5ROUND, x'5c275c5c22', x'5c5c27225c', x'835c5c27815c22')",
+        "UPDATE talk.mixed SET one = x'275c', two = x'5c', three = x'975c' WHERE id = 3",
     ]
     .iter()
     .map(|statement| statement.replace("ROUND", &round.to_string()))
@@ -65,8 +68,12 @@ struct World {
 
 impl World {
     async fn start(source: ServerKind, target: ServerKind) -> World {
+        World::start_with(source, target, &ServerOptions::default()).await
+    }
+
+    async fn start_with(source: ServerKind, target: ServerKind, options: &ServerOptions) -> World {
         let directory = tempfile::tempdir().unwrap();
-        let source = LocalServer::start(source, &directory.path().join("source"), &ServerOptions::default()).await.unwrap();
+        let source = LocalServer::start(source, &directory.path().join("source"), options).await.unwrap();
         let target = LocalServer::start(target, &directory.path().join("target"), &ServerOptions::default().rds_like(true)).await.unwrap();
         World { source, target, directory }
     }
@@ -149,11 +156,11 @@ async fn rows(server: &LocalServer) -> Vec<String> {
     rows
 }
 
-async fn converts(test: &str, source: ServerKind, target: ServerKind) {
+async fn converts(test: &str, source: ServerKind, target: ServerKind, options: &ServerOptions) {
     if real::skipped(test, &[source, target]) {
         return;
     }
-    let world = World::start(source, target).await;
+    let world = World::start_with(source, target, options).await;
     world.load().await;
     let playbook = world.playbook(CHARSET);
     let mut run = tokio::spawn(world.dbmove(&["--yes", "run", &playbook, "--no-follow"]).output());
@@ -206,12 +213,22 @@ async fn converts(test: &str, source: ServerKind, target: ServerKind) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_5_5_to_9_7() {
-    converts("from_5_5_to_9_7", ServerKind::Mysql55, ServerKind::Mysql97).await;
+    converts("from_5_5_to_9_7", ServerKind::Mysql55, ServerKind::Mysql97, &ServerOptions::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_5_5_to_mariadb() {
-    converts("from_5_5_to_mariadb", ServerKind::Mysql55, ServerKind::MariaDb).await;
+    converts("from_5_5_to_mariadb", ServerKind::Mysql55, ServerKind::MariaDb, &ServerOptions::default()).await;
+}
+
+/// A source on which a backslash is a letter and a double quote opens a name, and which takes every client for one that sends sjis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_5_5_with_other_defaults() {
+    let options = ServerOptions::default()
+        .argument("--sql-mode=NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT")
+        .argument("--character-set-server=sjis")
+        .argument("--skip-character-set-client-handshake");
+    converts("from_5_5_with_other_defaults", ServerKind::Mysql55, ServerKind::Mysql97, &options).await;
 }
 
 /// A file below a directory.
