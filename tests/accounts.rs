@@ -310,6 +310,10 @@ async fn brought_again(pair: &Pair) {
     // And once more nothing is done.
     let third = bring(pair).await;
     assert_eq!((third.made, third.dropped), (0, 0));
+    // An account that the playbook has a password for goes: it goes on the target too, and nothing stops.
+    source.query_drop("DROP USER 'given'@'%'").await.unwrap();
+    let fourth = bring(pair).await;
+    assert_eq!((fourth.made, fourth.dropped), (0, 1), "{fourth:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,7 +91,9 @@ impl<'a> Bringing<'a> {
         for (name, place) in &source.orphans {
             self.brought.left.push(format!("a grant on {place} to `{name}` does not move: the source has no such account"));
         }
-        let names: BTreeSet<String> = self.moving.iter().map(|account| account.name.to_string()).collect();
+        // One that moved before and is gone from the source by now is no mistake of the playbook's: at the fence it must not stop the switch.
+        let moving = self.moving.iter().map(|account| account.name.to_string());
+        let names: BTreeSet<String> = moving.chain(self.noted.keys().map(ToString::to_string)).collect();
         let unused: Vec<String> = terms.passwords.keys().filter(|name| !names.contains(*name)).map(|name| format!("`{name}`")).collect();
         if !unused.is_empty() {
             return Err(MysqlError::Object {
