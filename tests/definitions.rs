@@ -184,6 +184,18 @@ async fn followed(test: &str, kinds: [ServerKind; 2]) {
     for statements in [CREATED_DROPPED_RENAMED, ALTERED] {
         run_all(&mut conn, statements, "copied", 10).await;
     }
+    // Columns and tables that are gone on the source while the target is held up: what is read of them fails, and that is no failure.
+    let mut held = connect(&world.target, Account::Root).await;
+    // It may be on its way to begin anew, and not be there for a moment.
+    while held.query_drop("LOCK TABLES school.live WRITE").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    conn.query_drop("ALTER TABLE live DROP COLUMN copied_d, ADD COLUMN copied_g INT").await.unwrap();
+    conn.query_drop("RENAME TABLE swap TO copied_swap_gone").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    conn.query_drop("RENAME TABLE copied_swap_gone TO swap").await.unwrap();
+    held.query_drop("UNLOCK TABLES").await.unwrap();
+    drop(held);
     // While it is compared, or has been.
     until(&world, &mut run, "run.log", "stage sync done").await;
     for statements in [CREATED_DROPPED_RENAMED, ALTERED] {
@@ -318,5 +330,5 @@ async fn what_is_not_followed_stops_the_run() {
     assert_eq!(world::number(&world.target, columns).await, before);
     let again = world.finished(&["--yes", "run", &playbook]).await;
     assert_eq!(code(&again), 1, "{}", said(&again));
-    assert!(said(&again).contains("altered on the source since") && said(&again).contains("unwelcome"), "{}", said(&again));
+    assert!(said(&again).contains("ALTER TABLE live ADD COLUMN unwelcome INT"), "{}", said(&again));
 }

@@ -26,10 +26,11 @@ use super::names::{Selection, TableName};
 use super::objects;
 use super::position::Position;
 use super::shared::Shared;
+use super::status;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
 use crate::engine::context::Outputs;
-use crate::engine::step::{Epoch, StepError, TargetLease};
+use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::playbook::model::{AccountsOption, ObjectsOption, OnDdl, Template};
 
 /// What a store's memory may take and how it works; the steps' arguments override single values.
@@ -236,6 +237,31 @@ impl MysqlStore {
                 hint: "put a `mysql.replicate` step before this one".to_owned(),
             }),
         }
+    }
+
+    /// After a failure of what works by the definitions: waits until everything that the source has logged by now is applied. If
+    /// definitions were the reason, whoever waits is called off before that (see [`super::definitions`]); else it failed by itself.
+    pub async fn failed_by_itself(&self, error: &StepError) {
+        /// Following that does not get there in this time has troubles of its own.
+        const PATIENCE: Duration = Duration::from_secs(600);
+        if error.failure != Failure::Definite || !matches!(*self.following.borrow(), Following::On(_)) {
+            return;
+        }
+        tracing::warn!(store = %self.name, %error, "failed; waiting whether the log tells of a definition that changed");
+        let reached = async {
+            let mut source = Session::open(&self.source, Purpose::Read).await?;
+            let end = status::current_position(&mut source).await?;
+            source.close().await;
+            let mut applied = self.applied.subscribe();
+            let mut following = self.following.subscribe();
+            tokio::select! {
+                reached = applied.wait_for(|applied| applied.position >= end) => drop(reached),
+                ended = following.wait_for(|following| !matches!(following, Following::On(_))) => drop(ended),
+            }
+            Ok::<(), MysqlError>(())
+        };
+        // If the source can't be asked, the failure stands as it is.
+        let _ = tokio::time::timeout(PATIENCE, reached).await;
     }
 
     /// The token that ends following with everything applied.

@@ -25,11 +25,15 @@
 //! 6. Nobody works by the old definitions while they change. Copier and verifier hold a pass ([`Steady`]); they are told to stop, their passes
 //!    are waited for, and then the lease's row is locked exclusively, which waits for a commit that was on its way. They start again
 //!    with the new definitions: a copy from what is in, a comparison from its beginning.
+//!    What fails meanwhile because the source has the new definitions already (a column is unknown) is no failure
+//!    before the log has been followed to where it ended then ([`MysqlStore::failed_by_itself`](super::store::MysqlStore::failed_by_itself)).
 //! 7. **A crash at any point repeats it.** What begins anew is noted (`making`) before anything is dropped, in the transaction that forgets
 //!    what was copied of it, and the note is taken back last. The applied position stays before the statement until the log is read on; read
 //!    again, the statement lies before the beginnings of all its tables and is passed over.
 //! 8. A table is dropped on the target only if this run made it, and only because a statement of the log named it. A table
-//!    that is not to be seen on the source any more (a privilege may be gone) is left alone until then.
+//!    that is not to be seen on the source any more (a privilege may be gone) is left alone until then; and so is, with `on_ddl: stop`, one that is another
+//!    now: it may have been altered, which stops the run, or renamed, which is followed. Only the log tells. Its rows up to `S` are passed
+//!    over meanwhile, and rows behind `S` without such a statement before them stop the run.
 //! 9. Nothing is switched while a table is being copied again: `mysql.fence` waits for it before writes are held, and
 //!    `mysql.catch_up` gives up (and the cutover is undone) if it happened in the moment between.
 //!
@@ -111,7 +115,7 @@ impl Beginnings {
         self.at.get(name)
     }
 
-    /// Tables that are not on the source any more but still on the target, since no statement has said so yet.
+    /// Tables that are not on the source any more, or others, while the target has what was there before, since no statement has said so yet.
     #[must_use]
     pub fn is_gone(&self, name: &TableName) -> bool {
         self.gone.contains(name)

@@ -21,7 +21,8 @@ pub enum State {
     Making,
     /// It is not there, and was not on the source at its beginning.
     Absent,
-    /// It was not to be seen on the source at its beginning, and no statement of the log has said why: the target still has it.
+    /// It was another one or not to be seen on the source at its beginning, and no statement of the log has said why: the target still has
+    /// the one before.
     Gone,
 }
 

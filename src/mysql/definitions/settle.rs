@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
+use std::time::{Duration, Instant};
 
 use super::records::{self, Record, State};
 use super::{Beginnings, Change};
@@ -16,16 +14,14 @@ use crate::engine::step::Epoch;
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::conversion;
-use crate::mysql::counters::Counters;
 use crate::mysql::ddl::{self, TableDdl};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
 use crate::mysql::position::Position;
 use crate::mysql::sql;
 use crate::mysql::status;
-use crate::mysql::store::{Described, MysqlStore};
+use crate::mysql::store::{Described, Following, MysqlStore};
 use crate::mysql::table::{ReferentialAction, Table};
-use crate::mysql::verification::{Engine, Verifier};
 use crate::mysql::well_formed;
 use crate::playbook::model::OnDdl;
 
@@ -43,15 +39,13 @@ const SAME_ERRORS: u32 = 4;
 struct Decision {
     /// Made (again) on the target, to be copied from the start.
     make: BTreeSet<TableName>,
-    /// Of these, those whose definition changed and that no statement at hand names.
-    altered: BTreeSet<TableName>,
     /// There since before it was noted what tables were made from.
     adopt: BTreeSet<TableName>,
     /// Dropped on the target.
     drop: BTreeSet<TableName>,
     /// Not there, and not on the target.
     absent: BTreeSet<TableName>,
-    /// Not to be seen on the source, left alone on the target.
+    /// Another one or not to be seen on the source, for a reason that only the log can tell: left alone on the target.
     gone: BTreeSet<TableName>,
 }
 
@@ -70,16 +64,25 @@ struct Sight<'a> {
 }
 
 /// Decides from what is recorded, what the source has, what this run made, and which tables the statement names.
-fn decide(records: &BTreeMap<TableName, Record>, sight: &Sight<'_>, ours: &BTreeSet<TableName>, named: &BTreeSet<TableName>) -> Decision {
+///
+/// A definition that changed and that the statement does not name may have been altered, or replaced by a rename, which is always followed.
+fn decide(
+    records: &BTreeMap<TableName, Record>,
+    sight: &Sight<'_>,
+    ours: &BTreeSet<TableName>,
+    named: &BTreeSet<TableName>,
+    on_ddl: OnDdl,
+) -> Decision {
     let mut decision = Decision::default();
     for (name, definition) in &sight.definitions {
         match records.get(name) {
-            Some(record) if record.state == State::Made && !named.contains(name) => {
-                if record.definition != *definition {
-                    decision.altered.insert(name.clone());
-                    decision.make.insert(name.clone());
+            Some(Record { state: State::Made, definition: made_from, .. }) if !named.contains(name) => {
+                if made_from != definition {
+                    if on_ddl == OnDdl::Apply { &mut decision.make } else { &mut decision.gone }.insert(name.clone());
                 }
             }
+            Some(Record { state: State::Gone, definition: made_from, .. })
+                if on_ddl == OnDdl::Stop && made_from != definition && !named.contains(name) => {}
             None if ours.contains(name) && !named.contains(name) => {
                 decision.adopt.insert(name.clone());
             }
@@ -113,6 +116,7 @@ fn decide(records: &BTreeMap<TableName, Record>, sight: &Sight<'_>, ours: &BTree
             return decision;
         }
         decision.adopt.retain(|name| !reached.contains(name));
+        decision.gone.retain(|name| !reached.contains(name));
         decision.make.extend(reached);
     }
 }
@@ -163,9 +167,9 @@ fn definitions(described: &Described) -> BTreeMap<TableName, String> {
 /// Brings the target's tables to the source's definitions, and tells everybody. Running it again after any crash gives the same.
 ///
 /// # Errors
-/// If a definition changed and that is not to be followed (`on_ddl: stop`), if a table can't be made or would replace one that
+/// If a table can't be made or would replace one that
 /// this run did not make: the target is as it was then. As the servers give them.
-pub async fn settle(store: &Arc<MysqlStore>, epoch: Epoch, change: Option<&Change>, cancel: &CancellationToken) -> Result<()> {
+pub async fn settle(store: &MysqlStore, epoch: Epoch, change: Option<&Change>) -> Result<()> {
     let _alone = store.definitions.alone().await;
     let (described, begin) = stable(store).await?;
     let mut target = Session::open(&store.target, Purpose::Catalog).await?;
@@ -182,12 +186,7 @@ pub async fn settle(store: &Arc<MysqlStore>, epoch: Epoch, change: Option<&Chang
         changing.map(|key| (&table.name, &key.parent))
     });
     let sight = Sight { definitions: definitions(&described), cascades: cascades.collect() };
-    let decision = decide(&known, &sight, &created, &named);
-    if store.settings.on_ddl == OnDdl::Stop && !decision.altered.is_empty() {
-        target.close().await;
-        store.install(described, Arc::new(records::beginnings(&known))).await;
-        return Err(altered(store, &decision.altered, cancel).await);
-    }
+    let decision = decide(&known, &sight, &created, &named, store.settings.on_ddl);
     if !decision.is_nothing() {
         let work = Work { store, epoch, described: &described, begin: &begin, created: &created };
         work.carry_out(&mut target, &decision, &mut known).await?;
@@ -197,6 +196,14 @@ pub async fn settle(store: &Arc<MysqlStore>, epoch: Epoch, change: Option<&Chang
     let beginnings = records::beginnings(&known);
     store.again.send_replace(incomplete);
     store.install(described, Arc::new(beginnings)).await;
+    // Rows are read a settle time after this: told before anybody works by the new definitions.
+    store.following.send_if_modified(|following| match following {
+        Following::On(since) => {
+            *since = Instant::now();
+            true
+        }
+        Following::Off | Following::Finished => false,
+    });
     if let Some(change) = change {
         let shared = store.described().await?.shared.clone();
         shared.note(format!("`{}` at {}: {}", change.statement, change.position, words(&decision, &begin)));
@@ -204,33 +211,6 @@ pub async fn settle(store: &Arc<MysqlStore>, epoch: Epoch, change: Option<&Chang
         store.described().await?.shared.note(format!("definitions had changed on the source: {}", words(&decision, &begin)));
     }
     Ok(())
-}
-
-/// Tables were altered while nobody followed, and that is not to be followed: says in what they differ now.
-async fn altered(store: &Arc<MysqlStore>, tables: &BTreeSet<TableName>, cancel: &CancellationToken) -> MysqlError {
-    /// Lines at most.
-    const LINES: usize = 20;
-    let found = match Verifier::new(store, Engine::Client, true).await {
-        Ok(verifier) => verifier.structure(None, &Counters::new(), cancel).await,
-        Err(error) => Err(error),
-    };
-    let lines: Vec<String> = match found {
-        Ok(found) => {
-            let theirs = found.differences.iter().filter(|difference| tables.iter().any(|table| table.to_string() == difference.object));
-            theirs.take(LINES).map(|difference| format!("\n  {}", difference.line())).collect()
-        }
-        // That it differs is known; in what would only have been good to know.
-        Err(error) => vec![format!("\n  in what could not be found out: {error}")],
-    };
-    let names: Vec<String> = tables.iter().map(|name| format!("`{name}`")).collect();
-    MysqlError::Object {
-        message: format!(
-            "altered on the source since they were made on the target, and nothing of it was applied: {}{}",
-            names.join(", "),
-            lines.concat()
-        ),
-        hint: super::ALTERED.to_owned(),
-    }
 }
 
 fn words(decision: &Decision, begin: &Position) -> String {
@@ -243,7 +223,10 @@ fn words(decision: &Decision, begin: &Position) -> String {
         words.push(format!("dropped on the target: {}", list(&decision.drop)));
     }
     if !decision.gone.is_empty() {
-        words.push(format!("no longer to be seen on the source, left on the target until the log says why: {}", list(&decision.gone)));
+        words.push(format!(
+            "another on the source or not to be seen there, left on the target until the log says why: {}",
+            list(&decision.gone)
+        ));
     }
     if words.is_empty() { "nothing had to be changed on the target".to_owned() } else { words.join("; ") }
 }
@@ -398,38 +381,53 @@ mod tests {
     #[test]
     fn nothing_changes_where_nothing_changed() {
         let known = records(&[("a", State::Made, "1"), ("x", State::Absent, "")]);
-        assert!(decide(&known, &on_the_source(&[("a", "1")]), &names(&["a"]), &names(&[])).is_nothing());
+        assert!(decide(&known, &on_the_source(&[("a", "1")]), &names(&["a"]), &names(&[]), OnDdl::Stop).is_nothing());
     }
 
     #[test]
     fn a_swap_makes_both_anew_and_drops_what_is_left_over() {
         let known = records(&[("t", State::Made, "1"), ("t_new", State::Made, "2"), ("other", State::Made, "3")]);
         let sight = on_the_source(&[("t", "2"), ("t_old", "1"), ("other", "3")]);
-        let decision = decide(&known, &sight, &names(&["t", "t_new", "other"]), &names(&["t", "t_new", "t_old"]));
+        let decision = decide(&known, &sight, &names(&["t", "t_new", "other"]), &names(&["t", "t_new", "t_old"]), OnDdl::Stop);
         assert_eq!((decision.make, decision.drop), (names(&["t", "t_old"]), names(&["t_new"])));
-        assert!(decision.altered.is_empty() && decision.gone.is_empty());
+        assert!(decision.gone.is_empty());
     }
 
     #[test]
     fn only_what_a_statement_names_is_dropped() {
         let known = records(&[("a", State::Made, "1"), ("b", State::Made, "1")]);
-        let decision = decide(&known, &on_the_source(&[]), &names(&["a", "b"]), &names(&["a"]));
+        let decision = decide(&known, &on_the_source(&[]), &names(&["a", "b"]), &names(&["a"]), OnDdl::Stop);
         assert_eq!((decision.drop, decision.gone), (names(&["a"]), names(&["b"])));
         let known = records(&[("b", State::Gone, "1")]);
-        assert!(decide(&known, &on_the_source(&[]), &names(&["b"]), &names(&[])).is_nothing());
-        assert_eq!(decide(&known, &on_the_source(&[]), &names(&["b"]), &names(&["b"])).drop, names(&["b"]));
+        assert!(decide(&known, &on_the_source(&[]), &names(&["b"]), &names(&[]), OnDdl::Stop).is_nothing());
+        assert_eq!(decide(&known, &on_the_source(&[]), &names(&["b"]), &names(&["b"]), OnDdl::Stop).drop, names(&["b"]));
+    }
+
+    #[test]
+    fn what_may_have_been_altered_waits_for_the_log_unless_that_is_followed() {
+        let decide = |known: &BTreeMap<TableName, Record>, named: &[&str], on_ddl| {
+            decide(known, &on_the_source(&[("a", "2")]), &names(&["a"]), &names(named), on_ddl)
+        };
+        let made = records(&[("a", State::Made, "1")]);
+        assert_eq!(decide(&made, &[], OnDdl::Stop), Decision { gone: names(&["a"]), ..Decision::default() });
+        assert_eq!(decide(&made, &[], OnDdl::Apply), Decision { make: names(&["a"]), ..Decision::default() });
+        let gone = records(&[("a", State::Gone, "1")]);
+        assert!(decide(&gone, &[], OnDdl::Stop).is_nothing());
+        assert_eq!(decide(&gone, &["a"], OnDdl::Stop).make, names(&["a"]));
+        // It is what it was.
+        assert_eq!(decide(&records(&[("a", State::Gone, "2")]), &[], OnDdl::Stop).make, names(&["a"]));
     }
 
     #[test]
     fn a_table_that_came_and_went_is_absent() {
-        let decision = decide(&records(&[]), &on_the_source(&[]), &names(&[]), &names(&["x"]));
+        let decision = decide(&records(&[]), &on_the_source(&[]), &names(&[]), &names(&["x"]), OnDdl::Stop);
         assert_eq!(decision.absent, names(&["x"]));
     }
 
     #[test]
     fn what_a_crash_left_half_made_is_made_or_dropped() {
         let known = records(&[("a", State::Making, "1"), ("b", State::Making, "")]);
-        let decision = decide(&known, &on_the_source(&[("a", "1")]), &names(&["a", "b"]), &names(&[]));
+        let decision = decide(&known, &on_the_source(&[("a", "1")]), &names(&["a", "b"]), &names(&[]), OnDdl::Stop);
         assert_eq!((decision.make, decision.drop), (names(&["a"]), names(&["b"])));
     }
 
@@ -439,14 +437,13 @@ mod tests {
         let (parent, child, grandchild) = (name("p"), name("c"), name("d"));
         let mut sight = on_the_source(&[("p", "2"), ("c", "1"), ("d", "1"), ("e", "1")]);
         sight.cascades = vec![(&grandchild, &child), (&child, &parent), (&parent, &parent)];
-        let decision = decide(&known, &sight, &names(&["p", "c", "d", "e"]), &names(&[]));
-        assert_eq!(decision.altered, names(&["p"]));
+        let decision = decide(&known, &sight, &names(&["p", "c", "d", "e"]), &names(&[]), OnDdl::Apply);
         assert_eq!(decision.make, names(&["p", "c", "d"]));
     }
 
     #[test]
     fn tables_of_a_run_that_kept_no_records_are_taken_as_they_are() {
-        let decision = decide(&records(&[]), &on_the_source(&[("a", "1"), ("new", "1")]), &names(&["a"]), &names(&[]));
+        let decision = decide(&records(&[]), &on_the_source(&[("a", "1"), ("new", "1")]), &names(&["a"]), &names(&[]), OnDdl::Stop);
         assert_eq!((decision.adopt, decision.make), (names(&["a"]), names(&["new"])));
     }
 }

@@ -231,12 +231,15 @@ impl Replicate {
                 Err(MysqlError::DefinitionChanged(change)) => Ended::Changed(change),
                 ended => Ended::With(ended.map_err(StepError::from)),
             },
-            rounds = self.rounds(context, &rounds_end) => match rounds {
-                // Ended without a word: only because the store is going away.
-                Ok(()) => Ended::With(Err(StepError::cancelled())),
-                Err(error) => Ended::With(Err(error)),
-            },
-            Err(error) = self.copy_again(context) => Ended::With(Err(error)),
+            ended = async {
+                let ended = tokio::select! {
+                    // Ended without a word: only because the store is going away.
+                    rounds = self.rounds(context, &rounds_end) => rounds.err().unwrap_or_else(StepError::cancelled),
+                    Err(error) = self.copy_again(context) => error,
+                };
+                self.store.failed_by_itself(&ended).await;
+                ended
+            } => Ended::With(Err(ended)),
         })
     }
 
@@ -261,7 +264,7 @@ impl Replicate {
         let mut tries = 0;
         loop {
             tries += 1;
-            match stoppable(context, settle::settle(&self.store, context.epoch, change, &context.cancel)).await {
+            match stoppable(context, settle::settle(&self.store, context.epoch, change)).await {
                 Err(error) if error.transient() && tries < TRIES && change.is_some() => {
                     tracing::warn!(%error, tries, "bringing the tables to their new definitions failed, trying again");
                     tokio::select! {
@@ -283,12 +286,6 @@ impl Replicate {
             if let Some(change) = change.take() {
                 let found = serde_json::json!({ "statement": change.statement, "position": change.position.to_string() });
                 context.find(&format!("definition-changed@{}", change.position), &found)?;
-                // Rows are read a settle time after this.
-                self.store.following.send_modify(|following| {
-                    if let Following::On(since) = following {
-                        *since = Instant::now();
-                    }
-                });
             }
             match self.follow(context, finish).await? {
                 Ended::Changed(changed) => {

@@ -189,7 +189,13 @@ impl Step for Snapshot {
             let guard = steady.guard.clone();
             tokio::select! {
                 biased;
-                copied = self.copy(context, guard) => return copied,
+                copied = async {
+                    let copied = self.copy(context, guard).await;
+                    if let Err(error) = &copied {
+                        self.store.failed_by_itself(error).await;
+                    }
+                    copied
+                } => return copied,
                 // Goes on from what is in, with the new definitions.
                 () = steady.ended() => {}
             }

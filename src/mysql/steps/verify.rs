@@ -301,7 +301,13 @@ impl Step for Verify {
                 }
                 tokio::select! {
                     biased;
-                    compared = self.all(context) => return compared,
+                    compared = async {
+                        let compared = self.all(context).await;
+                        if let Err(error) = &compared {
+                            self.store.failed_by_itself(error).await;
+                        }
+                        compared
+                    } => return compared,
                     () = steady.ended() => tracing::warn!(store = %self.store.name, "definitions change on the source: everything is compared from the beginning"),
                 }
             },

@@ -297,6 +297,9 @@ impl Reading<'_> {
         if passed_over && self.two_phase.is_some() {
             self.passed_over = self.passed_over.take().max(self.tail.beginnings.of(&map.name).cloned());
         }
+        if !passed_over && self.tail.beginnings.is_gone(&map.name) {
+            return Err(self.unexplained(&map.name));
+        }
         let begins_anew = self.changing.as_ref().is_some_and(|change| change.tables.contains(&map.name));
         let mapped = if self.tail.selection.contains(&map.name.database, &map.name.table) && !passed_over && !begins_anew {
             match self.tail.tables.id(&map.name.database, &map.name.table) {
@@ -455,6 +458,9 @@ impl Reading<'_> {
         if self.tail.beginnings.covers(name, &self.position) {
             return self.passed(at).await;
         }
+        if self.tail.beginnings.is_gone(name) {
+            return Err(self.unexplained(name));
+        }
         let Some(id) = self.tail.tables.id(&name.database, &name.table) else {
             return Err(self.not_there(name));
         };
@@ -603,6 +609,13 @@ impl Reading<'_> {
     async fn send(&self, event: TailEvent) -> Result<()> {
         // Nobody takes events any more: the applier has stopped and says why.
         self.out.send(event).await.map_err(|_| MysqlError::Cancelled)
+    }
+
+    fn unexplained(&self, name: &TableName) -> MysqlError {
+        self.stop(
+            &format!("rows of `{name}` changed, whose definition on the source is another one than the target's, and no statement in the log says since when"),
+            &format!("a definition was changed with `sql_log_bin = 0`, or a privilege was taken away; {START_OVER}"),
+        )
     }
 
     fn not_there(&self, name: &TableName) -> MysqlError {
