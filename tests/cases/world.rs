@@ -66,7 +66,7 @@ impl World {
         };
         let text = format!(
             "playbook: {name}\nstores:\n  cases:\n    kind: mysql\n    source: {}\n    target: {}\n    include: [\"{include}\"]\nstages:\n  \
-             prepare:\n    - {{ id: assess, run: mysql.assess, store: cases }}\n    - {{ id: schema, run: mysql.prepare, store: cases }}\n  \
+             prepare:\n    - {{ id: assess, run: mysql.assess, store: cases }}\n    - {{ id: schema, run: mysql.prepare, store: cases, with: {{ text: prove }} }}\n  \
              sync:\n    - {{ id: follow, run: mysql.replicate, store: cases }}\n{before}    - {{ id: snapshot, run: mysql.snapshot, store: cases, \
              with: {{ chunk_bytes: 256KiB }} }}\n{after}  verify:\n    - {{ id: rows, run: mysql.verify, store: cases }}\n  \
              cutover:\n    - {{ id: fence, run: mysql.fence, store: cases }}\n    - {{ id: drain, run: mysql.catch_up, store: cases }}\n    \

@@ -37,8 +37,8 @@ use crate::playbook::model::{AccountsOption, ObjectsOption};
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareArguments {
-    /// Whether all text that the target looks at is read first, to name every value that it would not take (default: `prove`).
-    /// With `trust` such a value stops the copy when it comes to it.
+    /// Whether all text that the target looks at is read first, to name every value that it would not take (default:
+    /// `in_rehearsal`). Where it is not, such a value stops the copy, by name, when it comes to it.
     #[serde(default)]
     pub text: TextArgument,
 }
@@ -47,8 +47,10 @@ pub struct PrepareArguments {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextArgument {
-    /// It is.
+    /// It is in a rehearsal, where that is no burden to anybody; not on production.
     #[default]
+    InRehearsal,
+    /// It is.
     Prove,
     /// It is not, but for text that is converted.
     Trust,
@@ -63,9 +65,18 @@ pub struct Prepare {
 }
 
 impl Prepare {
+    /// Whether all text is read first, and not only what is converted.
+    fn proves(&self, kind: RunKind) -> bool {
+        match self.arguments.text {
+            TextArgument::Prove => true,
+            TextArgument::InRehearsal => kind == RunKind::Rehearsal,
+            TextArgument::Trust => false,
+        }
+    }
+
     /// The tables whose text is read first.
-    fn looked_through<'a>(&self, described: &'a Described) -> impl Iterator<Item = &'a Arc<Table>> {
-        let all = self.arguments.text == TextArgument::Prove;
+    fn looked_through<'a>(&self, described: &'a Described, kind: RunKind) -> impl Iterator<Item = &'a Arc<Table>> {
+        let all = self.proves(kind);
         described.catalog.tables.values().filter(move |table| all || described.converted.contains_key(&table.name))
     }
 
@@ -73,7 +84,7 @@ impl Prepare {
         let described = self.store.described().await?;
         let store = &self.store.name;
         // First of all, as it takes the longest and touches nothing.
-        let looked_at: Vec<&Arc<Table>> = self.looked_through(&described).collect();
+        let looked_at: Vec<&Arc<Table>> = self.looked_through(&described, context.kind).collect();
         if !looked_at.is_empty() {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
             well_formed::prove(&mut source, looked_at, &described.converted, &described.target.version).await?;
@@ -223,18 +234,18 @@ impl Step for Prepare {
     }
     fn undo_does(&self) -> String {
         format!(
-            "drop on the {} every table, view, routine, trigger and event that this run created, with their rows, \
+            "drop on the {} every table, view, routine, trigger, event and account that this run created, with the rows, \
              its databases if nothing else is in them, and its part of `_dbmove`",
             self.store.target
         )
     }
-    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
         let described = self.store.described().await?;
         let mut lines = vec![format!("create schema `_dbmove` on the {}", self.store.target)];
         for (name, converted) in &described.converted {
             lines.push(format!("read all text of `{name}` on the source, to prove that it can be converted by `{}`", converted.conversion));
         }
-        if self.arguments.text == TextArgument::Prove {
+        if self.proves(context.kind) {
             lines.push("read all text on the source whose bytes the target looks at, to prove that it takes them".to_owned());
         }
         for table in &described.schema.tables {
@@ -251,8 +262,8 @@ impl Step for Prepare {
         let warnings = described.schema.not_carried.iter().map(line).chain(accounts).collect();
         Ok(Plan { lines, warnings })
     }
-    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
-        Ok(if self.store.settings.conversions.is_empty() && self.arguments.text == TextArgument::Trust {
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(if self.store.settings.conversions.is_empty() && !self.proves(context.kind) {
             Estimate::Instant
         } else {
             Estimate::Unknown("how fast the source's text is read, to prove that the target takes it".to_owned())
