@@ -1,4 +1,4 @@
-//! Schemas, data and writers made from a seed, moved between real servers while they are written to and `dbmove` is killed.
+//! Schemas, data and writers made from a seed, tables that are created, altered, renamed and dropped beside them, moved between real servers while they are written to and `dbmove` is killed.
 //!
 //! At the end every row of both sides is compared by plain SELECTs. The seed is printed; `DBMOVE_SEED=n` repeats its schema,
 //! data and statements (how they interleave is up to the servers). A failure leaves `target/random/SEED/{schema,before,during}.sql`.
@@ -64,6 +64,8 @@ async fn servers(source: ServerKind, target: ServerKind) -> World {
     let world = World { source, target, rehearsal: None, directory, size: SchoolSize::scaled(0.01), ledger: None };
     std::fs::write(world.route(), format!("127.0.0.1:{}\n", world.source.port())).unwrap();
     let text = world.playbook_text("30s").replace("chunk_bytes: 256KiB", "chunk_bytes: 4KiB");
+    let included = format!("include: [\"{DATABASE}.*\"]");
+    let text = text.replace(&included, &format!("{included}\n    on_ddl: apply"));
     std::fs::write(world.playbook(), text).unwrap();
     world
 }

@@ -366,9 +366,14 @@ pub async fn remove(session: &mut Session, store: &str) -> Result<()> {
         session.write(format!("DROP DATABASE {}", sql::identifier(DBMOVE_SCHEMA)).as_bytes(), "dropping `_dbmove`").await?;
         return Ok(());
     }
-    for table in ["follow", "log_file", "keyless", "copied_table", "chunk", "definition", "created", "created_object", "lease"] {
+    // The lease is the first of them, and the last to go.
+    for (table, _) in TABLES.iter().rev() {
         let statement = format!("DELETE FROM {} WHERE store = {}", own_table(table), sql::text(store));
-        session.write(statement.as_bytes(), "removing the store's bookkeeping").await?;
+        match session.write(statement.as_bytes(), "removing the store's bookkeeping").await {
+            // An older build did not make it.
+            Err(error) if error.code() == Some(1146) => {}
+            result => drop(result?),
+        }
     }
     Ok(())
 }

@@ -103,7 +103,8 @@ impl Generated {
                 before.push(format!("INSERT INTO {} VALUES {}", table.name, rows.join(", ")));
             }
         }
-        let during = (0..dice.random_range(2..5)).map(|_| connection(&tables, &mut dice)).collect();
+        let mut during: Vec<Vec<String>> = (0..dice.random_range(2..5)).map(|_| connection(&tables, &mut dice)).collect();
+        during.extend((0..2).map(|_| side_connection(&tables[0], &mut dice)));
         Generated { schema, before, during }
     }
 
@@ -275,4 +276,41 @@ fn change(table: &Table, tables: &[Table], dice: &mut StdRng) -> Vec<String> {
             values(table, one + 3 * KEYS, two + 3 * KEYS, dice)
         )],
     }
+}
+
+/// Tables that come and go beside the others, under three names; both connections that do this meet on them.
+fn side_connection(first: &Table, dice: &mut StdRng) -> Vec<String> {
+    let mut statements = Vec::new();
+    while statements.len() < 400 {
+        let (name, other) = (format!("s{}", dice.random_range(0..3)), format!("s{}", dice.random_range(0..3)));
+        let id = dice.random_range(1..40);
+        let statement = match dice.random_range(0..100) {
+            0..=4 => {
+                let parent = if first.key == KeyKind::Number && dice.random_bool(0.5) {
+                    ", KEY p (p), FOREIGN KEY (p) REFERENCES t0 (id) ON DELETE CASCADE"
+                } else {
+                    ""
+                };
+                format!("CREATE TABLE {name} (id INT NOT NULL PRIMARY KEY, v VARCHAR(20), p INT NULL{parent}) ENGINE=InnoDB")
+            }
+            5 => format!("CREATE TABLE {name} (id INT, v VARCHAR(20), p INT) ENGINE=MyISAM"),
+            6 => format!("CREATE TABLE {name} (p INT) ENGINE=InnoDB SELECT {id} AS id, 'made' AS v UNION ALL SELECT {id} + 1, 'too'"),
+            7 => format!("CREATE TABLE {name} LIKE {other}"),
+            8 | 9 => format!("DROP TABLE IF EXISTS {name}"),
+            10 => format!("RENAME TABLE {name} TO {other}"),
+            11 => format!("RENAME TABLE {name} TO s_between, {other} TO {name}, s_between TO {other}"),
+            12 => format!("TRUNCATE TABLE {name}"),
+            13 => format!("ALTER TABLE {name} ADD COLUMN extra{} INT DEFAULT 5", dice.random_range(0..2)),
+            14 => format!("ALTER TABLE {name} DROP COLUMN extra{}", dice.random_range(0..2)),
+            15 => format!("ALTER TABLE {name} ADD INDEX (v), MODIFY v VARCHAR({})", dice.random_range(20..60)),
+            16..=30 => format!("DELETE FROM {name} WHERE id = {id}"),
+            31..=50 => format!("UPDATE {name} SET v = 'changed {id}', id = id + {} WHERE id = {id}", dice.random_range(0..2)),
+            _ => {
+                let parent = if dice.random_bool(0.6) { dice.random_range(1..800).to_string() } else { "NULL".to_owned() };
+                format!("INSERT INTO {name} (id, v, p) VALUES ({id}, 'new', {parent}), ({}, 'newer', NULL)", id + 40)
+            }
+        };
+        statements.push(statement);
+    }
+    statements
 }
