@@ -1,10 +1,10 @@
 //! Opening sessions on a server, each prepared for what it is used for and proven to be so.
 //!
 //! A session that reads or writes rows runs in UTC with `NAMES binary`: bytes stay bytes, and no
-//! value depends on the server's own time zone or charset. `sql_mode` is empty for reading (old
-//! servers hold dates that strict modes refuse to print) and
-//! `NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES` for writing (a stored 0 stays 0, a stored
-//! `2010-02-31` stays what it is). What was set is read back: a proxy or an `init_connect` that
+//! value depends on the server's own time zone or charset. `sql_mode` is `ALLOW_INVALID_DATES` for reading (no
+//! strict mode, which may refuse to print an old date; and a stored `2010-02-31` that is part of a key has to be found by it: without
+//! that mode MySQL 8+ refuses the question, and 5.5 looks in the wrong partition), with
+//! `NO_AUTO_VALUE_ON_ZERO` for writing (a stored 0 stays 0). What was set is read back: a proxy or an `init_connect` that
 //! changes it would change data silently.
 //!
 //! Warnings are errors here: [`Session::write`] looks at the warning count of every statement.
@@ -167,7 +167,8 @@ impl Session {
 
     async fn set_up(&mut self) -> Result<()> {
         let sql_mode = match self.purpose {
-            Purpose::Read | Purpose::Catalog => "",
+            Purpose::Catalog => "",
+            Purpose::Read => "ALLOW_INVALID_DATES",
             Purpose::Write => "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES",
         };
         let charset = match self.purpose {

@@ -9,6 +9,8 @@ use crate::engine::context::Progress;
 
 /// Below this share no remaining time is told: it would be a guess.
 const FIRST_TELLING_SHARE: f64 = 0.01;
+/// A longer remaining time is not told.
+const LONGEST_TOLD: Duration = Duration::from_secs(99 * 24 * 3600);
 
 /// How much is done, 0 to 1, where the total is known.
 #[must_use]
@@ -18,7 +20,7 @@ pub fn share(progress: &Progress) -> Option<f64> {
     Some((progress.done as f64 / total as f64).clamp(0.0, 1.0))
 }
 
-/// The remaining time by the recent rate; not before 1 % is done, and not for what has no rate.
+/// The remaining time by the recent rate; not before 1 % is done, and not for what has no rate or hardly any.
 #[must_use]
 #[allow(clippy::cast_precision_loss)]
 pub fn remaining(progress: &Progress) -> Option<Duration> {
@@ -26,7 +28,8 @@ pub fn remaining(progress: &Progress) -> Option<Duration> {
     if !(FIRST_TELLING_SHARE..1.0).contains(&share) || rate <= 0.0 {
         return None;
     }
-    Duration::try_from_secs_f64((total - progress.done.min(total)) as f64 / rate).ok()
+    // While something is waited for the rate goes to nothing, and years say no more than nothing.
+    Duration::try_from_secs_f64((total - progress.done.min(total)) as f64 / rate).ok().filter(|time| *time < LONGEST_TOLD)
 }
 
 /// `41% 1,234/3,000 rows 52k/s ETA 1m12s lag 0.4s`: what is known of it.
@@ -112,6 +115,7 @@ mod tests {
         assert!(remaining(&Progress { done: 29_999, ..progress() }).is_none());
         assert!(remaining(&Progress { done: 30_000, ..progress() }).is_some());
         assert!(remaining(&Progress { rate: Some(0.0), ..progress() }).is_none());
+        assert!(remaining(&Progress { rate: Some(0.001), ..progress() }).is_none());
         assert!(remaining(&Progress { total: Some(0), ..progress() }).is_none());
         assert!(remaining(&Progress { done: 5_000_000, ..progress() }).is_none());
     }
