@@ -95,7 +95,7 @@ impl World {
         };
         let text = format!(
             "playbook: talk\nstores:\n  talk:\n    kind: mysql\n    source: {}\n    target: {}\n    include: [\"talk.*\"]\n    charset: {charset}\n\
-             stages:\n  prepare:\n    - {{ id: schema, run: mysql.prepare, store: talk }}\n  sync:\n    - {{ id: follow, run: mysql.replicate, store: talk }}\n{}\
+             stages:\n  prepare:\n    - {{ id: schema, run: mysql.prepare, store: talk, with: {{ text: prove }} }}\n  sync:\n    - {{ id: follow, run: mysql.replicate, store: talk }}\n{}\
              \x20   - {{ id: snapshot, run: mysql.snapshot, store: talk }}\n{}  verify:\n    - {{ id: rows, run: mysql.verify, store: talk }}\n",
             endpoint(&self.source, Account::Dbmove),
             endpoint(&self.target, Account::Admin),
@@ -383,9 +383,8 @@ async fn bytes_that_come_later_stop_the_run() {
         let playbook = world.playbook("{}");
         if trusted {
             world.on_source(&[bad]).await;
-        } else {
             let text = std::fs::read_to_string(&playbook).unwrap();
-            std::fs::write(&playbook, text.replace("store: talk }\n  sync", "store: talk, with: { text: prove } }\n  sync")).unwrap();
+            std::fs::write(&playbook, text.replace(", with: { text: prove }", "")).unwrap();
         }
         let run = tokio::spawn(world.dbmove(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).output());
         if !trusted {
