@@ -81,6 +81,7 @@ pub async fn follow(
             tables: shared.tables.clone(),
             beginnings: shared.beginnings.clone(),
             on_ddl: store.settings.on_ddl,
+            misfits: store.misfits.clone(),
             lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
             server_id,
             limit: limit.clone(),

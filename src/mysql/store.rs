@@ -20,7 +20,7 @@ use super::connect::{Purpose, Server, Session};
 use super::conversion::{Conversions, ConvertedTables};
 use super::copy::copier::AfterRows;
 use super::ddl::{TargetSchema, Wanted};
-use super::definitions::{Beginnings, Definitions};
+use super::definitions::{Beginnings, Definitions, Misfits};
 use super::error::{MysqlError, Result};
 use super::names::{Selection, TableName};
 use super::objects;
@@ -68,6 +68,15 @@ impl Default for StoreSettings {
         }
     }
 }
+
+/// What a server says of a table that is not there.
+const NO_SUCH_TABLE: u16 = 1146;
+
+/// How often a catalog is read again of which a table vanished meanwhile.
+const READINGS: u32 = 10;
+
+/// Between two readings.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is read from the servers when a run starts, and again when definitions change.
 #[derive(Clone)]
@@ -128,6 +137,8 @@ pub struct MysqlStore {
     pub verified_floor: watch::Sender<Option<Position>>,
     /// Others that the target's process list has shown.
     pub foreign: super::foreign::Seen,
+    /// Tables that began anew because rows in the log did not fit.
+    pub misfits: Arc<Misfits>,
     /// The fence's sessions, while it stands.
     pub fence: tokio::sync::Mutex<Option<super::fence::Fence>>,
 }
@@ -152,6 +163,7 @@ impl MysqlStore {
             keyless_verified: Mutex::default(),
             verified_floor: watch::Sender::new(None),
             foreign: super::foreign::Seen::default(),
+            misfits: Arc::default(),
             fence: tokio::sync::Mutex::new(None),
         })
     }
@@ -185,6 +197,20 @@ impl MysqlStore {
     /// # Errors
     /// As [`MysqlStore::described`].
     pub async fn describe(&self) -> Result<Described> {
+        let mut vanished = 0;
+        loop {
+            match self.describe_once().await {
+                // Dropped or renamed while the catalog was read: it is read again.
+                Err(error) if error.code() == Some(NO_SUCH_TABLE) && vanished < READINGS => {
+                    vanished += 1;
+                    tokio::time::sleep(READ_AGAIN).await;
+                }
+                described => return described,
+            }
+        }
+    }
+
+    async fn describe_once(&self) -> Result<Described> {
         let mut source = Session::open(&self.source, Purpose::Catalog).await?;
         let mut target = Session::open(&self.target, Purpose::Catalog).await?;
         let source_facts = ServerFacts::read(&mut source).await?;

@@ -15,7 +15,9 @@
 //!    over: its effect is in the rows that are read later, or was undone. What comes behind it is applied. `S` is read on the source, so
 //!    it never lies inside a transaction; and it is the end of the log as it was *later* than the statement that made it necessary.
 //! 2. The definitions are read before `S` and once more after it, and count only if both readings are equal: then they hold at
-//!    `S`. A change that was carried out but not logged yet at `S` comes later in the log, and makes the table begin once more.
+//!    `S`. A change that was carried out but not logged yet at `S` comes later in the log, and makes the table begin once more. So does one
+//!    that was made before `S` and taken back behind it, both between the two readings; rows between the two that the definition does not
+//!    fit make the table begin anew at once ([`Misfits`]), and the others don't matter, as what takes the change back is still to come.
 //! 3. **No row is decoded by a definition that is not its own.** Rows of a table that was altered again between the statement
 //!    and `S` lie before `S` and are not looked at.
 //! 4. Rows are read a settle time after `S`, and a chunk goes in after the applier has passed the position read behind
@@ -67,7 +69,7 @@ pub mod records;
 pub mod settle;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
@@ -124,6 +126,23 @@ impl Beginnings {
     /// The names that have a beginning of their own.
     pub fn iter(&self) -> impl Iterator<Item = (&TableName, &Position)> {
         self.at.iter()
+    }
+}
+
+/// How often rows that don't fit make one table begin anew.
+const MISFITS: u32 = 5;
+
+/// How often each table began anew because rows in the log did not fit its definition.
+#[derive(Default)]
+pub struct Misfits(Mutex<HashMap<TableName, u32>>);
+
+impl Misfits {
+    /// Counts one more of the table; `false` if there were too many before.
+    pub fn is_new(&self, name: &TableName) -> bool {
+        let mut misfits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = misfits.entry(name.clone()).or_default();
+        *count += 1;
+        *count <= MISFITS
     }
 }
 

@@ -21,12 +21,12 @@ use super::xa::{self, Prepared, XaStatement, Xid};
 use super::{LogFile, MemoryLimit, Rows, TailEvent, weight};
 use crate::mysql::apply::batch;
 use crate::mysql::connect::{Purpose, Server, Session, Version};
-use crate::mysql::definitions::{self, Beginnings, Change};
+use crate::mysql::definitions::{self, Beginnings, Change, Misfits};
 use crate::mysql::delete_memory::COMMIT_GAP;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::{Selection, TableName};
 use crate::mysql::position::Position;
-use crate::mysql::rows::{Decoder, RowsEvent, TableMap};
+use crate::mysql::rows::{Decoder, RowsError, RowsEvent, TableMap};
 use crate::mysql::status;
 use crate::mysql::tables::{TableId, Tables};
 use crate::playbook::model::OnDdl;
@@ -46,6 +46,8 @@ pub struct Tail {
     pub beginnings: Arc<Beginnings>,
     /// What to do about altered tables.
     pub on_ddl: OnDdl,
+    /// Tables that began anew because rows did not fit.
+    pub misfits: Arc<Misfits>,
     /// The source stores names in lower case, whatever was typed.
     pub lower_case_names: bool,
     /// A replica's number that nobody else uses on this source.
@@ -305,8 +307,15 @@ impl Reading<'_> {
             match self.tail.tables.id(&map.name.database, &map.name.table) {
                 Some(id) => {
                     let table = self.tail.tables.get(id).table.clone();
-                    Mapped::Included(id, Box::new(Decoder::new(&map, table).map_err(|error| error.at(self.position.clone()))?))
+                    match Decoder::new(&map, table) {
+                        Ok(decoder) => Mapped::Included(id, Box::new(decoder)),
+                        Err(RowsError::SchemaChanged { .. }) if self.tail.on_ddl == OnDdl::Apply && self.begins_anew(&map.name) => {
+                            Mapped::Other
+                        }
+                        Err(error) => return Err(error.at(self.position.clone())),
+                    }
                 }
+                None if self.begins_anew(&map.name) => Mapped::Other,
                 None => {
                     return Err(self.not_there(&map.name));
                 }
@@ -316,6 +325,25 @@ impl Reading<'_> {
         };
         self.maps.insert(map.table_id, mapped);
         Ok(())
+    }
+
+    /// Rows that the definition doesn't fit: it was changed and changed back around the position where it was read. The statement that
+    /// changed it back is still to come; as if it were here, the table begins anew behind the transaction. If that does not
+    /// help, again and again, it is no trace of such a moment: `false`.
+    fn begins_anew(&mut self, name: &TableName) -> bool {
+        if self.two_phase.is_some() || !self.tail.misfits.is_new(name) {
+            return false;
+        }
+        let change = Change {
+            position: self.position.clone(),
+            statement: format!("rows of `{name}` that its definition does not fit"),
+            tables: BTreeSet::from([name.clone()]),
+        };
+        match &mut self.changing {
+            Some(changing) => changing.tables.extend(change.tables),
+            changing => *changing = Some(Box::new(change)),
+        }
+        true
     }
 
     async fn rows(&mut self, kind: u8, body: &[u8], at: u32) -> Result<()> {
