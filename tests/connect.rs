@@ -47,7 +47,7 @@ async fn each_purpose_has_its_settings() {
     }
     let old = real::shared(ServerKind::Mysql55, false).await;
     for (purpose, mode, charset) in [
-        (Purpose::Read, "", "binary"),
+        (Purpose::Read, "ALLOW_INVALID_DATES", "binary"),
         (Purpose::Write, "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES", "binary"),
         (Purpose::Catalog, "", "utf8"),
     ] {
