@@ -3,6 +3,7 @@
 
 mod real;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use dbmove::mysql::position::Position;
 use dbmove::mysql::range::KeyRange;
 use dbmove::mysql::shared::Shared;
 use dbmove::mysql::store::{MysqlStore, StoreSettings};
-use dbmove::mysql::tables::Tables;
+use dbmove::mysql::tables::{TableId, Tables};
 use dbmove::mysql::tls::Protection;
 use dbmove::mysql::verification::{Engine, Verifier};
 use mysql_async::Conn;
@@ -187,9 +188,11 @@ async fn what_a_cascade_of_several_levels_left_is_set_right_and_nothing_else() {
             "CREATE TABLE rules_mend.b (id INT NOT NULL PRIMARY KEY, a INT, KEY (a), CONSTRAINT mend_b FOREIGN KEY (a) REFERENCES rules_mend.a (id) ON DELETE CASCADE) ENGINE = InnoDB",
             "CREATE TABLE rules_mend.c (id INT NOT NULL PRIMARY KEY, b INT, word VARCHAR(20), KEY (b), CONSTRAINT mend_c FOREIGN KEY (b) REFERENCES rules_mend.b (id) ON DELETE CASCADE ON UPDATE CASCADE) ENGINE = InnoDB",
             "CREATE TABLE rules_mend.tree (id INT NOT NULL PRIMARY KEY, parent INT, KEY (parent), CONSTRAINT mend_tree FOREIGN KEY (parent) REFERENCES rules_mend.tree (id) ON DELETE CASCADE) ENGINE = InnoDB",
+            "CREATE TABLE rules_mend.part (b INT NOT NULL, n INT NOT NULL, PRIMARY KEY (b, n), CONSTRAINT mend_part FOREIGN KEY (b) REFERENCES rules_mend.b (id) ON DELETE CASCADE ON UPDATE CASCADE) ENGINE = InnoDB",
             "INSERT INTO rules_mend.a VALUES (1), (2)",
             "INSERT INTO rules_mend.b VALUES (10, 1), (20, 2)",
             "INSERT INTO rules_mend.c VALUES (100, 10, 'one'), (101, 10, 'two'), (102, 20, 'three'), (103, 20, 'four')",
+            "INSERT INTO rules_mend.part VALUES (10, 1), (20, 1), (20, 2)",
             "INSERT INTO rules_mend.tree VALUES (1, NULL), (2, 1)",
         ] {
             conn.query_drop(statement).await.unwrap();
@@ -202,6 +205,8 @@ async fn what_a_cascade_of_several_levels_left_is_set_right_and_nothing_else() {
         "INSERT INTO rules_mend.c VALUES (200, 77, 'left'), (201, 10, 'parent lives again')",
         "UPDATE rules_mend.c SET b = 11 WHERE id = 101",
         "INSERT INTO rules_mend.tree VALUES (3, 88)",
+        // Its parent's key was 21 before, and is part of its own.
+        "UPDATE rules_mend.part SET b = 21 WHERE b = 20 AND n = 1",
         // No cascade does this: it stays, to be found.
         "UPDATE rules_mend.c SET word = 'changed' WHERE id = 102",
         "DELETE FROM rules_mend.c WHERE id = 103",
@@ -220,8 +225,12 @@ async fn what_a_cascade_of_several_levels_left_is_set_right_and_nothing_else() {
     // Nothing moves here: everything counts as applied.
     store.applied.send_replace(Applied::at(Position::new("binlog.999999", u64::MAX)));
     let verifier = Verifier::new(&store, Engine::Auto, true).await.unwrap();
-    let mended = verifier.mend_cascades(Epoch(1), &CancellationToken::new()).await.unwrap();
-    assert_eq!(mended.into_iter().collect::<Vec<_>>(), [("rules_mend.c".to_owned(), 3), ("rules_mend.tree".to_owned(), 1)]);
+    let looked_at: BTreeSet<TableId> = verifier.tables.iter().map(|table| table.table).filter(|id| verifier.mends(*id)).collect();
+    let mended = verifier.mend_cascades(&looked_at, Epoch(1), &CancellationToken::new()).await.unwrap();
+    let found = [("rules_mend.c", 3), ("rules_mend.part", 2), ("rules_mend.tree", 1)];
+    assert_eq!(mended.into_iter().collect::<Vec<_>>(), found.map(|(table, rows)| (table.to_owned(), rows)));
+    let parts: Vec<(u32, u32)> = conn.query("SELECT b, n FROM rules_mend.part ORDER BY b, n").await.unwrap();
+    assert_eq!(parts, [(10, 1), (20, 1), (20, 2)]);
     let left: Vec<(u32, Option<u32>, String)> = conn.query("SELECT id, b, word FROM rules_mend.c ORDER BY id").await.unwrap();
     let row = |id, b, word: &str| (id, Some(b), word.to_owned());
     assert_eq!(left, [row(100, 10, "one"), row(101, 10, "two"), row(102, 20, "changed")]);
@@ -229,6 +238,6 @@ async fn what_a_cascade_of_several_levels_left_is_set_right_and_nothing_else() {
     assert_eq!(left, [10, 20, 30], "only tables below another that cascades are looked at");
     // A driver that lost its lease writes nothing.
     conn.query_drop("INSERT INTO rules_mend.c VALUES (300, 78, 'left')").await.unwrap();
-    let refused = verifier.mend_cascades(Epoch(0), &CancellationToken::new()).await;
+    let refused = verifier.mend_cascades(&looked_at, Epoch(0), &CancellationToken::new()).await;
     assert!(refused.is_err(), "{refused:?}");
 }

@@ -26,6 +26,7 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::TableId;
 use crate::mysql::tail::MemoryLimit;
+use crate::mysql::verification::Verifier;
 
 /// How far copying is.
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ pub struct CopyProgress {
     pub bytes: AtomicU64,
     /// Tables whose rows are in.
     pub tables: AtomicU64,
+    /// Rows that were set right because a cascade had passed while its tables were copied, by table.
+    mended: Mutex<BTreeMap<String, u64>>,
     /// What is being worked on.
     note: Mutex<String>,
 }
@@ -50,6 +53,11 @@ impl CopyProgress {
     }
     fn say(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+    /// Rows that were set right because a cascade had passed while its tables were copied, by table.
+    #[must_use]
+    pub fn mended(&self) -> BTreeMap<String, u64> {
+        self.mended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -77,6 +85,8 @@ pub struct Copier {
     pub settings: CopySettings,
     /// What tables get after their rows.
     pub after_rows: Arc<HashMap<TableId, AfterRows>>,
+    /// Sets right what cascades leave, where there are such of several levels.
+    pub mender: Option<Arc<Verifier>>,
     /// Only these tables; without it all.
     pub only: Option<Arc<BTreeSet<TableId>>>,
     /// How far the applier is.
@@ -197,9 +207,12 @@ impl Copier {
     ) -> Result<()> {
         for wave in waves {
             let mut keyed = Vec::new();
+            let below: BTreeSet<TableId> = wave.iter().map(|(id, _)| *id).filter(|id| self.mends(*id)).collect();
             for (id, state) in wave {
                 if state.copied {
-                    self.send(&index_jobs, id).await?;
+                    if !below.contains(&id) {
+                        self.send(&index_jobs, id).await?;
+                    }
                 } else if self.shared.tables.get(id).key.is_none() {
                     self.keyless(id, path, &mut target, &cancel).await?;
                     self.send(&index_jobs, id).await?;
@@ -210,6 +223,26 @@ impl Copier {
             if !keyed.is_empty() {
                 self.copy_keyed(keyed, path, &index_jobs, &cancel).await?;
             }
+            self.mend(&below, &cancel).await?;
+            for id in below {
+                self.send(&index_jobs, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether rows of the table may be left that a cascade should have taken.
+    fn mends(&self, id: TableId) -> bool {
+        self.mender.as_ref().is_some_and(|mender| mender.mends(id))
+    }
+
+    /// Sets right what cascades left in tables whose rows, and those of the tables above them, are in.
+    async fn mend(&self, tables: &BTreeSet<TableId>, cancel: &CancellationToken) -> Result<()> {
+        let Some(mender) = self.mender.as_ref().filter(|_| !tables.is_empty()) else { return Ok(()) };
+        self.progress.say("looking for what cascades left".to_owned());
+        for (table, rows) in mender.mend_cascades(tables, self.epoch, cancel).await? {
+            self.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
+            *self.progress.mended.lock().unwrap_or_else(PoisonError::into_inner).entry(table).or_default() += rows;
         }
         Ok(())
     }
@@ -322,7 +355,8 @@ impl Copier {
         self.save_table(&mut target, id, false).await?;
         target.close().await;
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
-        self.send(&index_jobs, id).await
+        // With the others of its wave, when what cascades left is set right.
+        if self.mends(id) { Ok(()) } else { self.send(&index_jobs, id).await }
     }
 
     async fn write_chunks(

@@ -18,7 +18,7 @@ use crate::mysql::error::Result;
 use crate::mysql::names::TableName;
 use crate::mysql::store::MysqlStore;
 use crate::mysql::tables::TableId;
-use crate::mysql::verification::{Engine, Verifier};
+use crate::mysql::verification::Verifier;
 
 /// Copies what began anew and is not complete; the tables it copied. Give it up with the definitions it works by.
 ///
@@ -41,21 +41,13 @@ pub async fn copy(store: &Arc<MysqlStore>, epoch: Epoch, settings: CopySettings,
             epoch,
             settings,
             after_rows: Arc::new(MysqlStore::after_rows(&described)),
+            mender: Verifier::mender(store).await?,
             only: Some(Arc::new(only.clone())),
             applied: store.applied.subscribe(),
             progress: Arc::new(CopyProgress::default()),
             guard: steady.guard.clone(),
         };
         copier.run(Instant::now(), cancel).await?;
-        // As after the first copy: a cascade may have passed while one of its tables was not there.
-        if !tables.below_cascades().is_empty() {
-            let verifier = Verifier::new(store, Engine::Auto, true).await?;
-            for (table, rows) in verifier.mend_cascades(epoch, cancel).await? {
-                described
-                    .shared
-                    .note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
-            }
-        }
         for name in &names {
             described.shared.note(format!("`{name}` is copied again"));
         }

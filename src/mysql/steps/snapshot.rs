@@ -1,6 +1,5 @@
 //! `mysql.snapshot`: copies every row, then builds indexes and foreign keys.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use crate::mysql::definitions::Guard;
 use crate::mysql::error::MysqlError;
 use crate::mysql::foreign;
 use crate::mysql::store::MysqlStore;
-use crate::mysql::verification::{Engine, Verifier};
+use crate::mysql::verification::Verifier;
 use crate::playbook::quantity::HumanSize;
 
 /// Arguments of `mysql.snapshot`.
@@ -118,6 +117,7 @@ impl Snapshot {
             epoch: context.epoch,
             settings: CopySettings { settle: settle(&described.source), ..self.arguments.settings() },
             after_rows: Arc::new(MysqlStore::after_rows(&described)),
+            mender: Verifier::mender(&self.store).await?,
             only: None,
             applied: self.store.applied.subscribe(),
             guard,
@@ -127,15 +127,6 @@ impl Snapshot {
         let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
         let started = Instant::now();
         shown(context, show, copier.run(since, &context.cancel)).await?;
-        let mended = if described.shared.tables.below_cascades().is_empty() {
-            BTreeMap::new()
-        } else {
-            let verifier = Verifier::new(&self.store, Engine::Auto, true).await?;
-            stoppable(context, verifier.mend_cascades(context.epoch, &context.cancel)).await?
-        };
-        for (table, rows) in &mended {
-            described.shared.note(format!("{rows} rows of `{table}` were set right: a cascade had passed while its tables were copied"));
-        }
         // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.
         let (counters, counters_raised) = stoppable(context, counters::raise(&self.store)).await?;
         let counters: Vec<_> = counters.into_iter().collect();
@@ -150,7 +141,7 @@ impl Snapshot {
             .fact("bytes", progress.bytes.load(Ordering::Relaxed))
             .fact("tables", described.shared.tables.len() as u64)
             .fact("counters_raised", counters_raised)
-            .fact("cascades_mended", serde_json::json!(mended))
+            .fact("cascades_mended", serde_json::json!(progress.mended()))
             .fact("seconds", seconds))
     }
 }

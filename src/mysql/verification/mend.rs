@@ -11,20 +11,24 @@
 //!
 //! # What must hold
 //!
-//! * Only tables below a table that is itself below another ([`Tables::below_cascades`]) are looked at, once, when all rows are
-//!   in: from then on every level is there whenever a cascade is carried out.
+//! * Only tables below a table that is itself below another ([`Tables::below_cascades`]) are looked at, once, when their rows and
+//!   those of all tables above them are in: from then on every level is there whenever a cascade is carried out.
+//! * A table gets its unique indexes after that ([`copier`](crate::mysql::copy::copier)): a row that was left may hold a unique value that
+//!   the source gave to another row long ago, and an event that brings that one would find it taken.
 //! * A row is believed to differ by the rules of every comparison ([`super::settle`]): the same and different over several
 //!   looks, with no event on it, for longer than a commit may take to become visible.
 //! * Only what a missed cascade leaves is set right: a row that is gone on the source is deleted; a row whose referring columns
-//!   alone differ takes the source's. Everything else stays for `mysql.verify` to find and name: it is no cascade's doing.
+//!   alone differ takes the source's, and where these are part of the key, so that the row is under another one, it is brought.
+//!   Everything else stays for `mysql.verify` to find and name: it is no cascade's doing.
 //! * A row is written as a chunk is: read on the source, its position waited for, and put in while events on the table wait,
 //!   if no event came to it since it was read; else it is looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Compared, Pair, Verifier};
+use super::{Compared, Engine, Pair, Verifier};
 use crate::engine::step::Epoch;
 use crate::mysql::apply::write::{delete_keys, upsert_rows};
 use crate::mysql::bookkeeping;
@@ -35,6 +39,7 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::range::{self, KeyRange};
 use crate::mysql::range_gate::Span;
 use crate::mysql::read::{self, KEYS_PER_QUERY};
+use crate::mysql::store::MysqlStore;
 #[cfg(doc)]
 use crate::mysql::tables::Tables;
 use crate::mysql::tables::{MovedTable, TableId};
@@ -45,21 +50,39 @@ const ROWS: u64 = 20_000;
 const ROUNDS: u32 = 5;
 
 impl Verifier {
-    /// Sets right what cascades left; how many rows were, by table. See the module's comment.
+    /// One for [`Verifier::mend_cascades`], if there are tables to look at.
+    ///
+    /// # Errors
+    /// As [`Verifier::new`].
+    pub async fn mender(store: &Arc<MysqlStore>) -> Result<Option<Arc<Verifier>>> {
+        if store.described().await?.shared.tables.below_cascades().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Verifier::new(store, Engine::Auto, true).await?)))
+    }
+
+    /// Whether the table is one that cascades may leave rows in, and that can be looked at.
+    #[must_use]
+    pub fn mends(&self, id: TableId) -> bool {
+        self.described.shared.tables.below_cascades().contains(&id) && self.described.shared.tables.get(id).key.is_some()
+    }
+
+    /// Sets right what cascades left in these tables; how many rows were, by table. See the module's comment.
     ///
     /// # Errors
     /// As the servers give them; if another driver has taken over.
-    pub async fn mend_cascades(&self, epoch: Epoch, cancel: &CancellationToken) -> Result<BTreeMap<String, u64>> {
+    pub async fn mend_cascades(
+        &self,
+        tables: &BTreeSet<TableId>,
+        epoch: Epoch,
+        cancel: &CancellationToken,
+    ) -> Result<BTreeMap<String, u64>> {
         let mut mended = BTreeMap::new();
-        let below = self.described.shared.tables.below_cascades();
-        if below.is_empty() {
-            return Ok(mended);
-        }
         // Marks of single keys tell whether an event came in between.
         self.described.shared.touches.track();
         let mut pair = Pair::open(&self.store).await?;
         let mut writer = self.described.shared.open_writer(&self.store.target).await?;
-        for table in self.tables.iter().filter(|table| below.contains(&table.table) && table.comparison.has_key()) {
+        for table in self.tables.iter().filter(|table| tables.contains(&table.table) && table.comparison.has_key()) {
             let mut rows = 0;
             for _ in 0..ROUNDS {
                 let keys = self.differing_keys(&mut pair, table, cancel).await?;
@@ -127,12 +150,14 @@ impl Verifier {
             mark.is_some_and(|mark| mark >= since)
         };
         let referring = self.referring_columns(id);
+        let rekeyed = table.key.iter().flatten().any(|column| referring.contains(column));
         let mut gone = Vec::new();
         let mut changed = Vec::new();
         for key in keys.iter().filter(|key| !touched(key)) {
             match (source.get(key), target.get(key)) {
                 (None, Some(_)) => gone.push(key.clone()),
                 (Some(ours), Some(theirs)) if only_differ_in(table, ours, theirs, &referring) => changed.push(ours),
+                (Some(ours), None) if rekeyed => changed.push(ours),
                 _ => {}
             }
         }
