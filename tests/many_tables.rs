@@ -10,7 +10,7 @@ mod real;
 #[path = "moving/world.rs"]
 mod world;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dbmove::local::{Account, LocalServer, ServerKind};
 use mysql_async::prelude::Queryable;
@@ -62,7 +62,8 @@ async fn moved(world: &World, database: &str, tables: usize) -> (u64, u64) {
     std::fs::write(&playbook, text).unwrap();
     let before = (statements(&world.source).await, statements(&world.target).await);
     let started = Instant::now();
-    let ran = world.finished(&["--yes", "run", &playbook.display().to_string(), "--no-follow"]).await;
+    let patience = Duration::from_secs(240 + tables as u64 / 5);
+    let ran = world.finished_within(patience, &["--yes", "run", &playbook.display().to_string(), "--no-follow"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));
     let took = started.elapsed();
     let after = (statements(&world.source).await, statements(&world.target).await);

@@ -202,8 +202,13 @@ stages:
 
     /// Runs it to its end, within a time.
     pub async fn finished(&self, arguments: &[&str]) -> Output {
+        self.finished_within(Duration::from_secs(240), arguments).await
+    }
+
+    /// The same with another patience: what takes longer has hung.
+    pub async fn finished_within(&self, patience: Duration, arguments: &[&str]) -> Output {
         let run = self.dbmove(arguments).output();
-        tokio::time::timeout(Duration::from_secs(240), run).await.expect("dbmove did not end in time").unwrap()
+        tokio::time::timeout(patience, run).await.expect("dbmove did not end in time").unwrap()
     }
 
     /// Starts it in the background, words to a file.
