@@ -64,6 +64,11 @@ fn three_levels_and_two_crashes_or_three_transactions() {
     if std::env::var_os("DBMOVE_SOAK").is_some() { explored(Shape::Levels, 3, 1, 1) } else { explored(Shape::Levels, 1, 2, 1) }
 }
 
+#[test]
+fn three_levels_whose_last_has_two_rows() {
+    explored(Shape::Twins, 2, 1, 1);
+}
+
 /// What a broken rule does to the data, not only to what is claimed about it.
 const HARM: [&str; 2] = ["when all is quiet the target equals the source", "no unique value is ever in the way"];
 
@@ -110,6 +115,7 @@ each_is_seen! {
     lanes_that_ignore_unique_values_are_seen: LanesIgnoreUniques,
     no_intent_is_seen: NoIntent,
     what_cascades_left_is_seen: NothingMended in Levels,
+    values_unique_too_early_are_seen: UniqueBeforeMended in Twins,
     a_row_set_right_over_an_event_is_seen: MendedOverAnEvent in Levels,
     a_row_written_again_before_its_cascade_is_seen: RepeatedBeforeCascade in Levels,
 }

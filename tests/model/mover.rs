@@ -8,11 +8,12 @@
 //! visible for certain" is "visible at the SELECT", which is what settle time and commit gap stand for.
 //!
 //! With three levels the copy ends by setting right what cascades left (`src/mysql/verification/mend.rs`): one look at the source
-//! when everything logged is visible, and a write if no event came in between. After it nothing is set right any more.
+//! when everything logged is visible, and a write if no event came in between. After it nothing is set right any more, and only then
+//! are values unique on the target. With a parent and its children they are from the start, which is stricter than dbmove is.
 
 use stateright::{Model, Property};
 
-use crate::source::{Event, LEAF, OnDelete, PARENT, PLACES, Place, Row, Rows, Script, Shape, collides};
+use crate::source::{Event, LEAF, OnDelete, PARENT, PLACES, Place, Row, Rows, Script, Shape, TWIN, collides};
 
 /// A rule broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum Broken {
     NoIntent,
     /// What cascades left while the levels were copied stays.
     NothingMended,
+    /// Values are unique on the target before what cascades left is set right.
+    UniqueBeforeMended,
     /// A row is set right though an event came to it since it was read.
     MendedOverAnEvent,
     /// After a restart, what came before a cascade in its transaction is written again.
@@ -160,7 +163,7 @@ impl Mover {
             Broken::NoSettleAfterRestart => state.crashes > 0 || state.visible >= state.settled,
             _ => state.visible >= state.settled,
         };
-        let turn = self.script(state).shape.parent(place).is_none_or(|parent| state.chunks[parent] == Chunk::In);
+        let turn = self.script(state).shape.copied_before(place).is_none_or(|parent| state.chunks[parent] == Chunk::In);
         state.started && state.published >= state.ready && settled && turn && state.chunks[place] == Chunk::Waiting
     }
 
@@ -207,7 +210,12 @@ impl Mover {
             _ => Some(row),
         };
         state.target[place] = brought;
-        state.collision |= collides(&state.target);
+        state.collision |= self.is_refused(state, &state.target);
+    }
+
+    /// Whether the target's unique indexes don't take these rows.
+    fn is_refused(&self, state: &State, rows: &Rows) -> bool {
+        (state.mended || self.is(Broken::UniqueBeforeMended)) && collides(rows)
     }
 
     /// Events that the next batch may take: up to a cascading one, which goes alone.
@@ -329,15 +337,18 @@ impl Mover {
         for (place, row) in &lane {
             rows[*place] = *row;
         }
-        if collides(&rows) {
+        if self.is_refused(state, &rows) {
             if state.applied < state.replay_until {
                 // The row in the way is the trace of a later event, which is written again.
-                let ours: Vec<Place> = lane.iter().filter(|(_, row)| row.is_some()).map(|(place, _)| *place).collect();
-                for (_, row) in rows.iter_mut().enumerate().filter(|(place, _)| *place != PARENT && !ours.contains(place)) {
-                    *row = None;
+                let ours: Vec<(Place, u8)> = lane.iter().filter_map(|(place, row)| Some((*place, (*row)?.unique))).collect();
+                for (place, row) in rows.iter_mut().enumerate() {
+                    let taken = row.map_or(0, |row| row.unique);
+                    if taken != 0 && ours.iter().any(|(ours, unique)| *ours != place && *unique == taken) {
+                        *row = None;
+                    }
                 }
             }
-            state.collision |= collides(&rows);
+            state.collision |= self.is_refused(state, &rows);
         }
         state.target = rows;
         if batch.alone {
@@ -360,6 +371,8 @@ impl Mover {
             (Some(ours), Some(theirs)) if ours.unique == theirs.unique => state.target[LEAF] = Some(ours),
             _ => {}
         }
+        // The unique index is built now: tried again while a transaction that was written again is half there.
+        state.collision |= state.batch.is_none() && state.applied >= state.replay_until && collides(&state.target);
     }
 
     fn end(&self, state: &mut State, end: u8, position: u8) {
@@ -380,7 +393,7 @@ fn linked(events: &[Event]) -> bool {
         let images = events.iter().flat_map(|event| event.before.iter().chain(&event.after));
         images.filter(|(at, row)| *at == place && row.unique != 0).map(|(_, row)| row.unique).collect()
     };
-    rekeyed || values(1).iter().any(|value| values(2).contains(value))
+    rekeyed || (1..PLACES).any(|one| (one + 1..PLACES).any(|other| values(one).iter().any(|value| values(other).contains(value))))
 }
 
 fn copied(state: &State) -> bool {
@@ -420,7 +433,7 @@ impl Model for Mover {
                 ready: 0,
                 settled: 0,
                 batch: None,
-                chunks: [Chunk::Waiting, Chunk::Waiting, Chunk::Waiting],
+                chunks: std::array::from_fn(|place| if self.scripts[script].shape.has(place) { Chunk::Waiting } else { Chunk::In }),
                 deletes: Vec::new(),
                 forgotten: 0,
                 parent_went: [false; PLACES],
@@ -479,7 +492,8 @@ impl Model for Mover {
                 // For longer than a commit takes to become visible.
                 None if state.visible == state.logged => actions.push(Action::Look),
                 Some((_, read_at, _))
-                    if state.published >= read_at && state.batch.as_ref().is_none_or(|batch| !batch.touched.contains(&LEAF)) =>
+                    if state.published >= read_at
+                        && state.batch.as_ref().is_none_or(|batch| ![LEAF, TWIN].iter().any(|place| batch.touched.contains(place))) =>
                 {
                     actions.push(Action::Mend);
                 }
@@ -559,11 +573,12 @@ impl Model for Mover {
                 let replaying = state.applied < state.replay_until;
                 let until = usize::from(state.intent.max(state.cursor).max(state.batch.as_ref().map_or(0, |batch| batch.end)));
                 let said = &model.script(state).after[usize::from(state.applied)..=until.max(usize::from(state.applied))];
-                // Before it is set right the last level may hold what a cascade left.
-                let right = if state.mended { PLACES } else { LEAF };
                 replaying
                     || !state.started
-                    || (0..right).all(|at| state.chunks[at] != Chunk::In || said.iter().any(|rows| rows[at] == state.target[at]))
+                    || (0..PLACES)
+                        // Before it is set right the last level may hold what a cascade left.
+                        .filter(|at| state.mended || *at != LEAF)
+                        .all(|at| state.chunks[at] != Chunk::In || said.iter().any(|rows| rows[at] == state.target[at]))
             }),
             Property::sometimes("it comes to an end after a crash", |model: &Mover, state: &State| state.crashes > 0 && model.quiet(state)),
             Property::sometimes("a row is left out of its chunk", |_, state: &State| {

@@ -1,17 +1,21 @@
-//! The source of the model: three rows that refer to each other, and scripts of transactions on them.
+//! The source of the model: rows that refer to each other, and scripts of transactions on them.
 //!
-//! They come in two shapes: a parent with two children that hold a unique value, and three levels of one row each.
+//! They come in three shapes: a parent with two children that hold a unique value, three levels of one row each, and three
+//! levels with a second row in the last table, which refers to nothing and may hold the unique value of the first.
 //!
 //! A script fixes *what* happens; the checker explores *when*. Its log is made once: events with full images, and for each
 //! event what the source holds behind it. Cascades change rows and are in no event, as in InnoDB.
 
-/// A row's place: 0 is the parent table's one key; 1 and 2 are the child table's keys, or the next two levels.
+/// A row's place: 0 is the parent table's one key; 1 and 2 are the child table's keys, or the next two levels; 3 is the last level's
+/// second row, where there is one.
 pub type Place = usize;
 
 pub const PARENT: Place = 0;
 /// The last level.
 pub const LEAF: Place = 2;
-pub const PLACES: usize = 3;
+/// The second row of the last level.
+pub const TWIN: Place = 3;
+pub const PLACES: usize = 4;
 
 /// Who refers to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +24,27 @@ pub enum Shape {
     Siblings,
     /// 2 refers to 1, and 1 to 0.
     Levels,
+    /// The same, and 3 is in the table of 2.
+    Twins,
 }
 
 impl Shape {
     pub fn parent(self, place: Place) -> Option<Place> {
         match (self, place) {
-            (_, PARENT) => None,
+            (_, PARENT | TWIN) => None,
             (Shape::Siblings, _) => Some(PARENT),
-            (Shape::Levels, _) => Some(place - 1),
+            (Shape::Levels | Shape::Twins, _) => Some(place - 1),
         }
+    }
+
+    /// Whether there may ever be a row.
+    pub fn has(self, place: Place) -> bool {
+        place != TWIN || self == Shape::Twins
+    }
+
+    /// The place that is copied before this one.
+    pub fn copied_before(self, place: Place) -> Option<Place> {
+        if place == TWIN { self.parent(LEAF) } else { self.parent(place) }
     }
 
     pub fn children(self, place: Place) -> impl Iterator<Item = Place> {
@@ -111,7 +127,8 @@ pub struct Script {
 
 /// Whether two rows hold one unique value.
 pub fn collides(rows: &Rows) -> bool {
-    matches!((rows[1], rows[2]), (Some(a), Some(b)) if a.unique != 0 && a.unique == b.unique)
+    let value = |place: Place| rows[place].map(|row| row.unique).filter(|unique| *unique != 0);
+    (0..PLACES).any(|one| value(one).is_some() && (one + 1..PLACES).any(|other| value(one) == value(other)))
 }
 
 impl Script {
@@ -160,7 +177,7 @@ impl Script {
 
     /// What a foreign key does to a row whose parent goes.
     pub fn on_delete(&self, place: Place) -> OnDelete {
-        if self.shape == Shape::Levels && place != LEAF { OnDelete::Cascade } else { self.on_delete }
+        if self.shape != Shape::Siblings && place != LEAF { OnDelete::Cascade } else { self.on_delete }
     }
 
     /// Deletes a row and what it takes with it.
@@ -230,13 +247,36 @@ fn on_levels() -> Vec<Vec<Statement>> {
     ]
 }
 
+/// What a transaction may do to three levels whose last has two rows: the second may get the value of the first.
+fn on_twins() -> Vec<Vec<Statement>> {
+    use Statement::{Delete, Insert, Unique};
+    let row = |unique, has_parent| Row { unique, has_parent };
+    vec![
+        vec![Delete(PARENT)],
+        vec![Insert(PARENT, row(0, false))],
+        vec![Delete(1)],
+        vec![Insert(LEAF, row(1, false))],
+        vec![Unique(LEAF, 1)],
+        vec![Unique(LEAF, 0), Unique(TWIN, 1)],
+        vec![Unique(TWIN, 1)],
+        vec![Insert(TWIN, row(1, false))],
+        vec![Delete(TWIN)],
+        // The last level's row is touched, then the first is taken away, and the value goes to the other.
+        vec![Unique(LEAF, 1), Delete(PARENT), Unique(TWIN, 1)],
+        vec![Unique(LEAF, 0), Unique(TWIN, 1), Unique(LEAF, 2)],
+    ]
+}
+
 /// Every script of `length` transactions that the source accepts, from each first state.
 pub fn scripts(shape: Shape, length: usize) -> Vec<Script> {
     let some = |unique, has_parent| Some(Row { unique, has_parent });
     let parent = some(0, false);
     let (all, firsts) = match shape {
-        Shape::Siblings => (on_siblings(), [[parent, some(1, true), some(2, false)], [parent, some(1, true), None]]),
-        Shape::Levels => (on_levels(), [[parent, some(0, true), some(0, true)], [parent, some(0, true), None]]),
+        Shape::Siblings => (on_siblings(), [[parent, some(1, true), some(2, false), None], [parent, some(1, true), None, None]]),
+        Shape::Levels => (on_levels(), [[parent, some(0, true), some(0, true), None], [parent, some(0, true), None, None]]),
+        Shape::Twins => {
+            (on_twins(), [[parent, some(0, true), some(1, true), some(2, false)], [parent, some(0, true), some(0, true), None]])
+        }
     };
     let mut found = Vec::new();
     for first in firsts {
