@@ -442,6 +442,19 @@ pub fn before_the_password(statement: &str) -> &str {
     statement.get(..end.unwrap_or(statement.len())).unwrap_or_default()
 }
 
+/// Any statement up to where the address of another server may stand with its password: what FEDERATED tables and `CREATE SERVER` are given.
+#[must_use]
+pub fn before_an_address(statement: &str) -> &str {
+    let upper = statement.to_ascii_uppercase();
+    let quoted = |word: &str, at: usize| {
+        let rest = upper[at + word.len()..].trim_start();
+        rest.strip_prefix('=').unwrap_or(rest).trim_start().starts_with(['\'', '"'])
+    };
+    let ends = ["CONNECTION", "PASSWORD"];
+    let end = ends.iter().filter_map(|word| upper.match_indices(word).map(|(at, _)| at).find(|&at| quoted(word, at))).min();
+    statement.get(..end.unwrap_or(statement.len())).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -644,6 +657,16 @@ mod tests {
             ("DROP USER a", "DROP USER a"),
         ] {
             assert_eq!(before_the_password(statement), shown);
+        }
+        for (statement, shown) in [
+            ("CREATE TABLE t (ü INT) ENGINE=FEDERATED connection = 'mysql://u:secret@h/d/t'", "CREATE TABLE t (ü INT) ENGINE=FEDERATED "),
+            (
+                "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (USER 'u', PASSWORD 'secret')",
+                "CREATE SERVER s FOREIGN DATA WRAPPER mysql OPTIONS (USER 'u', ",
+            ),
+            ("ALTER TABLE connection ADD password INT", "ALTER TABLE connection ADD password INT"),
+        ] {
+            assert_eq!(before_an_address(statement), shown);
         }
     }
 

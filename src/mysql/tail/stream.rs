@@ -672,8 +672,9 @@ impl Reading<'_> {
 /// The start of a statement, for messages.
 fn shown(text: &str) -> String {
     const SHOWN: usize = 200;
-    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() > SHOWN {
+    let harmless = statement::before_an_address(text);
+    let mut shown: String = harmless.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if harmless.len() < text.len() || text.chars().count() > SHOWN {
         shown.push('…');
     }
     shown
