@@ -202,7 +202,7 @@ async fn rehearsed_refused_late_and_done() {
         .map(|()| journal.query_row("SELECT COUNT(*) FROM events WHERE body LIKE '%\"undo_seconds\":1%'", [], |row| row.get::<_, i64>(0)));
     assert!(forged.unwrap().unwrap() > 0, "nothing was forged");
     drop(journal);
-    refused(&world, "edited certificate", &edited, &playbook, "1h", "was edited").await;
+    refused(&world, "edited certificate", &edited, &playbook, "1h", "the journal was edited").await;
 
     refused(&world, "too little time", &copied(&world, "hasty"), &playbook, "500ms", "").await;
 
@@ -221,6 +221,7 @@ async fn rehearsed_refused_late_and_done() {
     let other = world.finished(&["--yes", "--state-dir", &state, "cutover", &playbook, "--deadline", "1h"]).await;
     assert_eq!(code(&other), 4, "{}", said(&other));
     assert!(said(&other).contains("`schema_fingerprint` of step"), "{}", said(&other));
+    assert!(said(&other).contains(": `school.settings` is another"), "what changed is not named: {}", said(&other));
     assert!(!said(&other).contains("writes are held"), "{}", said(&other));
     serves_as_before(&world, "changed schema").await;
     command(&world.source, &["ALTER TABLE school.settings DROP COLUMN since"]).await;

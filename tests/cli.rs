@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "cli/certificate.rs"]
+mod certificate;
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/driving.rs"]

@@ -124,6 +124,9 @@ pub enum Command {
     Status(Status),
     /// What a run did: the verdict, times, verification, certificate
     Report(Report),
+    /// What the newest rehearsal proved, and whether it still holds
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Check that the journal was not edited; exit code 1 and the place if it was
     Audit,
     /// Move a live MySQL 5.5 to a new server, here, on private servers, in minutes; leaves only a report
@@ -348,6 +351,32 @@ pub struct Report {
     /// Print the JSON Schema of report.json
     #[arg(long)]
     pub schema: bool,
+}
+
+/// `dbmove certificate …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// Show the newest certificate of a playbook, and whether it still holds
+    Show {
+        /// The playbook's file
+        playbook: PathBuf,
+    },
+    /// Write the newest certificate out, to be kept elsewhere
+    Export {
+        /// The playbook's file
+        playbook: PathBuf,
+        /// Write it to this file, replacing it; without it to stdout
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Check whether a certificate holds today; exit code 4 and every reason if it does not
+    Check {
+        /// The playbook's file
+        playbook: PathBuf,
+        /// An exported certificate; without it the newest one of the journal
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 /// `dbmove demo`.

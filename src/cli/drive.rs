@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Refusal, broken_playbook};
 use super::arguments::Driving;
+use super::certificate;
 use super::go_ahead;
 use super::planning;
 use super::reading::{self, Reading};
@@ -17,6 +18,7 @@ use super::settings::{self, Everywhere, GoAhead};
 use super::signals::Signals;
 use super::undo;
 use super::verify::can_repair;
+use crate::engine::certificate::trace;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::journal::Journal;
@@ -154,7 +156,16 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         Some(reason) => Rehearsed::Without { reason: reason.trim().to_owned() },
         None => {
             let certificate = match reading::journal(&everywhere.state_directory)? {
-                Some(reader) => reader.certificate(&playbook.playbook)?,
+                Some(reader) => {
+                    let certificate = reader.certificate(&playbook.playbook)?;
+                    if let Some(certificate) = &certificate
+                        && request.kind == RunKind::Production
+                        && request.until >= StageName::Cutover
+                    {
+                        certificate::refuse(&trace(certificate, &reader)?)?;
+                    }
+                    certificate
+                }
                 None => None,
             };
             Rehearsed::Certificate(certificate.map(Box::new))

@@ -10,7 +10,7 @@
 //! | [`schema`] | `schema diff` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`undo`], [`approve`], [`status`], [`report`], [`audit`] | the same |
+//! | [`undo`], [`approve`], [`status`], [`report`], [`certificate`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 //! | [`stores`] | the stores of a playbook, for commands that only look |
@@ -20,6 +20,7 @@ pub mod approve;
 pub mod arguments;
 pub mod assess;
 pub mod audit;
+pub mod certificate;
 pub mod cutover;
 pub mod demo;
 pub mod drive;
@@ -44,7 +45,7 @@ use std::io::{IsTerminal, Write};
 use clap::{CommandFactory, Parser};
 
 use answer::{Answer, Refusal};
-use arguments::{Arguments, Command, PlaybookCommand, SchemaCommand};
+use arguments::{Arguments, CertificateCommand, Command, PlaybookCommand, SchemaCommand};
 use settings::Everywhere;
 
 use crate::engine::outcome::ExitCode;
@@ -97,6 +98,9 @@ impl Command {
             Command::Approve(_) => "approve",
             Command::Status(_) => "status",
             Command::Report(_) => "report",
+            Command::Certificate(CertificateCommand::Show { .. }) => "certificate show",
+            Command::Certificate(CertificateCommand::Export { .. }) => "certificate export",
+            Command::Certificate(CertificateCommand::Check { .. }) => "certificate check",
             Command::Audit => "audit",
             Command::Demo(_) => "demo",
             Command::Completions { .. } => "completions",
@@ -124,6 +128,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Approve(typed) => on_runtime(approve::approve(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
+        Command::Certificate(command) => certificate::certificate(everywhere, command),
         Command::Audit => audit::audit(everywhere),
         Command::Demo(typed) => on_runtime(demo::demo(everywhere, typed)),
         Command::Completions { shell } => Ok(completions(*shell)),

@@ -53,15 +53,22 @@ fn json(report: &Report) -> Result<String, Refusal> {
 /// # Errors
 /// If it can't be written; an older file is left as it was.
 pub fn write(report: &Report, file: &Path) -> Result<(), Refusal> {
+    write_whole(&json(report)?, file, "report")
+}
+
+/// Writes a text: all of it or nothing, readable by its owner alone, and never through a link.
+///
+/// # Errors
+/// If it can't be written; an older file is left as it was.
+pub fn write_whole(text: &str, file: &Path, what: &str) -> Result<(), Refusal> {
     let failed = |error: &std::io::Error| {
-        Refusal::new(ExitCode::Error, format!("the report can't be written to `{}`: {error}; the file was left as it was", file.display()))
+        Refusal::new(ExitCode::Error, format!("the {what} can't be written to `{}`: {error}; the file was left as it was", file.display()))
     };
-    let text = json(report)?;
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let draft = directory.join(format!(".dbmove-report-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    let draft = directory.join(format!(".dbmove-{what}-{}-{:08x}", std::process::id(), rand::random::<u32>()));
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let written = options.open(&draft).and_then(|mut out| {

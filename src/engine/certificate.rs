@@ -3,8 +3,9 @@
 //! A certificate says: *this* playbook, on *this* schema, between *these* server versions, was run from its
 //! first step through the switch and back. A cutover asks for one, because the night of the move is no time for firsts. It
 //! is void as soon as what it speaks of is no longer so: it expires, and it does not survive a changed playbook, schema or
-//! server version. It carries a hash over all of it and stands in the journal as an event of the hash chain;
-//! an edited one is told apart from an issued one.
+//! server version; then it is said what changed, field by field and table by table. It carries a hash over all of it and stands in the
+//! journal as an event of the hash chain; an edited one is told apart from an issued one, and one that no rehearsal of this
+//! journal issued counts for nothing ([`trace`]).
 //!
 //! The facts come from the steps' outputs, under agreed names ([`fact`]): a store's step that knows the
 //! schema says so in its output, and the same step says it again on production, where the two are compared.
@@ -15,13 +16,17 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::drift::hash_json;
+use super::drift::{Change, PlaybookFingerprint, hash_json};
+use super::journal::chain::Break;
+use super::journal::{JournalError, JournalReader};
 use super::step::{Output, Work};
 
 /// Names under which steps put facts into their output for the certificate.
 pub mod fact {
     /// A hash of the schema that moves. Must be the same today.
     pub const SCHEMA: &str = "schema_fingerprint";
+    /// Of what that schema consists: a short hash of each part, by its name. Tells what changed when it did.
+    pub const SCHEMA_PARTS: &str = "schema_parts";
     /// The source server's version. Must be the same today.
     pub const SOURCE_VERSION: &str = "source_version";
     /// The target server's version. Must be the same today.
@@ -33,7 +38,7 @@ pub mod fact {
     /// The Merkle root of everything verified.
     pub const VERIFICATION_ROOT: &str = "run_root";
     /// All of them.
-    pub const ALL: [&str; 6] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT];
+    pub const ALL: [&str; 7] = [SCHEMA, SCHEMA_PARTS, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT];
     /// Those that make a certificate void when they differ.
     pub const BINDING: [&str; 3] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION];
 }
@@ -63,6 +68,9 @@ pub struct Certificate {
     pub playbook: String,
     /// The hash of everything the playbook said.
     pub playbook_hash: String,
+    /// The same in parts, to name what changed. Those of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<PlaybookFingerprint>,
     /// What the steps said about the world.
     pub facts: Facts,
     /// What every step took.
@@ -84,8 +92,8 @@ pub struct Certificate {
 /// What is true today, for the comparison.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Today {
-    /// The hash of the playbook as it is now.
-    pub playbook_hash: String,
+    /// The playbook as it is now.
+    pub fingerprint: PlaybookFingerprint,
     /// The facts known so far; steps not yet run are missing.
     pub facts: Facts,
 }
@@ -111,13 +119,19 @@ pub enum Void {
         issued: Timestamp,
     },
     /// The playbook is another one.
-    #[error("the playbook changed since rehearsal `{run}`")]
+    #[error("the playbook changed since rehearsal `{run}`{}", listed(.changes.iter().map(ToString::to_string)))]
     PlaybookChanged {
         /// The rehearsal.
         run: String,
+        /// What of it; nothing if only its description did, or the certificate does not know.
+        #[serde(default)]
+        changes: Vec<Change>,
     },
     /// A binding fact differs.
-    #[error("`{name}` of step `{step}` changed since the rehearsal: it was {rehearsed}, today it is {today}")]
+    #[error(
+        "`{name}` of step `{step}` changed since the rehearsal: it was {rehearsed}, today it is {today}{}",
+        listed(.changes.iter().cloned())
+    )]
     FactChanged {
         /// The step that told it.
         step: String,
@@ -127,6 +141,21 @@ pub enum Void {
         rehearsed: String,
         /// Today.
         today: String,
+        /// What of it, where that is known.
+        #[serde(default)]
+        changes: Vec<String>,
+    },
+    /// No rehearsal of this journal issued it.
+    #[error("no rehearsal in this journal issued the certificate that calls itself one of `{run}`")]
+    NotIssuedHere {
+        /// The rehearsal it claims.
+        run: String,
+    },
+    /// The journal it stands in was edited.
+    #[error("the journal was edited, so no certificate in it can be trusted: {broken}")]
+    JournalEdited {
+        /// Where.
+        broken: Break,
     },
     /// Its hash does not fit what it says.
     #[error("the certificate of rehearsal `{run}` was edited: its hash does not fit what it says")]
@@ -196,8 +225,9 @@ pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Vo
     if certificate.issued.duration_since(now) > SignedDuration::from_secs(60) {
         reasons.push(Void::FromTheFuture { run: run(), issued: certificate.issued });
     }
-    if certificate.playbook_hash != today.playbook_hash {
-        reasons.push(Void::PlaybookChanged { run: run() });
+    if certificate.playbook_hash != today.fingerprint.whole {
+        let changes = certificate.fingerprint.as_ref().map(|rehearsed| rehearsed.changes(&today.fingerprint)).unwrap_or_default();
+        reasons.push(Void::PlaybookChanged { run: run(), changes });
     }
     for (step, facts) in &certificate.facts {
         for name in fact::BINDING {
@@ -205,16 +235,78 @@ pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Vo
                 continue;
             };
             if rehearsed != found {
+                let parts = |facts: &Facts| facts.get(step).and_then(|facts| facts.get(fact::SCHEMA_PARTS)).cloned();
+                let changes = match (parts(&certificate.facts), parts(&today.facts)) {
+                    (Some(rehearsed), Some(found)) if name == fact::SCHEMA => parts_that_differ(&rehearsed, &found),
+                    _ => Vec::new(),
+                };
                 reasons.push(Void::FactChanged {
                     step: step.clone(),
                     name: name.to_owned(),
-                    rehearsed: rehearsed.to_string(),
-                    today: found.to_string(),
+                    rehearsed: shortened(rehearsed),
+                    today: shortened(found),
+                    changes,
                 });
             }
         }
     }
     reasons
+}
+
+/// Whether a rehearsal of this journal issued the certificate as it is, and nobody edited the journal since.
+///
+/// # Errors
+/// [`JournalError`] if the journal can't be read.
+pub fn trace(certificate: &Certificate, journal: &JournalReader) -> Result<Vec<Void>, JournalError> {
+    let mut reasons = Vec::new();
+    if let Some(broken) = journal.audit()?.broken {
+        reasons.push(Void::JournalEdited { broken });
+    }
+    if !journal.certificates(&certificate.playbook)?.iter().any(|issued| issued.certificate == *certificate) {
+        reasons.push(Void::NotIssuedHere { run: certificate.run.clone() });
+    }
+    Ok(reasons)
+}
+
+/// Things that are named in a message at most.
+const NAMED: usize = 12;
+
+/// `: one, two, three`, and how many more; nothing of none.
+fn listed(things: impl ExactSizeIterator<Item = String>) -> String {
+    let more = things.len().saturating_sub(NAMED);
+    let mut text = String::new();
+    for (index, thing) in things.take(NAMED).enumerate() {
+        text.push_str(if index == 0 { ": " } else { ", " });
+        text.push_str(&thing);
+    }
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+/// Of two maps from a part's name to its hash: what is new, what is gone, what is another.
+fn parts_that_differ(rehearsed: &serde_json::Value, today: &serde_json::Value) -> Vec<String> {
+    let (Some(rehearsed), Some(today)) = (rehearsed.as_object(), today.as_object()) else { return Vec::new() };
+    let mut changes = Vec::new();
+    for name in rehearsed.keys().chain(today.keys().filter(|name| !rehearsed.contains_key(*name))) {
+        match (rehearsed.get(name), today.get(name)) {
+            (Some(_), None) => changes.push(format!("`{name}` is gone")),
+            (None, Some(_)) => changes.push(format!("`{name}` is new")),
+            (rehearsed, today) if rehearsed != today => changes.push(format!("`{name}` is another")),
+            _ => {}
+        }
+    }
+    changes
+}
+
+/// A fact for a message: of a hash its beginning, which is enough to tell two apart.
+fn shortened(fact: &serde_json::Value) -> String {
+    let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match fact.as_str() {
+        Some(text) if is_hash(text) => format!("{}…", &text[..12]),
+        _ => fact.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +323,7 @@ mod tests {
                 run: "20261123T154731Z-30cea2".to_owned(),
                 playbook: "school".to_owned(),
                 playbook_hash: "hash".to_owned(),
+                fingerprint: None,
                 facts: Facts::new(),
                 measured: BTreeMap::from([("snapshot".to_owned(), Measured { seconds: seconds * 1.1, work })]),
                 write_gap_seconds: Some(seconds / 3.0),
@@ -242,8 +335,20 @@ mod tests {
             };
             let text = serde_json::to_string(&certificate.seal().unwrap()).unwrap();
             let read: Certificate = serde_json::from_str(&text).unwrap();
-            let today = Today { playbook_hash: "hash".to_owned(), facts: Facts::new() };
+            let fingerprint = PlaybookFingerprint { whole: "hash".to_owned(), ..PlaybookFingerprint::default() };
+            let today = Today { fingerprint, facts: Facts::new() };
             assert_eq!(check(&read, &today, Timestamp::UNIX_EPOCH), [], "{text}");
         }
+    }
+
+    #[test]
+    fn says_which_parts_of_a_schema_changed() {
+        let parts = |entries: &[(&str, &str)]| serde_json::json!(entries.iter().copied().collect::<BTreeMap<_, _>>());
+        let changes =
+            parts_that_differ(&parts(&[("s.a", "1"), ("s.b", "1"), ("s.c", "1")]), &parts(&[("s.a", "1"), ("s.b", "2"), ("s.d", "1")]));
+        assert_eq!(changes, ["`s.b` is another", "`s.c` is gone", "`s.d` is new"]);
+        let many = (0..15).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(listed(many.into_iter()), ": 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more");
+        assert_eq!(listed(Vec::<String>::new().into_iter()), "");
     }
 }

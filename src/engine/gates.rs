@@ -70,7 +70,7 @@ impl Driver {
             }
             Rehearsed::Certificate(Some(certificate)) => {
                 let facts = certificate::facts_of(&self.journal.with_state(super::journal::RunState::outputs));
-                let today = Today { playbook_hash: self.fingerprint.whole.clone(), facts };
+                let today = Today { fingerprint: self.fingerprint.clone(), facts };
                 let reasons = certificate::check(&certificate, &today, Timestamp::now());
                 if !reasons.is_empty() {
                     return refuse(reasons.iter().map(ToString::to_string).collect());
@@ -186,6 +186,7 @@ impl Driver {
                 run: state.run.clone(),
                 playbook: state.playbook.clone(),
                 playbook_hash: self.fingerprint.whole.clone(),
+                fingerprint: Some(self.fingerprint.clone()),
                 facts: certificate::facts_of(&outputs),
                 measured: measured.collect(),
                 write_gap_seconds: state.write_gap.as_ref().and_then(|gap| gap.seconds),

@@ -211,21 +211,26 @@ async fn a_schema_that_changed_since_the_rehearsal_stops_the_cutover_at_its_door
     assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["follow", "rows", "snapshot"]);
 }
 
+fn today(playbook_hash: &str) -> dbmove::engine::certificate::Today {
+    let fingerprint = dbmove::engine::drift::PlaybookFingerprint { whole: playbook_hash.to_owned(), ..Default::default() };
+    dbmove::engine::certificate::Today { fingerprint, facts: BTreeMap::new() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_void_when_expired_edited_or_of_another_playbook() {
     let (_world, certificate) = rehearsed(whole_story()).await;
-    let today = dbmove::engine::certificate::Today { playbook_hash: certificate.playbook_hash.clone(), facts: BTreeMap::new() };
+    let now_known = today(&certificate.playbook_hash);
     let now = Timestamp::now();
-    assert!(check(&certificate, &today, now).is_empty());
+    assert!(check(&certificate, &now_known, now).is_empty());
     let later = now.checked_add(SignedDuration::from_hours(24 * 7)).unwrap();
-    assert!(matches!(check(&certificate, &today, later)[..], [Void::Expired { .. }]));
+    assert!(matches!(check(&certificate, &now_known, later)[..], [Void::Expired { .. }]));
     let mut edited = certificate.clone();
     edited.expires = later.checked_add(SignedDuration::from_hours(1)).unwrap();
-    assert!(matches!(check(&edited, &today, later)[..], [Void::Edited { .. }]));
-    let other = dbmove::engine::certificate::Today { playbook_hash: "other".to_owned(), facts: BTreeMap::new() };
+    assert!(matches!(check(&edited, &now_known, later)[..], [Void::Edited { .. }]));
+    let other = today("other");
     assert!(matches!(check(&certificate, &other, now)[..], [Void::PlaybookChanged { .. }]));
     let earlier = now.checked_sub(SignedDuration::from_hours(1)).unwrap();
-    assert!(matches!(check(&certificate, &today, earlier)[..], [Void::FromTheFuture { .. }]));
+    assert!(matches!(check(&certificate, &now_known, earlier)[..], [Void::FromTheFuture { .. }]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

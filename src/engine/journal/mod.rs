@@ -35,7 +35,7 @@ mod writer;
 
 pub use event::{Action, AfterUndo, Event, PlannedStep, RecordedError, RecordedEvent, RunStarted, StepResult, UndoScope};
 pub use file::{FILE, FORMAT};
-pub use reader::{JournalReader, RunSummary, SeriesPoint};
+pub use reader::{Issued, JournalReader, RunSummary, SeriesPoint};
 pub(super) use reader::{events_after, latest_run};
 pub use state::{Finished, Phase, RunState, StageState, StepState, UndoState, WriteGap};
 pub use writer::{Journal, RunJournal, Sample};

@@ -38,6 +38,17 @@ pub struct SeriesPoint {
     pub value: f64,
 }
 
+/// A certificate and the event that it stands in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Issued {
+    /// What the rehearsal left behind.
+    pub certificate: Certificate,
+    /// The event's number.
+    pub event: u64,
+    /// The event's hash in the chain.
+    pub event_hash: String,
+}
+
 /// A read-only view of a journal.
 pub struct JournalReader {
     connection: Connection,
@@ -188,20 +199,31 @@ impl JournalReader {
     /// # Errors
     /// [`JournalError`] if the file can't be read or the certificate is damaged.
     pub fn certificate(&self, playbook: &str) -> Result<Option<Certificate>, JournalError> {
-        let row = self
-            .connection
-            .query_row(
+        Ok(self.certificates(playbook)?.pop().map(|issued| issued.certificate))
+    }
+
+    /// All certificates of a playbook, the oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the file can't be read or a certificate is damaged.
+    pub fn certificates(&self, playbook: &str) -> Result<Vec<Issued>, JournalError> {
+        let read = || -> rusqlite::Result<Vec<Stored>> {
+            let mut statement = self.connection.prepare_cached(
                 "SELECT e.seq, e.run, e.at, e.body, e.hash FROM events e JOIN runs r ON r.run = e.run
-                 WHERE e.kind = 'certificate_issued' AND r.playbook = ?1 ORDER BY e.seq DESC LIMIT 1",
-                params![playbook],
-                stored,
-            )
-            .optional()
-            .map_err(|error| self.failed(&error))?;
-        Ok(match row.map(|row| recorded(&self.path, row)).transpose()?.map(|recorded| recorded.event) {
-            Some(Event::CertificateIssued { certificate }) => Some(*certificate),
-            _ => None,
-        })
+                 WHERE e.kind = 'certificate_issued' AND r.playbook = ?1 ORDER BY e.seq",
+            )?;
+            let rows = statement.query_map(params![playbook], stored)?;
+            rows.collect()
+        };
+        let rows = read().map_err(|error| self.failed(&error))?;
+        let mut found = Vec::new();
+        for row in rows {
+            let recorded = recorded(&self.path, row)?;
+            if let Event::CertificateIssued { certificate } = recorded.event {
+                found.push(Issued { certificate: *certificate, event: recorded.sequence, event_hash: recorded.hash });
+            }
+        }
+        Ok(found)
     }
 
     /// The newest measured rate of each step of a playbook, from any run.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::certificate::fact;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::assess::acceptance::Acceptance;
@@ -129,7 +130,8 @@ impl Step for Assess {
             .fact("data_bytes", described.catalog.data_bytes())
             .fact("source_version", described.source.version.to_string())
             .fact("target_version", described.target.version.to_string())
-            .fact("schema_fingerprint", described.catalog.fingerprint()))
+            .fact(fact::SCHEMA, described.catalog.fingerprint())
+            .fact(fact::SCHEMA_PARTS, serde_json::json!(described.catalog.parts())))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
         // It leaves nothing behind, so it is simply run again.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stoppable;
+use crate::engine::certificate::fact;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
@@ -176,7 +177,8 @@ impl Prepare {
             .fact("passwords_needed", serde_json::json!(moved.passwords))
             .fact("object_changes", serde_json::json!(object_changes))
             .fact("objects_not_carried", serde_json::json!(described.schema.not_carried.iter().map(line).collect::<Vec<_>>()))
-            .fact("schema_fingerprint", described.catalog.fingerprint())
+            .fact(fact::SCHEMA, described.catalog.fingerprint())
+            .fact(fact::SCHEMA_PARTS, serde_json::json!(described.catalog.parts()))
             .fact("rules_fired", serde_json::json!(rules))
             .fact("schema_diffs", serde_json::json!(diffs))
             .fact("deprecated_on_target", serde_json::json!(tolerated))

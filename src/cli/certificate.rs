@@ -1,0 +1,209 @@
+//! `dbmove certificate`: what the newest rehearsal proved, on paper, and whether it still holds.
+//!
+//! Nothing is contacted. What is true today is what the playbook says and what the newest production run has seen of the servers;
+//! `dbmove cutover` compares once more, with everything the run has seen by then.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::answer::{Answer, Refusal};
+use super::arguments::CertificateCommand;
+use super::report::write_whole;
+use super::settings::Everywhere;
+use crate::engine::certificate::{self, Certificate, Facts, Today, Void, fact};
+use crate::engine::context::RunKind;
+use crate::engine::drift::PlaybookFingerprint;
+use crate::engine::journal::{Issued, JournalReader};
+use crate::engine::outcome::ExitCode;
+use crate::playbook::model::Playbook;
+use crate::report::next::playbook_word;
+use crate::report::terminal::next_lines;
+use crate::telemetry::human;
+use crate::telemetry::printable::printable;
+
+/// An exported certificate has at most this many bytes; a bigger file is another one.
+const LARGEST: u64 = 16 << 20;
+
+/// What the commands say as JSON.
+#[derive(Serialize)]
+struct Data<'a> {
+    holds: bool,
+    void: Vec<String>,
+    not_compared: Option<&'static str>,
+    certificate: &'a Issued,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is no certificate, or a file can't be read or written.
+pub fn certificate(everywhere: &Everywhere, command: &CertificateCommand) -> Result<Answer, Refusal> {
+    match command {
+        CertificateCommand::Show { playbook } => {
+            let loaded = super::drive::load(everywhere, playbook)?;
+            let reader = JournalReader::open(&everywhere.state_directory)?;
+            let issued = newest(&reader, &loaded)?;
+            answer("certificate show", &Judged::of(&reader, &loaded, &issued)?, &issued, playbook, ExitCode::Done)
+        }
+        CertificateCommand::Export { playbook, output } => {
+            let loaded = super::drive::load(everywhere, playbook)?;
+            let issued = newest(&JournalReader::open(&everywhere.state_directory)?, &loaded)?;
+            let json = serde_json::to_string_pretty(&issued)
+                .map_err(|error| Refusal::new(ExitCode::Error, format!("the certificate can't be written as JSON: {error}")))?;
+            let Some(file) = output else {
+                return Ok(Answer { text: format!("{json}\n"), json, words: String::new(), exit_code: ExitCode::Done });
+            };
+            write_whole(&json, file, "certificate")?;
+            let words = format!("the certificate is in `{}`\n", file.display());
+            Ok(Answer { json, text: String::new(), words, exit_code: ExitCode::Done })
+        }
+        CertificateCommand::Check { playbook, file } => {
+            let loaded = super::drive::load(everywhere, playbook)?;
+            let reader = JournalReader::open(&everywhere.state_directory)?;
+            let issued = match file {
+                Some(file) => read(file)?,
+                None => newest(&reader, &loaded)?,
+            };
+            let judged = Judged::of(&reader, &loaded, &issued)?;
+            let exit_code = if judged.void.is_empty() { ExitCode::Done } else { ExitCode::Refused };
+            answer("certificate check", &judged, &issued, playbook, exit_code)
+        }
+    }
+}
+
+/// Says no, with every reason, if there is one.
+///
+/// # Errors
+/// Exit code 4 with the reasons.
+pub fn refuse(reasons: &[Void]) -> Result<(), Refusal> {
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    Err(Refusal::new(ExitCode::Refused, format!("{}; nothing was touched", words.join("; and ")))
+        .hint("`dbmove audit` says where the journal breaks; rehearse again, in a state directory of its own")
+        .next(["dbmove audit".to_owned()]))
+}
+
+fn newest(reader: &JournalReader, playbook: &Playbook) -> Result<Issued, Refusal> {
+    reader.certificates(&playbook.playbook)?.pop().ok_or_else(|| {
+        Refusal::new(ExitCode::Refused, format!("there is no certificate: playbook `{}` was never rehearsed", playbook.playbook))
+            .hint("`dbmove rehearse` leaves one")
+    })
+}
+
+/// An exported certificate.
+fn read(file: &Path) -> Result<Issued, Refusal> {
+    let failed = |what: String| Refusal::new(ExitCode::Error, format!("`{}` {what}", file.display()));
+    let size = std::fs::metadata(file).map_err(|error| failed(format!("can't be read: {error}")))?.len();
+    if size > LARGEST {
+        return Err(failed(format!("holds {}; a certificate has at most {}", human::bytes(size), human::bytes(LARGEST))));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| failed(format!("can't be read: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| {
+        failed(format!("is no exported certificate: {error}")).hint("`dbmove certificate export PLAYBOOK --output FILE` writes one")
+    })
+}
+
+/// What is to be said of a certificate today.
+struct Judged {
+    void: Vec<Void>,
+    not_compared: Option<&'static str>,
+}
+
+impl Judged {
+    fn of(reader: &JournalReader, playbook: &Playbook, issued: &Issued) -> Result<Judged, Refusal> {
+        let fingerprint = PlaybookFingerprint::of(playbook)
+            .map_err(|error| Refusal::new(ExitCode::Error, format!("the playbook can't be written as JSON: {error}")))?;
+        let facts = match reader.latest_run(&playbook.playbook, RunKind::Production)? {
+            Some(latest) if !latest.concluded => certificate::facts_of(&reader.state(&latest.run)?.outputs()),
+            _ => Facts::new(),
+        };
+        let not_compared = facts.is_empty().then_some("schema and server versions: no production run is under way that has seen them");
+        let mut void = certificate::check(&issued.certificate, &Today { fingerprint, facts }, Timestamp::now());
+        void.extend(certificate::trace(&issued.certificate, reader)?);
+        Ok(Judged { void, not_compared })
+    }
+}
+
+fn answer(command: &str, judged: &Judged, issued: &Issued, playbook: &Path, exit_code: ExitCode) -> Result<Answer, Refusal> {
+    let word = playbook_word("", Some(playbook));
+    let holds = judged.void.is_empty();
+    let next = vec![if holds { format!("dbmove cutover {word}") } else { format!("dbmove rehearse {word}") }];
+    let void: Vec<String> = judged.void.iter().map(ToString::to_string).collect();
+    let mut text = shown(issued);
+    if holds {
+        text.push_str("HOLDS");
+    } else {
+        text.push_str("VOID");
+    }
+    for reason in &void {
+        text.push_str(&format!("\n  {}", printable(reason)));
+    }
+    if let Some(what) = judged.not_compared {
+        text.push_str(&format!("\n  not compared: {what}"));
+    }
+    text.push('\n');
+    text.push_str(&next_lines(&next));
+    let data = Data { holds, void, not_compared: judged.not_compared, certificate: issued };
+    Ok(Answer::new(command, exit_code, &data, &next, text))
+}
+
+/// What a certificate says, for people.
+fn shown(issued: &Issued) -> String {
+    let certificate = &issued.certificate;
+    let mut lines = vec![
+        ("certificate", beginning(&certificate.hash)),
+        ("rehearsal", printable(&certificate.run).into_owned()),
+        ("issued", format!("{:.0}", certificate.issued)),
+        ("expires", expiry(certificate)),
+        ("playbook", format!("{}, {}", printable(&certificate.playbook), beginning(&certificate.playbook_hash))),
+    ];
+    let told = |name: &str| certificate.facts.values().find_map(|facts| facts.get(name));
+    let word = |name: &str| -> Option<String> { Some(printable(told(name)?.as_str()?).into_owned()) };
+    for (label, name) in [("source", fact::SOURCE_VERSION), ("target", fact::TARGET_VERSION)] {
+        lines.extend(word(name).map(|version| (label, version)));
+    }
+    lines.extend(word(fact::SCHEMA).map(|schema| {
+        let parts = told(fact::SCHEMA_PARTS).and_then(|parts| parts.as_object()).map(serde_json::Map::len);
+        let parts = parts.map(|parts| format!(", {} parts", human::count(parts as u64))).unwrap_or_default();
+        ("schema", format!("{}{parts}", beginning(&schema)))
+    }));
+    lines.extend(told(fact::ROWS).and_then(serde_json::Value::as_u64).map(|rows| ("rows", human::count(rows))));
+    lines.extend(told(fact::BYTES).and_then(serde_json::Value::as_u64).map(|bytes| ("bytes", human::bytes(bytes))));
+    lines.extend(word(fact::VERIFICATION_ROOT).map(|root| ("verified", beginning(&root))));
+    lines.extend(certificate.write_gap_seconds.map(|gap| ("write gap", human::seconds(gap))));
+    lines.push(("way back", human::seconds(certificate.undo_seconds)));
+    lines.push(("journal", format!("event {}, {}", human::count(issued.event), beginning(&issued.event_hash))));
+    let mut text: String = lines.iter().map(|(label, value)| format!("{label:<12} {value}\n")).collect();
+    let width = certificate.measured.keys().map(String::len).max().unwrap_or(0).max(4);
+    text.push_str(&format!("\n  {:<width$}  {:>10}  work\n", "step", "took"));
+    for (step, measured) in &certificate.measured {
+        // Of one thing a rate says no more than its time.
+        let work = measured.work.as_ref().filter(|work| work.seconds > 0.0 && work.amount > 1);
+        #[allow(clippy::cast_precision_loss, reason = "for people")]
+        let work = work.map(|work| {
+            let rate = human::rate(work.amount as f64 / work.seconds, &work.unit);
+            format!("{} at {rate}", human::amount(work.amount, &work.unit))
+        });
+        let work = work.unwrap_or_default();
+        let line = format!("  {:<width$}  {:>10}  {work}", printable(step), human::seconds(measured.seconds));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+fn expiry(certificate: &Certificate) -> String {
+    let left = certificate.expires.duration_since(Timestamp::now());
+    let left = std::time::Duration::try_from(left).map_or_else(|_| "over".to_owned(), |left| format!("in {}", human::duration(left)));
+    format!("{:.0}, {left}", certificate.expires)
+}
+
+/// The beginning of a hash: enough to compare two by eye.
+fn beginning(hash: &str) -> String {
+    printable(hash).chars().take(12).collect()
+}
