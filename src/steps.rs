@@ -293,7 +293,7 @@ pub const REGISTRY: &[Entry] = &[
             about: "After the switch: closes clients' connections on the source, lets its lock go, and enables events on the target.",
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
-            requires_before: &["mysql.fence"],
+            requires_before: &["mysql.promote"],
             arguments: || schemars::schema_for!(steps::disconnect::DisconnectArguments),
             check: |with| arguments::<steps::disconnect::DisconnectArguments>(with).map(drop),
         },

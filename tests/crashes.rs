@@ -160,7 +160,14 @@ async fn kill_in_the_cutover_and_try_again() {
     driven_to_the_end(&world).await;
     let playbook = world.playbook_argument();
     let cutover = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "crash test"];
-    for point in ["fence.noted", "fence.raised", "point_of_no_return.effect_done"] {
+    // Killed while writes are held: nobody comes, and the source's own server lets them through again.
+    let hasty = ["--yes", "cutover", &playbook, "--without-rehearsal", "crash test", "--max-write-gap", "1s"];
+    let output = world.dbmove(&hasty).env("DBMOVE_CRASH_AT", "fence.raised").output().await.unwrap();
+    assert_eq!(code(&output), -9, "{}", said(&output));
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "writes are still held");
+    for point in ["fence.noted", "fence.raised", "promote.disarming", "promote.disarmed", "point_of_no_return.effect_done"] {
         let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
         assert_eq!(code(&output), -9, "{point}: {}", said(&output));
     }
@@ -172,6 +179,8 @@ async fn kill_in_the_cutover_and_try_again() {
     let verdict = world.ledger_on(&world.target).await;
     assert!(verdict.is_clean(), "{verdict:#?}\n{counts:?}");
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
+    let watchdogs = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '/* dbmove watchdog%'";
+    assert_eq!(world::number(&world.source, watchdogs).await, 0, "a watchdog may lift the fence behind the switch");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -111,6 +111,8 @@ pub struct StepContext {
     pub kind: RunKind,
     /// This driver's epoch.
     pub epoch: Epoch,
+    /// How long writes may be held: the engine undoes the cutover when it is over.
+    pub max_write_gap: Duration,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
     /// The newest progress.

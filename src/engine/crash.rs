@@ -67,6 +67,8 @@ pub const POINTS: &[&str] = &[
     "definitions.saved",
     "fence.noted",
     "fence.raised",
+    "promote.disarming",
+    "promote.disarmed",
     "objects.noted",
     "objects.created",
     "objects.event_enabled",

@@ -277,6 +277,7 @@ impl Driver {
             attempt,
             kind: self.request.kind,
             epoch: self.journal.epoch(),
+            max_write_gap: self.request.max_write_gap,
             cancel: self.heartbeat.lost.child_token(),
             progress: execute::progress_channel().0,
             ready: watch::channel(false).0,

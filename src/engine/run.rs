@@ -286,6 +286,7 @@ pub async fn preview(
             attempt: 1,
             kind: request.kind,
             epoch: Epoch(0),
+            max_write_gap: request.max_write_gap,
             cancel: CancellationToken::new(),
             progress: super::execute::progress_channel().0,
             ready: tokio::sync::watch::channel(false).0,

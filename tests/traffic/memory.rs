@@ -30,6 +30,7 @@ pub fn context(id: &str, kind: RunKind) -> StepContext {
         attempt: 1,
         kind,
         epoch: Epoch(1),
+        max_write_gap: dbmove::engine::run::DEFAULT_MAX_WRITE_GAP,
         cancel: CancellationToken::new(),
         progress: watch::channel(Progress::default()).0,
         ready: watch::channel(false).0,

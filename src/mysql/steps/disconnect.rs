@@ -53,7 +53,7 @@ impl Step for Disconnect {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
         let mut held = self.store.fence.lock().await;
-        let own: Vec<u32> = held.as_ref().map(fence::Fence::connection).into_iter().collect();
+        let own: Vec<u32> = held.as_ref().map(fence::Fence::connections).unwrap_or_default();
         // While the lock is held, so that nothing uncommitted slips through.
         let closed = fence::disconnect_clients(&mut source, &own).await?;
         if let Some(fence) = held.take() {

@@ -13,6 +13,7 @@ use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::fence::watchdog::{self, Before, Watch};
 use crate::mysql::fence::{self, Fence};
 use crate::mysql::store::MysqlStore;
 use crate::playbook::quantity::HumanDuration;
@@ -25,6 +26,10 @@ pub struct FenceArguments {
     /// How long running statements get before they are killed. Default `5s`.
     #[serde(default)]
     pub grace: Option<HumanDuration>,
+    /// After how long the source's server lifts the fence by itself if dbmove is gone; longer than `max_write_gap`. Default: 15 seconds
+    /// longer.
+    #[serde(default)]
+    pub watchdog: Option<HumanDuration>,
     /// Switch though somebody else writes to the moved databases on the target: why that is right. Without it the fence is not raised then.
     #[serde(default)]
     pub accept_foreign_writers: Option<String>,
@@ -58,6 +63,13 @@ const EVENTS_BEFORE: &str = "event_scheduler_before";
 
 /// Checkpoint: whether the fence was raised and not lowered by an undo since.
 const STOOD: &str = "stood";
+
+/// Checkpoint key (as a step's name) of whether the watchdog was disarmed for the switch, by store: from then on a fence that is raised again
+/// has none, since nobody may write to the source any more.
+pub const DISARMED: &str = "mysql.fence.disarmed";
+
+/// How much longer than `max_write_gap` the watchdog waits: by then the engine, if it lives, has lifted the fence and undone the rest.
+const WATCHDOG_MARGIN: Duration = Duration::from_secs(15);
 
 /// Foreign writers named in the error at most.
 const NAMED: usize = 10;
@@ -106,6 +118,29 @@ impl RaiseFence {
         context.save_checkpoint(READ_ONLY_BEFORE, &serde_json::json!(before))
     }
 
+    /// How the fence is watched over, by what [`RaiseFence::note`] has noted. `None` once the switch may have been done.
+    fn watch(&self, context: &StepContext) -> Result<Option<Watch>, StepError> {
+        if context.checkpoints.load(DISARMED, &self.store.name)?.is_some_and(|disarmed| disarmed == true) {
+            return Ok(None);
+        }
+        let after = self.arguments.watchdog.map_or(context.max_write_gap + WATCHDOG_MARGIN, |asked| asked.0);
+        if after <= context.max_write_gap {
+            return Err(StepError::definite(format!(
+                "`watchdog` is {} s and `max_write_gap` {} s: the fence would be lifted in the middle of a cutover that still has time. Writes were not stopped",
+                after.as_secs_f64(),
+                context.max_write_gap.as_secs_f64()
+            ))
+            .hint("make `watchdog` longer, or leave it out"));
+        }
+        let writable = context.load_checkpoint(READ_ONLY_BEFORE)?.is_some_and(|before| before == false);
+        let name = self.watchdog_name(context);
+        Ok(Some(Watch { name, after, before: Before { writable, events: Self::events_ran(context)? } }))
+    }
+
+    fn watchdog_name(&self, context: &StepContext) -> String {
+        format!("run {}, store {}", context.run, self.store.name)
+    }
+
     fn events_ran(context: &StepContext) -> Result<bool, StepError> {
         Ok(context.load_checkpoint(EVENTS_BEFORE)?.and_then(|before| before.as_bool()).unwrap_or(false))
     }
@@ -132,6 +167,8 @@ impl Step for RaiseFence {
                 format!("turn `event_scheduler` off on the {}, if it is on; then set `read_only`", self.store.source),
                 format!("take the global read lock there and hold it; kill statements that are in its way after {} s", grace.as_secs_f64()),
                 "prove it: a write probe does not pass, the log's position stands still".to_owned(),
+                "before all that, have that server lift the fence by itself if dbmove should be gone; called off right before the switch"
+                    .to_owned(),
             ],
             warnings: Vec::new(),
         })
@@ -151,6 +188,7 @@ impl Step for RaiseFence {
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
         self.note(context).await?;
+        let watch = self.watch(context)?;
         crash::point("fence.noted");
         let mut events = "off".to_owned();
         if Self::events_ran(context)? {
@@ -165,11 +203,14 @@ impl Step for RaiseFence {
             }
         }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = Fence::raise(&self.store.source, grace, &context.cancel).await?;
+        let fence = Fence::raise(&self.store.source, grace, watch.as_ref(), &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
-        let mut output =
-            Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed).fact("event_scheduler", events);
+        let mut output = Output::default()
+            .fact("position", fence.position.to_string())
+            .fact("killed", fence.killed)
+            .fact("event_scheduler", events)
+            .fact("watchdog_seconds", serde_json::json!(watch.map(|watch| watch.after.as_secs_f64())));
         if let Some(reason) = self.arguments.accept_foreign_writers.as_ref().filter(|_| !accepted.is_empty()) {
             output = output.fact("foreign_writers_accepted", reason.clone()).fact("foreign_writers", serde_json::json!(accepted));
         }
@@ -193,12 +234,14 @@ impl Step for RaiseFence {
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         context.save_checkpoint(STOOD, &serde_json::json!(false))?;
+        context.checkpoints.save(DISARMED, &self.store.name, &serde_json::json!(false))?;
         if let Some(fence) = self.store.fence.lock().await.take() {
             fence.release_lock().await;
         }
         if let Some(before) = context.load_checkpoint(READ_ONLY_BEFORE)? {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
             fence::end_left_behind(&mut source).await?;
+            watchdog::end_left_behind(&mut source, &self.watchdog_name(context)).await?;
             if before.as_bool() == Some(false) {
                 fence::set_read_only(&mut source, false).await?;
             }

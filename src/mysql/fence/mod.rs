@@ -14,14 +14,18 @@
 //! Before all of that the step turns the event scheduler off: events run on the target from the switch on, and on one server only.
 //!
 //! What is changed is noted before it is changed (the `read_only` and the `event_scheduler` it had), so that undo puts back
-//! what was there. The lock lives in its session: if dbmove dies, the server lets it go, and
-//! `read_only` stays until undo or a resumed run decides.
+//! what was there. If dbmove, its machine or the network dies while the fence stands, the server itself lifts it, see [`watchdog`]; only
+//! between its disarming and the switch, which is the next step, does a dead driver leave `read_only` for undo or a resumed run to decide.
+
+pub mod watchdog;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+
+use watchdog::{Watch, Watchdog};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
@@ -31,6 +35,7 @@ use super::status;
 /// The proof that no write passes: needed to read the final position.
 pub struct Fence {
     lock: Session,
+    watchdog: Option<Watchdog>,
     /// The end of the source's log, which nothing moves any more.
     pub position: Position,
     /// When writes were first refused.
@@ -52,22 +57,30 @@ const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 const PROBE_TIME: Duration = Duration::from_secs(3);
 
 impl Fence {
-    /// Raises the fence.
+    /// Raises the fence. Without `watch` nobody but us lifts it.
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
-    pub async fn raise(source: &Arc<Server>, grace: Duration, cancel: &CancellationToken) -> Result<Fence> {
+    pub async fn raise(source: &Arc<Server>, grace: Duration, watch: Option<&Watch>, cancel: &CancellationToken) -> Result<Fence> {
         let mut lock = Session::open(source, Purpose::Read).await?;
         let mut other = Session::open(source, Purpose::Read).await?;
+        let watchdog = match watch {
+            Some(watch) => {
+                watchdog::end_left_behind(&mut other, &watch.name).await?;
+                Some(Watchdog::arm(source, watch, lock.id()).await?)
+            }
+            None => None,
+        };
+        let own: Vec<u32> = [lock.id(), other.id()].into_iter().chain(watchdog.iter().flat_map(Watchdog::connections)).collect();
         let since = Instant::now();
         let raised = tokio::select! {
             () = cancel.cancelled() => Err(MysqlError::Cancelled),
-            raised = Self::hold(&mut lock, &mut other, grace) => raised,
+            raised = Self::hold(&mut lock, &mut other, &own, grace) => raised,
         };
         match raised {
             Ok((position, killed)) => {
                 other.close().await;
-                Ok(Fence { lock, position, since, killed })
+                Ok(Fence { lock, watchdog, position, since, killed })
             }
             Err(error) => {
                 // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
@@ -82,13 +95,12 @@ impl Fence {
         }
     }
 
-    async fn hold(lock: &mut Session, other: &mut Session, grace: Duration) -> Result<(Position, u64)> {
-        let own = [lock.id(), other.id()];
+    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], grace: Duration) -> Result<(Position, u64)> {
         let deadline = Instant::now() + grace;
-        let mut killed = let_statements_end(other, &own, deadline).await?;
+        let mut killed = let_statements_end(other, own, deadline).await?;
         // Both wait, on an old server, for the statements that use a table. Idle inside a transaction is in nobody's way.
-        killed += cleared(set_read_only(lock, true), other, &own, deadline).await?;
-        killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, &own, deadline).await?;
+        killed += cleared(set_read_only(lock, true), other, own, deadline).await?;
+        killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, own, deadline).await?;
         let position = status::current_position(other).await?;
         probe(&other.server().clone(), other).await?;
         let again = status::current_position(other).await?;
@@ -116,13 +128,36 @@ impl Fence {
         })
     }
 
-    /// The connection that holds the lock.
+    /// The connections that it lives by.
     #[must_use]
-    pub fn connection(&self) -> u32 {
-        self.lock.id()
+    pub fn connections(&self) -> Vec<u32> {
+        std::iter::once(self.lock.id()).chain(self.watchdog.iter().flat_map(Watchdog::connections)).collect()
     }
 
-    /// Lets the global lock go; `read_only` stays as it is.
+    /// Ends the watchdog: from here on only we lift the fence. To be called right before the switch.
+    ///
+    /// # Errors
+    /// If it does not end, or had bitten already: then writes may have passed.
+    pub async fn disarm(&mut self) -> Result<()> {
+        let Some(watchdog) = self.watchdog.take() else { return Ok(()) };
+        let bitten = |server: &Server, why: &str| MysqlError::Object {
+            message: format!("the fence of the {server} does not hold any more: {why}"),
+            hint: "its watchdog may have lifted it, because this cutover stood still for too long; nothing was switched, so start it again"
+                .to_owned(),
+        };
+        let server = self.lock.server().clone();
+        // On a session of its own: the lock's may have been ended.
+        let mut session = Session::open(&server, Purpose::Read).await?;
+        watchdog.disarm(&mut session).await?;
+        let still = read_only(&mut session).await?;
+        session.close().await;
+        if !still {
+            return Err(bitten(&server, "`read_only` is off"));
+        }
+        self.check().await.map_err(|error| bitten(&server, &error.to_string()))
+    }
+
+    /// Lets the global lock go; `read_only` stays as it is. The watchdog, if there still is one, stays too.
     pub async fn release_lock(mut self) {
         // A lost session has let it go already.
         let _ = self.lock.run("UNLOCK TABLES", "letting the global read lock go").await;
