@@ -42,7 +42,7 @@ impl Tool {
         let endpoint =
             |port: u16| format!("{{ url: \"mysql://dbmove@127.0.0.1:{port}/\", password: \"${{env:DBMOVE_TEST_PASSWORD}}\", tls: off }}");
         let text = format!(
-            "playbook: shop\nstores:\n  shop:\n    kind: mysql\n    source: {}\n    target: {}\n    rehearsal:\n      source: {}\n      target: {}\n    include: [\"shop.*\"]\nstages:\n  prepare:\n    - {{ id: assess, run: mysql.assess, store: shop }}\n",
+            "playbook: shop\nstores:\n  shop:\n    kind: mysql\n    source: {}\n    target: {}\n    rehearsal:\n      source: {}\n      target: {}\n      other_accounts: [root]\n    include: [\"shop.*\"]\nstages:\n  prepare:\n    - {{ id: assess, run: mysql.assess, store: shop }}\n",
             endpoint(1),
             endpoint(2),
             endpoint(source.port()),

@@ -14,6 +14,7 @@ use crate::engine::outcome::ExitCode;
 use crate::mysql::assess::attempt::{self, Attempt, Trouble};
 use crate::mysql::assess::gather::values::{Rows, SAMPLE};
 use crate::mysql::assess::{self, Assessment, Finding, Level};
+use crate::mysql::copies;
 use crate::mysql::error::MysqlError;
 use crate::mysql::steps::assess::AssessArguments;
 use crate::playbook::model::Playbook;
@@ -55,6 +56,9 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
         let assessed = assess::assess(mysql, run.as_deref(), &looking).await;
         let assessed = assessed.map_err(|error| refusal(error.into()))?;
         if typed.attempt {
+            if let Some(production) = mysql.production.get() {
+                copies::prove(mysql, production, false).await.map_err(refusal)?;
+            }
             let tried = attempt::attempt(mysql, &assessed.findings).await;
             tries.push(tried.map_err(|error| match error {
                 MysqlError::Cancelled => Refusal::new(ExitCode::Interrupted, "stopped on request; what was tried is dropped again"),

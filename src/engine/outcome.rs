@@ -257,6 +257,7 @@ impl EngineError {
             EngineError::Playbook(_) => ExitCode::Usage,
             EngineError::Finished { .. } => ExitCode::Refused,
             EngineError::Step { error, .. } if error.failure == Failure::LeaseLost => ExitCode::LeaseHeld,
+            EngineError::Step { error, .. } if error.failure == Failure::Refused => ExitCode::Refused,
             EngineError::StoppedWaiting { .. } => ExitCode::Interrupted,
             EngineError::Step { .. } => ExitCode::Error,
         }

@@ -12,6 +12,7 @@
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`accounts`] | users and what they may do: moved as far as the target allows, or named |
+//! | [`copies`] | in a rehearsal: the proof that its servers are copies |
 //! | [`conversion`] | text that the target calls by another character set, with the same bytes |
 //! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
@@ -40,6 +41,7 @@ pub mod cell;
 pub mod checksum;
 pub mod connect;
 pub mod conversion;
+pub mod copies;
 pub mod copy;
 pub mod counters;
 pub mod ddl;

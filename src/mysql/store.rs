@@ -18,6 +18,7 @@ use super::bookkeeping;
 use super::catalog::{Catalog, ServerFacts};
 use super::connect::{Purpose, Server, Session};
 use super::conversion::{Conversions, ConvertedTables};
+use super::copies::{self, Evidence, Production};
 use super::copy::copier::AfterRows;
 use super::ddl::{TargetSchema, Wanted};
 use super::definitions::{Beginnings, Definitions, Misfits};
@@ -118,6 +119,9 @@ pub struct MysqlStore {
     pub selection: Arc<Selection>,
     /// Limits.
     pub settings: StoreSettings,
+    /// In a rehearsal: what it has to be kept away from.
+    pub production: std::sync::OnceLock<Production>,
+    copies: tokio::sync::OnceCell<Evidence>,
     described: tokio::sync::Mutex<Option<Arc<Described>>>,
     /// Who works by the definitions as they are described.
     pub definitions: Definitions,
@@ -153,6 +157,8 @@ impl MysqlStore {
             target: Arc::new(target),
             selection: Arc::new(selection),
             settings,
+            production: std::sync::OnceLock::new(),
+            copies: tokio::sync::OnceCell::new(),
             described: tokio::sync::Mutex::default(),
             definitions: Definitions::default(),
             again: watch::Sender::default(),
@@ -166,6 +172,17 @@ impl MysqlStore {
             misfits: Arc::default(),
             fence: tokio::sync::Mutex::new(None),
         })
+    }
+
+    /// In a rehearsal: proves once that the servers are copies, see [`copies`]. To be called before anything is written to them.
+    ///
+    /// # Errors
+    /// As [`copies::prove`].
+    pub async fn prove_copies(&self) -> std::result::Result<Option<&Evidence>, StepError> {
+        match self.production.get() {
+            Some(production) => self.copies.get_or_try_init(|| copies::prove(self, production, true)).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What the servers hold, read when first asked for.
@@ -313,7 +330,12 @@ impl TargetLease for MysqlStore {
     /// Where dbmove's schema is not there yet, nothing is claimed: `mysql.prepare` makes it and claims it.
     async fn claim(&self, run: &str, epoch: Epoch, _outputs: &Arc<Outputs>) -> std::result::Result<(), StepError> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
-        if bookkeeping::lease(&mut session, &self.name).await?.is_some() {
+        let held = bookkeeping::lease(&mut session, &self.name).await?;
+        // One that this run holds was taken after the proof.
+        if held.as_ref().is_none_or(|(holder, _)| holder != run) {
+            self.prove_copies().await?;
+        }
+        if held.is_some() {
             bookkeeping::claim(&mut session, &self.name, run, epoch).await?;
         }
         session.close().await;

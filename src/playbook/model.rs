@@ -196,6 +196,9 @@ pub struct RehearsalPair {
     pub source: Endpoint,
     /// Stands in for the target.
     pub target: Endpoint,
+    /// Accounts that may be connected to the two: monitoring, not traffic. Else a rehearsal is refused while others are connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_accounts: Vec<String>,
 }
 
 /// The stages, in the order in which they run.

@@ -4,7 +4,8 @@
 //!
 //! * a rehearsal needs a `rehearsal` pair for every store its steps work on;
 //! * no rehearsal endpoint may be a production endpoint: neither written the same nor, once names are resolved, at the same
-//!   address and port. (A port forward under another address can't be seen from here.)
+//!   address and port. (A port forward under another address can't be seen from here; the servers themselves are asked before
+//!   anything is written, see [`copies`](crate::mysql::copies).)
 //!
 //! Nothing is contacted but the resolver of host names.
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use super::BuildError;
 use crate::engine::context::RunKind;
 use crate::mysql::connect::Server;
+use crate::mysql::copies::Production;
 use crate::mysql::tls::Protection;
 use crate::playbook::address::Address;
 use crate::playbook::model::{Endpoint, Store, Tls};
@@ -28,6 +30,8 @@ pub struct Binding {
     pub source: Arc<Server>,
     /// Where it goes.
     pub target: Arc<Server>,
+    /// In a rehearsal: what it has to be kept away from.
+    pub production: Option<Production>,
 }
 
 /// Which endpoints of a store a kind of run works on: source and target.
@@ -53,8 +57,10 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
             store: name.to_owned(),
             source: Arc::new(server(name, "source", source, resolver).await?),
             target: Arc::new(server(name, "target", target, resolver).await?),
+            production: None,
         });
     }
+    let other_accounts = store.rehearsal.as_ref().map(|pair| pair.other_accounts.clone()).unwrap_or_default();
     let rehearsal = [("source", source), ("target", target)];
     let production = [("source", &store.source), ("target", &store.target)];
     for (rehearsal_side, ours) in rehearsal {
@@ -69,10 +75,19 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
             }
         }
     }
+    let mut known = Production { other_accounts, ..Production::default() };
+    for (side, theirs) in production {
+        match server(name, side, theirs, resolver).await {
+            Ok(server) => known.servers.push(Arc::new(server)),
+            // Secrets and outputs that only the real night has.
+            Err(error) => known.unknown.push(format!("whether a server of this rehearsal is the {side} of `{name}`: {error}")),
+        }
+    }
     Ok(Binding {
         store: name.to_owned(),
         source: Arc::new(server(name, "rehearsal source", source, resolver).await?),
         target: Arc::new(server(name, "rehearsal target", target, resolver).await?),
+        production: Some(known),
     })
 }
 

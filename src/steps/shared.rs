@@ -89,6 +89,10 @@ fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions:
         ..StoreSettings::default()
     };
     let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), settings);
+    if let Some(production) = binding.production.clone() {
+        // New, so it has none yet.
+        let _ = mysql.production.set(production);
+    }
     Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
 }
 
@@ -117,6 +121,7 @@ impl Shared {
             store: name.to_owned(),
             source: Arc::new(unknown(name, "source", source)),
             target: Arc::new(unknown(name, "target", target)),
+            production: None,
         };
         let shape = materials(binding, &selection, store, &conversions, watch);
         let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, bound: Mutex::new(None) };

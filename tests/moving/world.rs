@@ -143,7 +143,11 @@ impl World {
         };
         let rehearsal = match &self.rehearsal {
             Some((source, target)) => {
-                format!("    rehearsal:\n      source: {}\n      target: {}\n", endpoint(source, "dbmove"), endpoint(target, "admin"))
+                format!(
+                    "    rehearsal:\n      source: {}\n      target: {}\n      other_accounts: [root]\n",
+                    endpoint(source, "dbmove"),
+                    endpoint(target, "admin")
+                )
             }
             None => String::new(),
         };

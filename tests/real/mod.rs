@@ -5,6 +5,8 @@
 //!   test binary, [`shared`], each with databases of its own names. The kernel ends it with the test binary.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod proxy;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use crate::mysql::bookkeeping;
 use crate::mysql::catalog::{Catalog, ObjectKind};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::conversion;
+use crate::mysql::copies::Evidence;
 use crate::mysql::ddl::{self, NotCarried};
 use crate::mysql::definitions::records;
 use crate::mysql::error::MysqlError;
@@ -79,6 +80,31 @@ impl Prepare {
     fn looked_through<'a>(&self, described: &'a Described, kind: RunKind) -> impl Iterator<Item = &'a Arc<Table>> {
         let all = self.proves(kind);
         described.catalog.tables.values().filter(move |table| all || described.converted.contains_key(&table.name))
+    }
+
+    /// What was done to prove that the servers of a rehearsal are copies, for the report.
+    fn say_proof(&self, context: &StepContext, evidence: &Evidence) -> Result<(), StepError> {
+        let sent: u64 = evidence.sent.iter().map(|sent| sent.count).sum();
+        let statements: Vec<String> =
+            evidence.sent.iter().map(|sent| format!("{} times `{}` to the {}", sent.count, sent.statement, sent.server)).collect();
+        let said = if statements.is_empty() { String::new() } else { format!(": {}", statements.join("; ")) };
+        let finding = serde_json::json!({
+            "level": "info",
+            "object": "production",
+            "found": format!("it was sent {sent} statements, to prove that the servers of this rehearsal are others{said}"),
+            "fix": "nothing to do",
+        });
+        context.find("production-looked-at", &finding)?;
+        if evidence.not_asked.is_empty() {
+            return Ok(());
+        }
+        let finding = serde_json::json!({
+            "level": "warn",
+            "object": "production",
+            "found": format!("it could not be asked {}", evidence.not_asked.join("; nor ")),
+            "fix": "make sure by yourself that the rehearsal's servers are not production's; their addresses differ",
+        });
+        context.find("production-not-asked", &finding)
     }
 
     async fn create(&self, context: &StepContext) -> Result<Output, MysqlError> {
@@ -272,7 +298,14 @@ impl Step for Prepare {
         })
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        Ok(stoppable(context, self.create(context)).await?)
+        if let Some(evidence) = self.store.prove_copies().await? {
+            self.say_proof(context, evidence)?;
+        }
+        let output = stoppable(context, self.create(context)).await?;
+        Ok(match self.store.prove_copies().await? {
+            Some(evidence) => output.fact("production_statements", serde_json::json!(evidence)),
+            None => output,
+        })
     }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let mut target = Session::open(&self.store.target, Purpose::Catalog).await?;
