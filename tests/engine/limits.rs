@@ -153,6 +153,56 @@ async fn a_slow_step_is_given_up_by_its_real_progress_long_before_the_deadline()
     assert!((10..40).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
 }
 
+/// Whatever slows the night down, and whether its progress shows it or not: done by the deadline, or as before by the deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_random_slowdowns_end_in_time_one_way_or_the_other() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    let seed: u64 = std::env::var("DBMOVE_SEED").map_or_else(|_| rand::random_range(0..1 << 40), |seed| seed.parse().unwrap());
+    eprintln!("seed: DBMOVE_SEED={seed}");
+    /// A machine under load ends a tick later.
+    const TOLERANCE: Duration = Duration::from_millis(1500);
+    let mut nights = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let mut dice = StdRng::seed_from_u64(seed.wrapping_add(number));
+        nights.spawn(async move {
+            let (mut world, certificate) = rehearsed(json!({
+                "sync": [step("snapshot", json!({}))],
+                "cutover": [
+                    step("fence", json!({ "holds_writes": true, "undo_ms": dice.random_range(0..600) })),
+                    step("drain", json!({ "sleep_ms": 50, "sleeps_as_in": "slow", "total": 1000 })),
+                    step("check", json!({ "undo_ms": dice.random_range(0..300) })),
+                    switch("switch", json!({})),
+                ],
+            }))
+            .await;
+            let deadline = Duration::from_millis(dice.random_range(2_500..5_000));
+            // From hardly slower to far too slow; a quarter says nothing of its progress.
+            let slow = deadline.mul_f64(dice.random_range(0.1..2.5));
+            let rate = if dice.random_bool(0.25) { String::new() } else { (1000.0 / slow.as_secs_f64()).to_string() };
+            std::fs::write(world.path().join("slow"), format!("{}\n{rate}\n", slow.as_millis())).unwrap();
+            world.scenario.certificate = Some(certificate);
+            world.scenario.max_write_gap_ms = 60_000;
+            world.scenario.deadline = Some(format!("{}ms", deadline.as_millis()));
+            let started = Instant::now();
+            let outcome = world.drive().await.unwrap();
+            let took = started.elapsed();
+            let what = format!("night {number}: {slow:?} of work in {deadline:?}: {} after {took:?}", outcome.verdict);
+            assert!(took <= deadline + TOLERANCE, "{what}");
+            let standing: Vec<String> = net(world.path()).into_keys().collect();
+            match outcome.exit_code() {
+                ExitCode::Done => assert!(outcome.serving == Serving::Target && slow < deadline, "{what}"),
+                ExitCode::DeadlineMissed => assert!(outcome.serving == Serving::Source && standing == ["snapshot"], "{what}: {standing:?}"),
+                _ => panic!("{what}"),
+            }
+            outcome.exit_code() == ExitCode::DeadlineMissed
+        });
+    }
+    let undone = nights.join_all().await.into_iter().filter(|undone| *undone).count();
+    eprintln!("{undone} of 20 nights were undone in time, the others done in time");
+    assert!((1..20).contains(&undone), "{undone} of 20: the slowdowns are no test");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehearsal_goes_through_the_switch_and_all_the_way_back() {
     let (world, certificate) = rehearsed(whole_story()).await;

@@ -38,6 +38,10 @@ struct Behaviour {
     /// `nothing` or `no`.
     undoable: String,
     sleep_ms: u64,
+    /// Sleeps as many milliseconds as this file of the world says, and reports the rate that it says behind them.
+    sleeps_as_in: String,
+    /// How long its undo takes.
+    undo_ms: u64,
     /// Ignores requests to stop.
     deaf: bool,
     /// `transient`, `definite`, `refused`, `differences`, `waiting`.
@@ -160,9 +164,12 @@ impl Step for LedgerStep {
             return Err(StepError::cancelled());
         }
         let started = tokio::time::Instant::now();
-        let sleep = Duration::from_millis(self.behaviour.sleep_ms);
+        let written = if self.stands(&self.behaviour.sleeps_as_in) { lines(&self.world, &self.behaviour.sleeps_as_in) } else { Vec::new() };
+        let sleep = written.first().map_or(self.behaviour.sleep_ms, |line| line.parse().unwrap());
+        let sleep = Duration::from_millis(sleep);
+        let rate = written.get(1).and_then(|line| line.parse().ok()).or(self.behaviour.rate);
         while started.elapsed() < sleep {
-            if let (Some(rate), Some(total)) = (self.behaviour.rate, self.behaviour.total) {
+            if let (Some(rate), Some(total)) = (rate, self.behaviour.total) {
                 context.report(Progress { done: 0, total: Some(total), unit: "rows".to_owned(), rate: Some(rate), ..Progress::default() });
             }
             tokio::select! {
@@ -195,6 +202,7 @@ impl Step for LedgerStep {
         if self.behaviour.volatile {
             self.write("let_go");
         }
+        tokio::time::sleep(Duration::from_millis(self.behaviour.undo_ms)).await;
         if self.applied() {
             self.write("undo");
         } else {
