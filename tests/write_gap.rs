@@ -98,6 +98,8 @@ async fn the_switch_under_load_again_and_again() {
         shown.push(cutover(&mut world).await);
         eprintln!("cutover {}: {:?}", round + 1, shown.last().unwrap());
     }
+    let least = shown.iter().map(|shown| shown.writes_per_second).fold(f64::INFINITY, f64::min);
+    println!("under {least:.0} writes a second and more");
     for (what, value) in [("write gap", 0), ("writes held", 1), ("longest wait of a writer", 2)] {
         let mut values: Vec<u64> = shown.iter().map(|shown| [shown.gap, shown.held, shown.stall][value]).collect();
         println!(
