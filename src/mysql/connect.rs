@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{MysqlError, Result};
 use super::sql;
-use super::tls::Protection;
+use super::tls::{Protection, ProtectionError};
 
 /// Where a server is and who we are there. Resolved: no `${…}` in it any more.
 #[derive(Clone)]
@@ -36,6 +36,24 @@ pub struct Server {
     pub password: Option<SecretString>,
     /// How the connection is protected.
     pub tls: Protection,
+}
+
+impl Server {
+    /// What the driver has to be told to connect there as this account.
+    ///
+    /// # Errors
+    /// [`ProtectionError`], if the authorities' file is not what it was.
+    pub fn options(&self) -> std::result::Result<OptsBuilder, ProtectionError> {
+        Ok(OptsBuilder::default()
+            .ip_or_hostname(self.host.clone())
+            .tcp_port(self.port)
+            .user(Some(self.user.clone()))
+            .pass(self.password.as_ref().map(|password| password.expose_secret().to_owned()))
+            .prefer_socket(false)
+            // Accounts of old servers may still have passwords of the old kind.
+            .secure_auth(false)
+            .ssl_opts(self.tls.options()?))
+    }
 }
 
 impl fmt::Debug for Server {
@@ -136,23 +154,16 @@ impl Session {
     /// If the server can't be reached, refuses the account, or does not take the settings.
     pub async fn open(server: &Arc<Server>, purpose: Purpose) -> Result<Session> {
         let failed = |source: mysql_async::Error| MysqlError::Connect { server: server.to_string(), source: Box::new(source) };
-        let mut options = OptsBuilder::default()
-            .ip_or_hostname(server.host.clone())
-            .tcp_port(server.port)
-            .user(Some(server.user.clone()))
-            .pass(server.password.as_ref().map(|password| password.expose_secret().to_owned()))
-            .prefer_socket(false)
-            .secure_auth(false)
+        let options = server.options().map_err(|error| MysqlError::Object {
+            message: format!("cannot connect to the {server}: {error}"),
+            hint: error.hint().to_owned(),
+        })?;
+        let options = options
             .client_found_rows(true)
             .stmt_cache_size(64)
             .tcp_keepalive(Some(Duration::from_secs(20)))
             .max_allowed_packet(Some(1 << 30))
             .wait_timeout(Some(28_800));
-        let protection = server.tls.options().map_err(|error| MysqlError::Object {
-            message: format!("cannot connect to the {server}: {error}"),
-            hint: error.hint().to_owned(),
-        })?;
-        options = options.ssl_opts(protection);
         let conn = match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
             Ok(opened) => opened.map_err(failed)?,
             Err(_) => {

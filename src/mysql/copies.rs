@@ -19,9 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
-use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::connect::{Purpose, Server, Session};
@@ -106,17 +105,9 @@ struct Looker<'a> {
 
 impl<'a> Looker<'a> {
     async fn open(server: &'a Server, sent: &'a mut BTreeMap<(String, String), u64>) -> Result<Looker<'a>, String> {
-        let protection = server.tls.options().map_err(|error| error.to_string())?;
+        let options = server.options().map_err(|error| error.to_string())?;
         // With these two the driver asks nothing of its own.
-        let options = OptsBuilder::default().max_allowed_packet(Some(1 << 20)).wait_timeout(Some(60));
-        let options = options
-            .ip_or_hostname(server.host.clone())
-            .tcp_port(server.port)
-            .user(Some(server.user.clone()))
-            .pass(server.password.as_ref().map(|password| password.expose_secret().to_owned()))
-            .prefer_socket(false)
-            .secure_auth(false)
-            .ssl_opts(protection);
+        let options = options.max_allowed_packet(Some(1 << 20)).wait_timeout(Some(60));
         let conn = within(Conn::new(options)).await?;
         let mut looker = Looker { server, conn, sent };
         if looker.conn.server_version() >= (5, 6, 5) {
