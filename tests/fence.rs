@@ -1,6 +1,6 @@
-//! The fence's watchdog on every kind of server: what happens when dbmove, its machine or the network is gone.
+//! The fence on every kind of server: what may be in its way, and what happens when dbmove, its machine or the network is gone.
 //!
-//! The session goes through a proxy of the test's own, which can cut (the server is told) or freeze (it is not told, as when a machine
+//! For the latter the session goes through a proxy of the test's own, which can cut (the server is told) or freeze (it is not told, as when a machine
 //! dies). What the server does then is looked at directly.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
@@ -146,20 +146,149 @@ async fn on(test: &str, kind: ServerKind) {
     assert!(fence.connections().len() == 2, "{kind:?}: without events to turn on it is one session");
 }
 
+/// A connection that runs a statement of its own meanwhile.
+fn running(mut conn: Conn, statement: &'static str) -> tokio::task::JoinHandle<bool> {
+    tokio::spawn(async move { conn.query_drop(statement).await.is_ok() })
+}
+
+/// Writes one row after the other until it is stopped; how many were taken.
+fn writing(mut conn: Conn, statement: &'static str, stop: CancellationToken) -> tokio::task::JoinHandle<u64> {
+    tokio::spawn(async move {
+        let mut taken = 0;
+        while !stop.is_cancelled() {
+            tokio::select! {
+                done = conn.query_drop(statement) => taken += u64::from(done.is_ok()),
+                () = stop.cancelled() => break,
+            }
+        }
+        taken
+    })
+}
+
+/// Everything that may be in a fence's way on a living server, one after the other.
+async fn what_is_in_the_way(test: &str, kind: ServerKind) {
+    if real::skipped(test, &[kind]) {
+        return;
+    }
+    let mut place = Place::of(kind).await;
+    let direct = reached_at(place.server.port());
+    for statement in ["CREATE TABLE school.plain (id INT) ENGINE = MyISAM", "INSERT INTO school.t VALUES (NULL), (NULL), (NULL)"] {
+        place.root.query_drop(statement).await.unwrap();
+    }
+    let grace = Duration::from_secs(1);
+
+    // Writers of either engine, one of them with SUPER, and one that is in the middle of a transaction.
+    let stop = CancellationToken::new();
+    let mut writers = Vec::new();
+    for (account, statement) in [
+        (Account::App, "INSERT INTO school.plain VALUES (1)"),
+        (Account::App, "INSERT INTO school.t VALUES (NULL)"),
+        (Account::Root, "INSERT INTO school.t VALUES (NULL)"),
+    ] {
+        writers.push(writing(real::connect(&place.server, account).await, statement, stop.clone()));
+    }
+    let mut in_the_middle = real::connect(&place.server, Account::App).await;
+    for statement in ["BEGIN", "INSERT INTO school.t VALUES (NULL)"] {
+        in_the_middle.query_drop(statement).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut fence = raised_within(&direct, grace, Duration::from_secs(3), &format!("{kind:?}, writers")).await;
+    let rows = "SELECT (SELECT COUNT(*) FROM school.t) + (SELECT COUNT(*) FROM school.plain)";
+    let before: u64 = place.root.query_first(rows).await.unwrap().unwrap();
+    let commit = running(in_the_middle, "COMMIT");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(place.root.query_first::<u64, _>(rows).await.unwrap().unwrap(), before, "{kind:?}: a write passed the fence");
+    fence.check().await.unwrap();
+    stop.cancel();
+    lowered(&mut place, fence).await;
+    let _ = commit.await.unwrap();
+    for writer in writers {
+        assert!(writer.await.unwrap() > 0, "{kind:?}: it wrote nothing, so it was in nobody's way");
+    }
+
+    // What keeps a table open, or locked, and what waits for somebody that the fence holds up.
+    for (what, account, statements) in [
+        ("a long SELECT", Account::App, &["SELECT SLEEP(60) FROM school.t"][..]),
+        ("a long statement with SUPER", Account::Root, &["DO SLEEP(60)"]),
+        ("an idle lock on a table", Account::Root, &["LOCK TABLES school.t WRITE", "SELECT 1"]),
+        ("a backup's lock", Account::Root, &["FLUSH TABLES WITH READ LOCK", "SELECT 1"]),
+        ("an ALTER TABLE that waits for a reader", Account::Root, &["ALTER TABLE school.t ADD COLUMN word INT"]),
+    ] {
+        let mut reader = real::connect(&place.server, Account::App).await;
+        if what.starts_with("an ALTER") {
+            for statement in ["BEGIN", "SELECT * FROM school.t"] {
+                reader.query_drop(statement).await.unwrap();
+            }
+        }
+        let mut conn = real::connect(&place.server, account).await;
+        let (last, first) = statements.split_last().unwrap();
+        for statement in first {
+            conn.query_drop(*statement).await.unwrap();
+        }
+        let busy = if what.contains(" lock") {
+            // It stays connected, and idle.
+            conn.query_drop(*last).await.unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(120)).await;
+                conn.query_drop("SELECT 1").await.is_ok()
+            })
+        } else {
+            running(conn, last)
+        };
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let fence = raised_within(&direct, grace, Duration::from_secs(6), &format!("{kind:?}, {what}")).await;
+        lowered(&mut place, fence).await;
+        busy.abort();
+        drop(reader);
+        // A lock of somebody else's is not ours to take away where it is in nobody's way.
+        if what != "a backup's lock" {
+            assert!(place.app_writes().await, "{kind:?}: after {what} nobody can write");
+        } else {
+            let mut session = Session::open(&direct, Purpose::Read).await.unwrap();
+            fence::disconnect_clients(&mut session, &[]).await.unwrap();
+            place.root = real::connect(&place.server, Account::Root).await;
+            place.app = real::connect(&place.server, Account::App).await;
+        }
+    }
+}
+
+async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
+    let began = Instant::now();
+    let fence = Fence::raise(server, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
+    let mut fence = fence.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(began.elapsed() < most, "{what}: it took {:?}", began.elapsed());
+    fence.disarm().await.unwrap();
+    fence
+}
+
+async fn lowered(place: &mut Place, fence: Fence) {
+    fence.release_lock().await;
+    let mut root = real::connect(&place.server, Account::Root).await;
+    root.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+    // Both may have been among those in the way.
+    place.root = root;
+    place.app = real::connect(&place.server, Account::App).await;
+}
+
 macro_rules! each {
-    ($($test:ident: $kind:ident,)*) => {
+    ($($test:ident, $in_the_way:ident: $kind:ident,)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
             on(stringify!($test), ServerKind::$kind).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $in_the_way() {
+            what_is_in_the_way(stringify!($in_the_way), ServerKind::$kind).await;
         })*
     };
 }
 
 each! {
-    mysql_5_5_9: Mysql559,
-    mysql_5_5_34: Mysql55,
-    mysql_5_6_14: Mysql5614,
-    mysql_5_6_24: Mysql56,
-    mysql_9_7: Mysql97,
-    mariadb: MariaDb,
+    gone_5_5_9, in_the_way_5_5_9: Mysql559,
+    gone_5_5_34, in_the_way_5_5_34: Mysql55,
+    gone_5_6_14, in_the_way_5_6_14: Mysql5614,
+    gone_5_6_24, in_the_way_5_6_24: Mysql56,
+    gone_9_7, in_the_way_9_7: Mysql97,
+    gone_mariadb, in_the_way_mariadb: MariaDb,
 }

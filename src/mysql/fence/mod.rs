@@ -7,7 +7,8 @@
 //! 2. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
 //!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
-//!    It waits for running statements; those in its way are killed when `grace` is over.
+//!    It waits for running statements; those in its way are killed when `grace` is over, and if that does not help, every client's
+//!    connection is closed: one that is idle may hold a table's lock, and old servers don't tell which. (Behind the switch all are.)
 //! 4. The proof: a write probe is refused by `read_only`, or seen waiting for the lock (an account with SUPER waits, and is
 //!    ended before the lock can let it through); and the position stands still over two reads.
 //!
@@ -263,10 +264,12 @@ async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instan
 /// up can never go on, and is ended soon; whoever still runs at `deadline` is ended then. Says how many were.
 async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Session, own: &[u32], deadline: Instant) -> Result<u64> {
     const LOOK_EVERY: Duration = Duration::from_millis(150);
+    /// How long it may take when nothing runs in its way any more; then somebody idle holds a lock.
+    const IDLE_PATIENCE: Duration = Duration::from_millis(500);
     const LAST_PATIENCE: Duration = Duration::from_secs(10);
     tokio::pin!(statement);
     let mut killed = 0;
-    let mut cleared_all = false;
+    let (mut cleared_running, mut cleared_all) = (false, false);
     loop {
         tokio::select! {
             done = &mut statement => return done.map(|()| killed),
@@ -278,8 +281,13 @@ async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Sessio
                 hint: "look at `SHOW PROCESSLIST` there for what holds it up; nothing was switched".to_owned(),
             });
         }
-        if Instant::now() >= deadline && !cleared_all {
+        if Instant::now() >= deadline && !cleared_running {
             killed += kill_in_the_way(other, own).await?;
+            cleared_running = true;
+        } else if Instant::now() >= deadline + IDLE_PATIENCE && !cleared_all {
+            let closed = disconnect_clients(other, own).await?;
+            tracing::warn!(closed, "closed every client's connection: one that does nothing kept the fence from closing (`LOCK TABLES`?)");
+            killed += closed;
             cleared_all = true;
         } else {
             killed += kill_row_waiters(other, own).await?;
