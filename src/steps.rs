@@ -289,6 +289,18 @@ pub const REGISTRY: &[Entry] = &[
     },
     Entry {
         word: StepWord {
+            name: "mysql.reverse",
+            about: "Keeps the way back open: writes what clients write on the target to the source too, for `dbmove rollback`.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &["mysql.promote"],
+            arguments: || schemars::schema_for!(steps::reverse::ReverseArguments),
+            check: |with| arguments::<steps::reverse::ReverseArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::reverse::Reverse { store }))),
+    },
+    Entry {
+        word: StepWord {
             name: "mysql.disconnect",
             about: "After the switch: closes clients' connections on the source, lets its lock go, and enables events on the target.",
             store: Some(StoreKind::Mysql),

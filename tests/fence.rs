@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
 use dbmove::mysql::connect::{Purpose, Server, Session};
 use dbmove::mysql::fence::watchdog::{self, Before, Watch};
-use dbmove::mysql::fence::{self, Fence};
+use dbmove::mysql::fence::{self, Fence, ReadOnly};
 use dbmove::mysql::tls::Protection;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -72,7 +72,7 @@ fn watch(seconds: u64, events: bool) -> Watch {
 }
 
 async fn raised(server: &Arc<Server>, watch: &Watch) -> Fence {
-    Fence::raise(server, Duration::from_secs(5), Some(watch), &CancellationToken::new()).await.unwrap()
+    Fence::raise(server, ReadOnly::Always, Duration::from_secs(5), Some(watch), &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {

@@ -116,6 +116,8 @@ pub enum Command {
     Verify(Verify),
     /// Everything that remains, inside the deadline, or back to where it was
     Cutover(Cutover),
+    /// After the switch: point clients back to the source, with everything they wrote on the target since
+    Rollback(Rollback),
     /// Give a run up before the switch: undo all that it made; the source serves before and after
     Undo(Undo),
     /// Say yes to what a `gate.approve` step asks, so that its run may go on
@@ -294,6 +296,22 @@ pub struct Cutover {
     #[arg(long, value_name = "REASON")]
     pub without_rehearsal: Option<String>,
     /// How long to wait for a running `dbmove run` to hand over
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
+    pub take_over: String,
+}
+
+/// `dbmove rollback`.
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// The playbook
+    pub playbook: PathBuf,
+    /// By when clients are on the source again, or stay on the target: `10m`, `06:00`, `06:00 Europe/Berlin` [default: none]
+    #[arg(long, value_name = "WHEN")]
+    pub deadline: Option<String>,
+    /// How long writes may be held [default: the playbook's, or 30s]
+    #[arg(long, value_name = "DURATION", env = "DBMOVE_MAX_WRITE_GAP", hide_env_values = true)]
+    pub max_write_gap: Option<String>,
+    /// How long to wait for a running `dbmove cutover` to hand over
     #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
     pub take_over: String,
 }

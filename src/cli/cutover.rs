@@ -25,6 +25,7 @@ pub async fn cutover(everywhere: &Everywhere, typed: &Cutover) -> Result<Answer,
         without_rehearsal: typed.without_rehearsal.as_deref(),
         rollback_after: false,
         give_up: false,
+        roll_back: false,
         repair: false,
         dangerous: Some("switch the production traffic"),
     };

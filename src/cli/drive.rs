@@ -14,6 +14,7 @@ use super::certificate;
 use super::go_ahead;
 use super::planning;
 use super::reading::{self, Reading};
+use super::rollback;
 use super::settings::{self, Everywhere, GoAhead};
 use super::signals::Signals;
 use super::undo;
@@ -56,6 +57,8 @@ pub struct Request<'a> {
     pub rollback_after: bool,
     /// Undo all that the run made instead of going on with it.
     pub give_up: bool,
+    /// Point clients back to the source, with what they wrote on the target.
+    pub roll_back: bool,
     /// Have the comparison copy rows that differ once more.
     pub repair: bool,
     /// What would happen, for the question; `None`: needs no go-ahead.
@@ -110,6 +113,8 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     {
         let plan = if request.give_up {
             undo::plan(everywhere, &playbook.playbook, request.kind, &built)?
+        } else if request.roll_back {
+            rollback::plan(everywhere, &playbook.playbook, &run_request, &built)?
         } else {
             let planned = planning::plan(&run_request, &built, &reading).await?;
             let data = serde_json::to_value(&planned).unwrap_or_default();
@@ -187,6 +192,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         new_run: request.driving.new_run,
         again: request.again,
         give_up: request.give_up,
+        roll_back: request.roll_back,
         take_over: request.take_over,
         rehearsed,
         limits: Limits::default(),

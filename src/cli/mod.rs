@@ -10,7 +10,7 @@
 //! | [`schema`] | `schema diff` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
-//! | [`undo`], [`approve`], [`status`], [`report`], [`certificate`], [`audit`] | the same |
+//! | [`rollback`], [`undo`], [`approve`], [`status`], [`report`], [`certificate`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
 //! | [`stores`] | the stores of a playbook, for commands that only look |
@@ -31,6 +31,7 @@ pub mod playbook;
 pub mod reading;
 pub mod rehearse;
 pub mod report;
+pub mod rollback;
 pub mod run;
 pub mod schema;
 pub mod settings;
@@ -94,6 +95,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Verify(_) => "verify",
             Command::Cutover(_) => "cutover",
+            Command::Rollback(_) => "rollback",
             Command::Undo(_) => "undo",
             Command::Approve(_) => "approve",
             Command::Status(_) => "status",
@@ -109,7 +111,10 @@ impl Command {
 
     /// True if it takes long enough to show progress.
     fn shows_progress(&self) -> bool {
-        matches!(self, Command::Rehearse(_) | Command::Run(_) | Command::Verify(_) | Command::Cutover(_) | Command::Undo(_))
+        matches!(
+            self,
+            Command::Rehearse(_) | Command::Run(_) | Command::Verify(_) | Command::Cutover(_) | Command::Rollback(_) | Command::Undo(_)
+        )
     }
 }
 
@@ -124,6 +129,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Run(typed) => on_runtime(run::run(everywhere, typed)),
         Command::Verify(typed) => on_runtime(verify::verify(everywhere, typed)),
         Command::Cutover(typed) => on_runtime(cutover::cutover(everywhere, typed)),
+        Command::Rollback(typed) => on_runtime(rollback::rollback(everywhere, typed)),
         Command::Undo(typed) => on_runtime(undo::undo(everywhere, typed)),
         Command::Approve(typed) => on_runtime(approve::approve(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),

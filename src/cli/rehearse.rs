@@ -25,6 +25,7 @@ pub async fn rehearse(everywhere: &Everywhere, typed: &Rehearse) -> Result<Answe
         without_rehearsal: None,
         rollback_after: true,
         give_up: false,
+        roll_back: false,
         repair: false,
         dangerous: None,
     };

@@ -25,6 +25,7 @@ pub async fn run(everywhere: &Everywhere, typed: &Run) -> Result<Answer, Refusal
         without_rehearsal: None,
         rollback_after: false,
         give_up: false,
+        roll_back: false,
         repair: false,
         dangerous: Some("prepare, copy and verify the production stores"),
     };

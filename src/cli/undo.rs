@@ -29,7 +29,7 @@ use crate::telemetry::printable::printable;
 pub async fn undo(everywhere: &Everywhere, typed: &Undo) -> Result<Answer, Refusal> {
     let kind = if typed.rehearsal { RunKind::Rehearsal } else { RunKind::Production };
     let playbook = load(everywhere, &typed.playbook)?;
-    newest(everywhere, &playbook.playbook, kind)?;
+    newest(everywhere, &playbook.playbook, kind, "undo")?;
     let driving = Driving { playbook: typed.playbook.clone(), new_run: false, accept_changes: typed.accept_changes, max_write_gap: None };
     let request = Request {
         command: if typed.rehearsal { "undo --rehearsal" } else { "undo" },
@@ -44,14 +44,18 @@ pub async fn undo(everywhere: &Everywhere, typed: &Undo) -> Result<Answer, Refus
         without_rehearsal: None,
         rollback_after: false,
         give_up: true,
+        roll_back: false,
         repair: false,
         dangerous: Some(if typed.rehearsal { "undo the rehearsal" } else { "undo the production run" }),
     };
     drive(everywhere, request).await
 }
 
-/// The newest run of a playbook, if there is something of it to undo.
-fn newest(everywhere: &Everywhere, playbook: &str, kind: RunKind) -> Result<RunState, Refusal> {
+/// The newest run of a playbook, if it is not over, for what a command `does` with it.
+///
+/// # Errors
+/// If there is none, or it is over.
+pub(super) fn newest(everywhere: &Everywhere, playbook: &str, kind: RunKind, does: &str) -> Result<RunState, Refusal> {
     let word = status::kind_word(kind);
     let state = match reading::journal(&everywhere.state_directory)? {
         Some(reader) => match reader.latest_run(playbook, kind)? {
@@ -62,7 +66,7 @@ fn newest(everywhere: &Everywhere, playbook: &str, kind: RunKind) -> Result<RunS
     };
     let Some(state) = state else {
         return Err(Refusal::usage(format!(
-            "there is no {word} run of `{playbook}` in `{}`, so there is nothing to undo",
+            "there is no {word} run of `{playbook}` in `{}`, so there is nothing to {does}",
             everywhere.state_directory.display()
         ))
         .hint("`--state-dir` says where the journal lies"));
@@ -91,7 +95,7 @@ struct Line<'a> {
 /// # Errors
 /// If there is no run.
 pub fn plan(everywhere: &Everywhere, playbook: &str, kind: RunKind, built: &Built) -> Result<go_ahead::Plan, Refusal> {
-    let state = newest(everywhere, playbook, kind)?;
+    let state = newest(everywhere, playbook, kind, "undo")?;
     let begun = state.begun_in(UndoScope::Everything);
     let steps = begun.iter().filter_map(|id| built.steps.iter().find(|built| built.spec.id == *id));
     let lines: Vec<Line<'_>> = steps

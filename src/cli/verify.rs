@@ -54,6 +54,7 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
         without_rehearsal: None,
         rollback_after: false,
         give_up: false,
+        roll_back: false,
         repair: typed.repair,
         dangerous: None,
     };

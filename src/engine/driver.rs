@@ -25,6 +25,7 @@ use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
 use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
 use super::step::{Failure, Output, StepKind, TargetLease, Work};
+use super::way_back::rolled_back_already;
 use crate::playbook::model::StageName;
 
 /// How often progress is looked at.
@@ -74,6 +75,10 @@ pub(super) struct Driver {
     /// Tasks done by this driver: a volatile step done by an earlier one runs again.
     pub done_here: BTreeSet<usize>,
     pub nudge: Arc<Notify>,
+    /// Gates behind the switch that wait for a person while the way back is kept open.
+    pub waiting: BTreeSet<usize>,
+    /// When it was last looked whether they wait still.
+    pub asked: Instant,
     pub rates: Arc<BTreeMap<String, Work>>,
     /// When writes began to be held.
     pub write_gap: Option<Instant>,
@@ -121,6 +126,8 @@ impl Driver {
             running: BTreeMap::new(),
             done_here: BTreeSet::new(),
             nudge: Arc::new(Notify::new()),
+            waiting: BTreeSet::new(),
+            asked: Instant::now(),
             rates: Arc::new(rates),
             write_gap: None,
             budget: None,
@@ -207,8 +214,15 @@ impl Driver {
         if self.request.give_up {
             return self.give_up().await;
         }
+        if self.request.roll_back {
+            return self.roll_back().await;
+        }
         if let Some(verdict) = self.settle_undo().await? {
             return Ok(verdict);
+        }
+        if self.journal.with_state(|state| state.rolled_back.is_some()) {
+            let (reason, hint) = rolled_back_already();
+            return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
         }
         self.check_certificate(false).await?;
         self.set_deadline().await?;
@@ -220,6 +234,15 @@ impl Driver {
             let done = self.request.again != Some(stage) && self.journal.with_state(|state| state.stage_done(stage));
             if !done || self.more_to_do() {
                 self.run_stage(stage, done).await?;
+            }
+        }
+        if self.way_back_runs() {
+            let text = "the target serves, and what clients write there is written to the source too. This goes on until `dbmove rollback` or the end of \
+                        the way back; stopped, `dbmove cutover` goes on with it";
+            tracing::warn!("{text}");
+            self.journal.append(Event::Note { step: None, text: text.to_owned() }).await?;
+            while self.way_back_runs() {
+                self.wait().await?;
             }
         }
         if self.request.keep_services {
@@ -237,6 +260,7 @@ impl Driver {
     pub(super) fn more_to_do(&self) -> bool {
         self.request.keep_services
             || self.request.again.is_some()
+            || self.way_back_is_open()
             || self.journal.with_state(|state| {
                 self.graph.steps.iter().enumerate().any(|(index, built)| {
                     let due = built.stage <= self.request.until;
@@ -245,6 +269,22 @@ impl Driver {
                     due && (!state.stage_done(built.stage) || failed())
                 })
             })
+    }
+
+    /// True while clients are on the target and a service carries back what they write.
+    pub(super) fn way_back_runs(&self) -> bool {
+        self.request.kind == RunKind::Production
+            && self.running.keys().any(|index| self.graph.steps[*index].step.keeps_way_back())
+            && self.journal.with_state(super::journal::RunState::switched)
+    }
+
+    /// True while clients are on the target and a service has to carry back what they write.
+    fn way_back_is_open(&self) -> bool {
+        let open = |state: &super::journal::RunState| {
+            let mut steps = self.graph.steps.iter().enumerate().filter(|(_, built)| built.step.keeps_way_back());
+            state.switched() && steps.any(|(index, _)| state.step(self.graph.id(index)).phase != Phase::Done)
+        };
+        self.request.kind == RunKind::Production && self.request.until >= StageName::Cutover && self.journal.with_state(open)
     }
 
     /// A deadline bounds the work, not the following that goes on after it.

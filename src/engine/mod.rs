@@ -7,7 +7,8 @@
 //! | [`journal`] | the append-only record; state is a fold over it |
 //! | [`lease`], [`handover`] | one driver per run, and how one hands over to the next |
 //! | `driver`, `gates`, `resume` | a run from where it stands to where it should go; what may be started; what a crash left open |
-//! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; the way back; who waits for whom |
+//! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; undo; who waits for whom |
+//! | `way_back` | rollback: clients back to the source behind the point of no return |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
@@ -37,3 +38,4 @@ pub mod run;
 mod scheduler;
 pub mod step;
 mod undo;
+mod way_back;

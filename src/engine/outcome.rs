@@ -139,6 +139,8 @@ pub enum Verdict {
     Interrupted,
     /// All that the run made is gone again, as it was asked for.
     Undone,
+    /// Clients are on the source again, with all they wrote on the target.
+    RolledBack,
     /// Another driver took the lease, or stands on the target with a higher epoch.
     LeaseLost {
         /// Who or what took over, as far as known.
@@ -151,7 +153,7 @@ impl Verdict {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Verdict::Done { .. } | Verdict::HandedOver { .. } | Verdict::Undone => ExitCode::Done,
+            Verdict::Done { .. } | Verdict::HandedOver { .. } | Verdict::Undone | Verdict::RolledBack => ExitCode::Done,
             Verdict::Failed { .. } | Verdict::WriteGapExceeded { .. } => ExitCode::Error,
             Verdict::Differences { .. } => ExitCode::Differences,
             Verdict::Refused { .. } => ExitCode::Refused,
@@ -181,6 +183,9 @@ impl Verdict {
         match self {
             Verdict::Failed { hint, .. } | Verdict::Differences { hint, .. } | Verdict::Refused { hint, .. } => hint.as_deref(),
             Verdict::Interrupted => Some("the same command goes on from here"),
+            Verdict::RolledBack => Some(
+                "the copy on the target is left as it is, `read_only` where that could be set; `dbmove undo` drops it, then `dbmove run --new-run` starts another run",
+            ),
             _ => None,
         }
     }
@@ -210,6 +215,7 @@ impl fmt::Display for Verdict {
             Verdict::HandedOver { to } => write!(f, "handed over to {to}"),
             Verdict::Interrupted => f.write_str("stopped on request"),
             Verdict::Undone => f.write_str("all that this run made is gone again, as asked for"),
+            Verdict::RolledBack => f.write_str("rolled back: clients are on the source again, with everything they wrote on the target"),
             Verdict::LeaseLost { message } => write!(f, "the lease was lost: {message}"),
         }
     }
@@ -285,6 +291,7 @@ mod tests {
         assert_eq!(Verdict::Done { until: StageName::Settle }.exit_code().code(), 0);
         assert_eq!(Verdict::HandedOver { to: "x".to_owned() }.exit_code().code(), 0);
         assert_eq!(Verdict::Undone.exit_code().code(), 0);
+        assert_eq!(Verdict::RolledBack.exit_code().code(), 0);
         assert_eq!(Verdict::DeadlineMissed { message: String::new() }.exit_code().code(), 5);
         assert_eq!(Verdict::WriteGapExceeded { limit_seconds: 1.0, held_seconds: 2.0 }.exit_code().code(), 1);
         assert_eq!(Verdict::Interrupted.exit_code().code(), 130);

@@ -33,6 +33,7 @@ impl Driver {
                     let hint = Some("`--new-run` starts another one".to_owned());
                     Some(Verdict::Refused { step: None, reasons, hint })
                 }
+                AfterUndo::End { verdict: Verdict::RolledBack } => Some(Verdict::RolledBack),
                 // A verdict that a crash kept from being told is told now; one that was told before doesn't keep the run from going on.
                 AfterUndo::End { verdict } if !verdict.resumable() && (!undo.told || undo.scope == UndoScope::Everything) => Some(verdict),
                 _ => None,

@@ -6,7 +6,7 @@
 //!   database is not thrown away because a connection broke for an hour; the same command goes on from there.
 //! * **`cutover`, before the point of no return:** any end but success (a failure, a budget, Ctrl-C, a crash) undoes the stage's
 //!   begun steps newest first, so that the source serves as before. Work of earlier stages stays.
-//! * **Behind the point of no return:** nothing is undone; the run can only be driven forward. Ctrl-C is heard when `cutover` is done,
+//! * **Behind the point of no return:** nothing is undone but by a rollback ([`RunRequest::roll_back`], see `way_back`); else the run can only be driven forward. Ctrl-C is heard when `cutover` is done,
 //!   because stopping inside it would leave clients waiting.
 //! * **A rehearsal** undoes everything at its end, whether it passed or failed, the point of no return too. Interrupted, it stays
 //!   resumable.
@@ -116,6 +116,8 @@ pub struct RunRequest {
     pub again: Option<StageName>,
     /// Undo all that the run made instead of going on with it. There has to be a run.
     pub give_up: bool,
+    /// Point clients back to the source with what they wrote on the target, behind the point of no return. There has to be a run.
+    pub roll_back: bool,
     /// Ask a running driver to hand over, and wait so long for it. `None`: don't ask.
     pub take_over: Option<Duration>,
     /// What stands behind a cutover.
@@ -142,6 +144,7 @@ impl RunRequest {
             new_run: false,
             again: None,
             give_up: false,
+            roll_back: false,
             take_over: None,
             rehearsed: Rehearsed::Certificate(None),
             limits: Limits::default(),

@@ -21,11 +21,14 @@ use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
 use super::lease::LeaseError;
 use super::outcome::Verdict;
-use super::step::{Output, StepError};
+use super::step::{Failure, Output, StepError};
 use crate::playbook::model::StageName;
 
 /// How often progress goes into the journal's time series.
 const SAMPLE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a person has answered.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Satisfied for those that need it: done, and where the effect lives in the process, done by this one.
@@ -58,9 +61,10 @@ impl Driver {
             crash::point("stage.started");
         }
         loop {
+            self.look_for_answers()?;
             for &index in &members {
                 let waits = self.graph.needs[index].iter().any(|need| !self.is_satisfied(*need));
-                if !waits && !self.is_satisfied(index) && !self.running.contains_key(&index) {
+                if !waits && !self.waiting.contains(&index) && !self.is_satisfied(index) && !self.running.contains_key(&index) {
                     self.start(index).await?;
                 }
             }
@@ -74,6 +78,23 @@ impl Driver {
             self.journal.append(Event::StageDone { stage }).await?;
             self.observer.stage_done(stage);
             crash::point("stage.done");
+        }
+        Ok(())
+    }
+
+    /// Takes gates that have their answer by now out of [`Driver::waiting`].
+    fn look_for_answers(&mut self) -> Result<(), Stop> {
+        if self.waiting.is_empty() || self.asked.elapsed() < ASK_AGAIN {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        for index in self.waiting.clone() {
+            let answer = self.context(index, 1).approval();
+            match answer {
+                Ok(None) => {}
+                Ok(Some(_)) => drop(self.waiting.remove(&index)),
+                Err(error) => return Err(Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error))),
+            }
         }
         Ok(())
     }
@@ -246,6 +267,12 @@ impl Driver {
                 if self.graph.point_of_no_return == Some(index) {
                     self.passed(index).await?;
                 }
+                Ok(())
+            }
+            // A run that ended here would leave the way back unattended for as long as the person thinks.
+            Err(Halt::Step(error)) if error.failure == Failure::Waiting && self.way_back_runs() => {
+                tracing::warn!("`{}` waits for approval (`dbmove approve`): {}", self.graph.id(index), error.message);
+                self.waiting.insert(index);
                 Ok(())
             }
             Err(Halt::Step(error)) => Err(Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error))),

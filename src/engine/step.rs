@@ -205,6 +205,26 @@ pub trait Step: Send + Sync {
     fn question(&self) -> Option<&str> {
         None
     }
+    /// True for a service in `cutover` that carries what clients write behind the switch back to the source. A production run
+    /// goes on as long as such a service does.
+    fn keeps_way_back(&self) -> bool {
+        false
+    }
+    /// Of a step that keeps the way back, before a rollback holds writes: returns when the source has what the target has logged by now.
+    /// Refuses if there is no way back any more.
+    async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
+        Err(StepError::definite(format!("`{}` keeps no way back", context.step)))
+    }
+    /// The same step's part of a rollback before clients are pointed back: stops writes on the target, with proof, waits until the source has
+    /// all of them, compares what came back. May be called again after any crash.
+    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
+        Err(StepError::definite(format!("`{}` keeps no way back", context.step)))
+    }
+    /// Puts back what [`Step::take_back`] changed on the target: clients write there as before. Twice is harmless.
+    async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
+        let _ = context;
+        Ok(())
+    }
     /// What it would do. Touches nothing.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError>;
     /// How long it should take; says "unknown" rather than guess. Touches nothing.

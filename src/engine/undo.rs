@@ -87,6 +87,10 @@ impl Driver {
     /// How far back to go after this verdict, if at all.
     fn scope_after(&self, verdict: &Verdict) -> Option<UndoScope> {
         let state = self.journal.state();
+        if state.rolling_back() {
+            // It goes on where it stands, and not without holding the target's writes.
+            return None;
+        }
         let cutover = UndoScope::Stage { stage: StageName::Cutover };
         let mid_cutover = !state.switched() && !state.stage_done(StageName::Cutover) && !state.begun_in(cutover).is_empty();
         let rehearsal_over = self.request.kind == RunKind::Rehearsal && self.request.rollback_after && !verdict.resumable();
@@ -130,6 +134,10 @@ impl Driver {
 
     /// Undoes what has begun inside the scope. `going_on`: an earlier driver has already said so in the journal.
     pub async fn undo(&mut self, why: &str, scope: UndoScope, then: AfterUndo, going_on: bool) -> Result<(), Stop> {
+        let rollback = then.is_rollback();
+        if rollback && going_on {
+            self.hold_again().await?;
+        }
         if !going_on {
             self.journal.append(Event::UndoStarted { why: why.to_owned(), scope, then }).await?;
         }
@@ -150,7 +158,16 @@ impl Driver {
                 }
                 Err(error) => {
                     self.observer.undo_ended(&id, Some(&error.message));
-                    failed.insert(id, error.message);
+                    failed.insert(id, error.message.clone());
+                    if rollback && self.graph.point_of_no_return == Some(index) {
+                        // Clients may be on the target still: they write there, and the way back stays open.
+                        if let Stop::Verdict(Verdict::Failed { step: Some(step), message, .. }) =
+                            self.give_back_all(Stop::Verdict(Verdict::Interrupted)).await
+                        {
+                            failed.insert(step, message);
+                        }
+                        break;
+                    }
                 }
             }
         }

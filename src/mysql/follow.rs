@@ -24,7 +24,7 @@ use super::connect::{Purpose, Session};
 use super::error::{MysqlError, Result};
 use super::position::Position;
 use super::status;
-use super::store::{Following, MysqlStore};
+use super::store::{Described, Following, MysqlStore};
 use super::tail::stream::Tail;
 use super::tail::{MemoryLimit, TailEvent};
 use crate::engine::step::Epoch;
@@ -75,17 +75,7 @@ pub async fn follow(
             Some(floor) if *floor < from.applied => floor.clone(),
             _ => from.applied.clone(),
         };
-        let tail = Tail {
-            server: store.source.clone(),
-            selection: store.selection.clone(),
-            tables: shared.tables.clone(),
-            beginnings: shared.beginnings.clone(),
-            on_ddl: store.settings.on_ddl,
-            misfits: store.misfits.clone(),
-            lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
-            server_id,
-            limit: limit.clone(),
-        };
+        let tail = tail(store, &described, server_id, limit.clone());
         let applier = Applier {
             shared: shared.clone(),
             server: store.target.clone(),
@@ -127,6 +117,30 @@ pub async fn follow(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What reads the log of the store's source.
+fn tail(store: &MysqlStore, described: &Described, server_id: u32, limit: MemoryLimit) -> Tail {
+    Tail {
+        server: store.source.clone(),
+        selection: store.selection.clone(),
+        tables: described.shared.tables.clone(),
+        beginnings: described.shared.beginnings.clone(),
+        on_ddl: store.settings.on_ddl,
+        misfits: store.misfits.clone(),
+        lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
+        server_id,
+        limit,
+    }
+}
+
+/// Proves that the log can be read from a position on.
+///
+/// # Errors
+/// If the server refuses, or sends nothing.
+pub async fn probe(store: &MysqlStore, from: &Position) -> Result<()> {
+    let described = store.described().await?;
+    tail(store, &described, replica_number(), MemoryLimit::new(store.settings.follow_memory)).probe(from).await
 }
 
 /// Saves where following starts, if nothing is saved yet.

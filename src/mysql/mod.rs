@@ -30,6 +30,8 @@
 //! | [`verification`] | comparing while both sides change, without a false alarm |
 //! | [`foreign`] | who else writes to the target before the switch |
 //! | [`fence`] | stops writes to the source, with proof |
+//! | [`lock_out`] | keeps clients out where `read_only` can't be set |
+//! | [`reverse`] | the way back: the same store with its sides swapped |
 //! | [`error`] | what can go wrong, and whether trying again can help |
 
 pub mod accounts;
@@ -51,12 +53,14 @@ pub mod error;
 pub mod fence;
 pub mod follow;
 pub mod foreign;
+pub mod lock_out;
 pub mod names;
 pub mod objects;
 pub mod position;
 pub mod range;
 pub mod range_gate;
 pub mod read;
+pub mod reverse;
 pub mod rows;
 pub mod shared;
 pub mod sql;

@@ -145,21 +145,43 @@ pub struct MysqlStore {
     pub misfits: Arc<Misfits>,
     /// The fence's sessions, while it stands.
     pub fence: tokio::sync::Mutex<Option<super::fence::Fence>>,
+    /// The same store with its sides swapped, while `mysql.reverse` keeps the way back open.
+    pub back: watch::Sender<Option<Arc<MysqlStore>>>,
 }
 
 impl MysqlStore {
     /// A store; nothing is connected yet.
     #[must_use]
     pub fn open(name: &str, source: Server, target: Server, selection: Selection, settings: StoreSettings) -> Arc<MysqlStore> {
+        Self::new(name.to_owned(), (Arc::new(source), Arc::new(target)), Arc::new(selection), settings, None)
+    }
+
+    /// The store with its sides swapped: what it follows, and what it writes to, is described already. Its bookkeeping is on the
+    /// server that it writes to, under a name of its own; its `fence` is that of the side it follows.
+    #[must_use]
+    pub fn swapped(&self, described: Described) -> Arc<MysqlStore> {
+        // A table that is altered ends the way back.
+        let settings = StoreSettings { on_ddl: OnDdl::Stop, ..self.settings.clone() };
+        let sides = (self.target.clone(), self.source.clone());
+        Self::new(self.name_back(), sides, self.selection.clone(), settings, Some(Arc::new(described)))
+    }
+
+    fn new(
+        name: String,
+        (source, target): (Arc<Server>, Arc<Server>),
+        selection: Arc<Selection>,
+        settings: StoreSettings,
+        described: Option<Arc<Described>>,
+    ) -> Arc<MysqlStore> {
         Arc::new(MysqlStore {
-            name: name.to_owned(),
-            source: Arc::new(source),
-            target: Arc::new(target),
-            selection: Arc::new(selection),
+            name,
+            source,
+            target,
+            selection,
             settings,
             production: std::sync::OnceLock::new(),
             copies: tokio::sync::OnceCell::new(),
-            described: tokio::sync::Mutex::default(),
+            described: tokio::sync::Mutex::new(described),
             definitions: Definitions::default(),
             again: watch::Sender::default(),
             copying: tokio::sync::Mutex::default(),
@@ -171,6 +193,7 @@ impl MysqlStore {
             foreign: super::foreign::Seen::default(),
             misfits: Arc::default(),
             fence: tokio::sync::Mutex::new(None),
+            back: watch::Sender::new(None),
         })
     }
 
@@ -183,6 +206,12 @@ impl MysqlStore {
             Some(production) => self.copies.get_or_try_init(|| copies::prove(self, production, true)).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// What the way back is called in the bookkeeping on the source.
+    #[must_use]
+    pub fn name_back(&self) -> String {
+        format!("{} (back)", self.name)
     }
 
     /// What the servers hold, read when first asked for.

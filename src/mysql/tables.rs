@@ -140,6 +140,27 @@ impl Tables {
         Ok(Tables { tables: moved, by_name })
     }
 
+    /// The same, written to tables that are there already, as that server describes them.
+    #[must_use]
+    pub fn onto(mut self, there: &BTreeMap<TableName, Arc<Table>>) -> Self {
+        for moved in &mut self.tables {
+            if let Some(table) = there.get(&moved.table.name) {
+                moved.target = table.clone();
+            }
+        }
+        self
+    }
+
+    /// The same where the log of the server that is followed holds what its foreign keys cascade: events on the children tell all of it.
+    #[must_use]
+    pub fn with_logged_cascades(mut self) -> Self {
+        for moved in &mut self.tables {
+            moved.children.clear();
+            moved.is_cascade_child = false;
+        }
+        self
+    }
+
     /// The table's index.
     #[must_use]
     pub fn id(&self, database: &str, table: &str) -> Option<TableId> {

@@ -95,6 +95,8 @@ pub enum Outcome {
     Interrupted,
     /// All that the run made is gone again, as it was asked for.
     Undone,
+    /// Clients are on the source again, with all they wrote on the target.
+    RolledBack,
     /// Another driver took the run.
     LeaseLost,
     /// A driver is at work.

@@ -46,7 +46,10 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         RunKind::Production => "run",
     };
     let giving_up = state.undo.as_ref().is_some_and(|undo| undo.then == AfterUndo::End { verdict: Verdict::Undone });
+    let rolling_back = state.rolling_back();
+    let giving_up = giving_up || state.rolled_back.is_some();
     let command = match (giving_up, state.kind) {
+        (false, _) if rolling_back => "rollback",
         (false, _) => command,
         (true, RunKind::Production) => "undo",
         (true, RunKind::Rehearsal) => "undo --rehearsal",
@@ -58,6 +61,7 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         Outcome::WaitingForApproval => approval(state, path).into_iter().chain([again, report]).collect(),
         Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => vec![again, report],
         Outcome::Undone => vec![report, again],
+        Outcome::RolledBack => vec![report, again],
         Outcome::LeaseLost => vec!["dbmove status".to_owned(), report],
         Outcome::Done if state.kind == RunKind::Rehearsal => {
             vec![format!("dbmove run {playbook}"), report]

@@ -125,6 +125,7 @@ pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
             Verdict::HandedOver { .. } => Outcome::HandedOver,
             Verdict::Interrupted => Outcome::Interrupted,
             Verdict::Undone => Outcome::Undone,
+            Verdict::RolledBack => Outcome::RolledBack,
             Verdict::LeaseLost { .. } => Outcome::LeaseLost,
         },
     }

@@ -27,6 +27,7 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::WaitingForApproval => "WAITING FOR APPROVAL",
         Outcome::HandedOver => "HANDED OVER",
         Outcome::Undone => "UNDONE",
+        Outcome::RolledBack => "ROLLED BACK",
         Outcome::Interrupted => "INTERRUPTED",
         Outcome::LeaseLost => "TAKEN OVER",
         Outcome::Running => "RUNNING",

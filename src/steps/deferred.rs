@@ -166,6 +166,9 @@ impl Step for Deferred {
     fn question(&self) -> Option<&str> {
         self.shape.question()
     }
+    fn keeps_way_back(&self) -> bool {
+        self.shape.keeps_way_back()
+    }
     /// With what is known now: an output of a step that has not run is shown as the reference it is. The shape of a MySQL step
     /// has no server to ask.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
@@ -198,6 +201,15 @@ impl Step for Deferred {
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         self.resolved(context).await?.undo(context).await
+    }
+    async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.near_back(context).await
+    }
+    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
+        self.resolved(context).await?.take_back(context).await
+    }
+    async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.give_back(context).await
     }
 }
 

@@ -167,6 +167,9 @@ pub struct RunState {
     pub deadline: Option<(String, Timestamp)>,
     /// An undo under way, or not yet followed by its verdict.
     pub undo: Option<UndoState>,
+    /// When clients were pointed back to the source by a rollback, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<Timestamp>,
     /// Steps whose undo failed, each with why.
     pub not_undone: BTreeMap<String, String>,
     /// The newest write gap.
@@ -202,6 +205,7 @@ impl RunState {
             epoch: None,
             deadline: None,
             undo: None,
+            rolled_back: None,
             not_undone: BTreeMap::new(),
             write_gap: None,
             certificate: None,
@@ -264,6 +268,9 @@ impl RunState {
                 let scope = self.undo.as_ref().map(|undo| undo.scope);
                 if let Some(undo) = &mut self.undo {
                     undo.finished = failed.is_empty();
+                    if undo.finished && undo.then.is_rollback() {
+                        self.rolled_back = Some(at);
+                    }
                 }
                 match scope {
                     Some(UndoScope::Stage { stage }) if failed.is_empty() => {
@@ -342,6 +349,12 @@ impl RunState {
     #[must_use]
     pub fn approval(&self, step: &str) -> Option<&Given> {
         self.approvals.iter().rev().find(|given| given.approval.step == step && given.approval.playbook_hash == self.fingerprint.whole)
+    }
+
+    /// True while a rollback's undo is under way: it has to be carried through.
+    #[must_use]
+    pub fn rolling_back(&self) -> bool {
+        self.undo.as_ref().is_some_and(|undo| !undo.finished && undo.then.is_rollback())
     }
 
     /// Ids of all steps that may have left traces.

@@ -33,6 +33,21 @@ use super::error::{MysqlError, Result};
 use super::position::Position;
 use super::status;
 
+/// Whether a fence has to be `read_only` too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// It has to: clients are kept out when the lock is gone.
+    Always,
+    /// Not where our account may not set it, as on RDS.
+    WhereAllowed,
+}
+
+/// "Access denied; you need (at least one of) … privilege".
+pub const NOT_ALLOWED: u16 = 1227;
+
+/// "You are not owner of thread".
+const NOT_OWNER: u16 = 1095;
+
 /// The proof that no write passes: needed to read the final position.
 pub struct Fence {
     lock: Session,
@@ -62,7 +77,13 @@ impl Fence {
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
-    pub async fn raise(source: &Arc<Server>, grace: Duration, watch: Option<&Watch>, cancel: &CancellationToken) -> Result<Fence> {
+    pub async fn raise(
+        source: &Arc<Server>,
+        read_only: ReadOnly,
+        grace: Duration,
+        watch: Option<&Watch>,
+        cancel: &CancellationToken,
+    ) -> Result<Fence> {
         let mut lock = Session::open(source, Purpose::Read).await?;
         let mut other = Session::open(source, Purpose::Read).await?;
         let watchdog = match watch {
@@ -76,7 +97,7 @@ impl Fence {
         let since = Instant::now();
         let raised = tokio::select! {
             () = cancel.cancelled() => Err(MysqlError::Cancelled),
-            raised = Self::hold(&mut lock, &mut other, &own, grace) => raised,
+            raised = Self::hold(&mut lock, &mut other, &own, read_only, grace) => raised,
         };
         match raised {
             Ok((position, killed)) => {
@@ -96,11 +117,17 @@ impl Fence {
         }
     }
 
-    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], grace: Duration) -> Result<(Position, u64)> {
+    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], read_only: ReadOnly, grace: Duration) -> Result<(Position, u64)> {
         let deadline = Instant::now() + grace;
         let mut killed = let_statements_end(other, own, deadline).await?;
         // Both wait, on an old server, for the statements that use a table. Idle inside a transaction is in nobody's way.
-        killed += cleared(set_read_only(lock, true), other, own, deadline).await?;
+        match cleared(set_read_only(lock, true), other, own, deadline).await {
+            Ok(more) => killed += more,
+            Err(error) if read_only == ReadOnly::WhereAllowed && error.code() == Some(NOT_ALLOWED) => {
+                tracing::warn!(%error, "the lock alone keeps writes out");
+            }
+            Err(error) => return Err(error),
+        }
         killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, own, deadline).await?;
         let position = status::current_position(other).await?;
         probe(&other.server().clone(), other).await?;
@@ -323,24 +350,28 @@ async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
         if own.contains(&id) || waits || command != "Query" || cell(1) == "system user" {
             continue;
         }
-        match session.run(&format!("KILL {id}"), "killing a connection in the fence's way").await {
-            Ok(()) => {
-                tracing::warn!(connection = id, user = %cell(1), "killed a connection that kept the fence from closing");
-                killed += 1;
-            }
-            // It ended by itself.
-            Err(error) if error.code() == Some(1094) => {}
-            Err(error) => return Err(error),
+        if kill(session, id, "killing a connection in the fence's way").await? {
+            tracing::warn!(connection = id, user = %cell(1), "killed a connection that kept the fence from closing");
+            killed += 1;
         }
     }
     Ok(killed)
 }
 
-/// Ends a connection; that it has ended by itself is as good.
-async fn kill(session: &mut Session, id: u32, what: &str) -> Result<()> {
-    match session.run(&format!("KILL {id}"), what).await {
-        Err(error) if error.code() != Some(1094) => Err(error),
-        _ => Ok(()),
+/// Ends a connection; `false` if it has ended by itself, which is as good. On RDS a procedure of the provider's does it.
+async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
+    let mut done = session.run(&format!("KILL {id}"), what).await;
+    if done.as_ref().is_err_and(|error| error.code() == Some(NOT_OWNER)) {
+        done = match session.run(&format!("CALL mysql.rds_kill({id})"), what).await {
+            // There is no such procedure, so this is no RDS: the first answer stands.
+            Err(error) if error.code() == Some(1305) => session.run(&format!("KILL {id}"), what).await,
+            done => done,
+        };
+    }
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(1094) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -378,12 +409,7 @@ pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u6
         if id == session.id() || own.contains(&id) || server_thread || replication {
             continue;
         }
-        match session.run(&format!("KILL {id}"), "closing a client's connection").await {
-            Ok(()) => closed += 1,
-            // It ended by itself.
-            Err(error) if error.code() == Some(1094) => {}
-            Err(error) => return Err(error),
-        }
+        closed += u64::from(kill(session, id, "closing a client's connection").await?);
     }
     Ok(closed)
 }

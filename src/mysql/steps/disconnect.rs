@@ -56,6 +56,7 @@ impl Step for Disconnect {
         let own: Vec<u32> = held.as_ref().map(fence::Fence::connections).unwrap_or_default();
         // While the lock is held, so that nothing uncommitted slips through.
         let closed = fence::disconnect_clients(&mut source, &own).await?;
+        super::fence::let_go(context, &self.store, true)?;
         if let Some(fence) = held.take() {
             fence.release_lock().await;
         }

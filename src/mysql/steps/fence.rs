@@ -14,7 +14,7 @@ use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::watchdog::{self, Before, Watch};
-use crate::mysql::fence::{self, Fence};
+use crate::mysql::fence::{self, Fence, ReadOnly};
 use crate::mysql::store::MysqlStore;
 use crate::playbook::quantity::HumanDuration;
 use crate::verify::report::ForeignWriter;
@@ -70,6 +70,26 @@ pub const DISARMED: &str = "mysql.fence.disarmed";
 
 /// How much longer than `max_write_gap` the watchdog waits: by then the engine, if it lives, has lifted the fence and undone the rest.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(15);
+
+/// Checkpoint of a store: whether the global read lock was let go on purpose, behind the switch.
+const LET_GO: &str = "fence.let_go";
+
+/// Notes that the source's lock is let go, or that it is not any more: `read_only` alone keeps clients out, and a driver that
+/// takes the run over does not take the lock again.
+///
+/// # Errors
+/// If the journal can't be written.
+pub(super) fn let_go(context: &StepContext, store: &MysqlStore, gone: bool) -> Result<(), StepError> {
+    context.checkpoints.save(LET_GO, &store.name, &serde_json::json!(gone))
+}
+
+/// Whether the source's lock was let go on purpose.
+///
+/// # Errors
+/// If the journal can't be read.
+pub(super) fn is_let_go(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
+    Ok(context.checkpoints.load(LET_GO, &store.name)?.is_some_and(|gone| gone == true))
+}
 
 /// Foreign writers named in the error at most.
 const NAMED: usize = 10;
@@ -183,6 +203,12 @@ impl Step for RaiseFence {
         {
             return Ok(Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed));
         }
+        if is_let_go(context, &self.store)? {
+            let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            fence::set_read_only(&mut source, true).await?;
+            source.close().await;
+            return Ok(Output::default().fact("lock", "let go behind the switch; `read_only` stays on"));
+        }
         self.nothing_is_copied_again(context).await?;
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
@@ -203,7 +229,7 @@ impl Step for RaiseFence {
             }
         }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = Fence::raise(&self.store.source, grace, watch.as_ref(), &context.cancel).await?;
+        let fence = Fence::raise(&self.store.source, ReadOnly::Always, grace, watch.as_ref(), &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
         let mut output = Output::default()
@@ -235,6 +261,7 @@ impl Step for RaiseFence {
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         context.save_checkpoint(STOOD, &serde_json::json!(false))?;
         context.checkpoints.save(DISARMED, &self.store.name, &serde_json::json!(false))?;
+        let_go(context, &self.store, false)?;
         if let Some(fence) = self.store.fence.lock().await.take() {
             fence.release_lock().await;
         }

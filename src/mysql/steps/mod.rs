@@ -10,6 +10,7 @@
 //! | `mysql.fence` | cutover | stops writes to the source, with proof |
 //! | `mysql.catch_up` | cutover | waits until the target holds everything |
 //! | `mysql.promote` | cutover | makes the target ready to be written: counters, following ended, triggers and events created |
+//! | `mysql.reverse` | cutover | keeps the way back open: follows the target from before the switch (a service) |
 //! | `mysql.disconnect` | cutover | after the switch: closes clients' connections on the source, lets its lock go, enables events on the target |
 
 pub mod assess;
@@ -19,6 +20,7 @@ pub mod fence;
 pub mod prepare;
 pub mod promote;
 pub mod replicate;
+pub mod reverse;
 pub mod snapshot;
 pub mod verify;
 

@@ -331,7 +331,9 @@ impl Step for Prepare {
         target.close().await;
         Ok(found)
     }
-    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        // A rollback has left it on.
+        super::reverse::restore_target(context, &self.store).await?;
         Ok(self.drop_created().await?)
     }
 }

@@ -34,6 +34,9 @@ use crate::playbook::model::OnDdl;
 /// No event and no heartbeat for so long means that the connection is dead.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long the first event may take when it is only looked whether there is one.
+const FIRST_EVENT: Duration = Duration::from_secs(10);
+
 /// Reads the log of one source.
 pub struct Tail {
     /// The source.
@@ -136,6 +139,19 @@ impl Tail {
                 () = cancel.cancelled() => return Err(MysqlError::Cancelled),
                 done = reading.event(&event) => done?,
             }
+        }
+    }
+
+    /// Proves that the log can be read from `start`: opens the stream and waits for its first event.
+    ///
+    /// # Errors
+    /// If the server refuses, or sends nothing.
+    pub async fn probe(&self, start: &Position) -> Result<()> {
+        let (mut stream, _) = self.open(start).await?;
+        match tokio::time::timeout(FIRST_EVENT, stream.next()).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(source))) => Err(self.broken(start, source)),
+            Ok(None) | Err(_) => Err(self.lost(start, "the server sent no event")),
         }
     }
 

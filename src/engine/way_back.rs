@@ -1,0 +1,258 @@
+//! Rollback: clients go back to the source behind the point of no return, with everything they wrote on the target since.
+//!
+//! # What must hold
+//!
+//! * *Nothing happens by itself.* Only `dbmove rollback` comes here, and only a playbook with a service that keeps the way back
+//!   ([`Step::keeps_way_back`]) has one.
+//! * *The rollback has its own point of no return*: the undo of the step that was the cutover's. Until then a failure, a budget, Ctrl-C or
+//!   a crash leaves clients on the target, which takes their writes again. The services come near the end of the target's log while clients
+//!   write ([`Step::near_back`]); then writes are held ([`Step::take_back`]), and the clock of `max_write_gap` runs.
+//! * *Then the cutover is undone*, newest step first, as an undo that is journaled as a whole: the route goes back, the way back is closed, and
+//!   the fence on the source is lifted last. If the route can't be put back, nothing behind it is undone, and clients write on the
+//!   target again.
+//! * *Resumed at any moment.* Before the undo has begun there is nothing to resume: the target serves. An undo that a crash cut short is carried
+//!   on by the next driver, whatever it was asked for; but as long as the way back is not closed, writes on the target are held and taken
+//!   along once more before it goes on, because the lock died with the process.
+//! * *It is the end of the run's way forward.* The run can only be undone afterwards (`dbmove undo` drops the copy on the target), and another
+//!   one started: what the source's log holds since the fence is the target's own past.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::crash;
+use super::driver::{Driver, Stop};
+use super::execute::pause;
+use super::journal::{AfterUndo, Event, Phase, RunState, UndoScope};
+use super::outcome::Verdict;
+#[cfg(doc)]
+use super::step::Step;
+use super::step::{Failure, StepError, Undoable};
+use crate::playbook::model::StageName;
+
+/// What one part of it is.
+#[derive(Clone, Copy)]
+enum Part {
+    Near,
+    Take,
+}
+
+/// Time kept before a deadline for giving the target back.
+const RESERVE: Duration = Duration::from_secs(3);
+
+impl AfterUndo {
+    /// True if the undo is a rollback's.
+    pub(super) fn is_rollback(&self) -> bool {
+        matches!(self, AfterUndo::End { verdict: Verdict::RolledBack })
+    }
+}
+
+impl Driver {
+    /// The steps that keep the way back, one for each store that has one.
+    fn way_back_steps(&self) -> Vec<usize> {
+        (0..self.graph.steps.len()).filter(|index| self.graph.steps[*index].step.keeps_way_back()).collect()
+    }
+
+    /// Rolls back on request.
+    pub(super) async fn roll_back(&mut self) -> Result<Verdict, Stop> {
+        if let Some(verdict) = self.settle_undo().await? {
+            return Ok(verdict);
+        }
+        if let Some((reason, hint)) = self.no_rollback() {
+            return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
+        }
+        if let Some(deadline) = self.request.deadline.clone() {
+            self.journal.append(Event::DeadlineSet { text: deadline.text, until: deadline.until }).await?;
+            self.budget = Some(Budget::start(deadline.until, Timestamp::now()));
+        }
+        if let Err(stop) = self.take_back_all().await {
+            return Err(self.give_back_all(stop).await);
+        }
+        let cutover = UndoScope::Stage { stage: StageName::Cutover };
+        self.undo("a rollback was asked for", cutover, AfterUndo::End { verdict: Verdict::RolledBack }, false).await?;
+        Ok(self.undo_failed("the rollback did not come to its end").unwrap_or(Verdict::RolledBack))
+    }
+
+    /// Why there is no rollback of this run, and what to do.
+    fn no_rollback(&self) -> Option<(String, String)> {
+        let state = self.journal.state();
+        if state.rolled_back.is_some() {
+            return Some(rolled_back_already());
+        }
+        if !state.switched() {
+            let reason = "the clients were not switched, so there is nothing to roll back; nothing was touched".to_owned();
+            return Some((reason, "`dbmove undo` gives the run up: the source serves before and after".to_owned()));
+        }
+        let steps = self.way_back_steps();
+        let forward = "the run can only be driven forward: `dbmove cutover`".to_owned();
+        if steps.is_empty() {
+            return Some(("the playbook has no `mysql.reverse`: nothing carried back what was written on the target".to_owned(), forward));
+        }
+        let closed = steps.iter().find(|index| matches!(state.step(self.graph.id(**index)).phase, Phase::Done | Phase::NotBegun));
+        if let Some(&closed) = closed {
+            let reason = format!("`{}` has closed the way back; what was written on the target since is only there", self.graph.id(closed));
+            return Some((reason, forward));
+        }
+        let point = self.graph.point_of_no_return?;
+        match self.graph.steps[point].step.undoable() {
+            Undoable::No(why) => {
+                let reason = format!("the route can't be put back by `{}`: {why}; nothing was touched", self.graph.id(point));
+                Some((reason, "give the step an `undo`, or point clients by hand and run the cutover's smoke test".to_owned()))
+            }
+            Undoable::Yes | Undoable::Nothing => None,
+        }
+    }
+
+    /// Before an undo of a rollback goes on: holds the target's writes and takes them along once more, unless the way back is closed already.
+    pub(super) async fn hold_again(&mut self) -> Result<(), Stop> {
+        let open = |state: &RunState| {
+            let begun = |index: &usize| {
+                !matches!(state.step(self.graph.id(*index)).phase, Phase::NotBegun | Phase::Undoing | Phase::UndoFailed { .. })
+            };
+            self.way_back_steps().iter().all(begun)
+        };
+        if !self.journal.with_state(open) {
+            return Ok(());
+        }
+        match self.take_back_all().await {
+            Ok(()) => Ok(()),
+            Err(stop) => Err(self.give_back_all(stop).await),
+        }
+    }
+
+    async fn take_back_all(&mut self) -> Result<(), Stop> {
+        let steps = self.way_back_steps();
+        for &index in &steps {
+            if !self.running.contains_key(&index) {
+                self.start(index).await?;
+            }
+        }
+        for &index in &steps {
+            self.part(index, Part::Near).await?;
+        }
+        let limit_seconds = self.request.max_write_gap.as_secs_f64();
+        if let Some(&first) = steps.first() {
+            self.write_gap = Some(Instant::now());
+            self.journal.append(Event::WriteGapStarted { step: self.graph.id(first).to_owned(), limit_seconds }).await?;
+            crash::point("rollback.write_gap_started");
+        }
+        for &index in &steps {
+            self.part(index, Part::Take).await?;
+        }
+        Ok(())
+    }
+
+    /// One part of one step, tried again where that can help, while the run's other tasks and clocks are looked after.
+    async fn part(&mut self, index: usize, part: Part) -> Result<(), Stop> {
+        let mut failures = 0;
+        loop {
+            match self.try_part(index, part).await? {
+                Ok(()) => return Ok(()),
+                Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
+                    failures += 1;
+                    tracing::warn!(%error, failures, "a part of the rollback failed, trying again");
+                    let until = Instant::now() + pause(&self.request.limits, failures);
+                    while Instant::now() < until {
+                        self.wait().await?;
+                        self.check_rollback()?;
+                    }
+                }
+                Err(error) => return Err(Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error))),
+            }
+        }
+    }
+
+    async fn try_part(&mut self, index: usize, part: Part) -> Result<Result<(), StepError>, Stop> {
+        let attempt = self.journal.with_state(|state| state.step(self.graph.id(index)).attempt);
+        let (context, step, nudge) = (self.context(index, attempt), self.graph.steps[index].step.clone(), self.nudge.clone());
+        let cancel = context.cancel.clone();
+        let (told, mut telling) = oneshot::channel();
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(async move {
+            let done = match part {
+                Part::Near => step.near_back(&context).await,
+                Part::Take => step.take_back(&context).await.map(drop),
+            };
+            // Nobody waits any more if this can't be told.
+            let _ = told.send(done);
+            nudge.notify_one();
+        });
+        loop {
+            match telling.try_recv() {
+                Ok(done) => return Ok(done),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    let error =
+                        StepError::definite(format!("a part of the rollback of `{}` broke off (a defect in dbmove)", self.graph.id(index)));
+                    return Ok(Err(error));
+                }
+            }
+            let waited = match self.wait().await {
+                Ok(()) => self.check_rollback(),
+                stopped => stopped,
+            };
+            if let Err(stop) = waited {
+                cancel.cancel();
+                // What it holds goes with its sessions, if it does not stop by itself.
+                let _ = tokio::time::timeout(self.request.limits.stop_grace, task.join_next()).await;
+                return Err(stop);
+            }
+        }
+    }
+
+    /// The budgets of a rollback, until its route is put back.
+    fn check_rollback(&self) -> Result<(), Stop> {
+        if let Some(held) = self.write_gap.map(|started| started.elapsed())
+            && held > self.request.max_write_gap
+        {
+            let limit_seconds = self.request.max_write_gap.as_secs_f64();
+            return Err(Stop::Verdict(Verdict::WriteGapExceeded { limit_seconds, held_seconds: held.as_secs_f64() }));
+        }
+        match self.budget.as_ref().map(Budget::left) {
+            Some(left) if left < RESERVE => {
+                let message = format!("{:.0} s are left and the route is not put back; clients stay on the target", left.as_secs_f64());
+                Err(Stop::Verdict(Verdict::DeadlineMissed { message }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets clients write on the target again, as before; the reason to stop, or what is worse.
+    pub(super) async fn give_back_all(&mut self, stop: Stop) -> Stop {
+        if let Stop::Verdict(Verdict::LeaseLost { .. }) = &stop {
+            // Somebody else drives now, and gives back or goes on.
+            return stop;
+        }
+        for index in self.way_back_steps() {
+            let id = self.graph.id(index).to_owned();
+            let attempt = self.journal.with_state(|state| state.step(&id).attempt);
+            let (context, step) = (self.context(index, attempt), self.graph.steps[index].step.clone());
+            let mut failures = 0;
+            while let Err(error) = step.give_back(&context).await {
+                failures += 1;
+                if error.failure != Failure::Transient || failures > self.retries(index) {
+                    let message =
+                        format!("the target could not be given back to its clients, look at `read_only` there: {}", error.message);
+                    let hint = Some("give the same command again, or set `read_only = 0` on the target by hand".to_owned());
+                    return Stop::Verdict(Verdict::Failed { step: Some(id), message, hint });
+                }
+                tokio::time::sleep(pause(&self.request.limits, failures)).await;
+            }
+        }
+        match self.end_write_gap(false).await {
+            Ok(()) => stop,
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// Why a run that was rolled back goes no further, and what to do.
+pub(super) fn rolled_back_already() -> (String, String) {
+    (
+        "this run was rolled back: the source serves, and what was written on the target is there".to_owned(),
+        "`dbmove undo` drops the copy on the target, then `dbmove run --new-run` starts another run".to_owned(),
+    )
+}

@@ -1,0 +1,248 @@
+//! The way back: the same store with its sides swapped, from the moment before clients are switched.
+//!
+//! # What must hold
+//!
+//! * *No write is missed, none comes back that went there.* The way back begins at one exact position of the target's log: read while
+//!   the source is fenced and following has ended (so all that dbmove wrote there lies before it), and before a client may write (so all
+//!   of theirs lies behind it). It is kept in the journal and never read twice for one switch.
+//! * *Nothing is written to the source before the switch.* Its global read lock is held until then, and a cutover that is undone must
+//!   leave no trace there. Bookkeeping (`_dbmove`: lease and positions, as on any target) is made on the source once `mysql.disconnect` has let
+//!   the lock go. `read_only` stays on: clients are kept out, and our account passes.
+//! * *What the target logs is all there is.* Refused before the switch: no log, statements instead of rows, rows without all their
+//!   columns, JSON in parts, compressed transactions, a log our account may not read. MySQL from 9.6 on logs what foreign keys cascade
+//!   (`innodb_native_foreign_keys = OFF`): there the events on the children tell it, and nothing is cascaded a second time.
+//! * *No effect twice.* Rows in the log hold what triggers did; a trigger on the source would do it once more. Sessions can't switch triggers
+//!   off, so a source with triggers on moved tables is refused, by name. Events are off there since the fence.
+//! * *Tables are those that were compared.* Both sides have the same columns in the same order, or the way back is refused by name.
+//!   A table without key on an engine without transactions is refused too: a row and the position through which it is in could not be
+//!   written together, and what had been written twice could not be told. With a key, writing again changes nothing.
+//! * *What the source can't hold is said at once.* A value that it would change or refuse ends the way back: from there on a rollback
+//!   would lose writes. The same for a definition that changes on the target.
+
+use std::sync::Arc;
+
+use super::catalog::{Catalog, ObjectKind, ServerFacts};
+use super::connect::{Purpose, Session};
+use super::conversion::ConvertedTables;
+use super::ddl::TargetSchema;
+use super::error::{MysqlError, Result};
+use super::shared::Shared;
+use super::store::{Described, MysqlStore};
+use super::table::Table;
+use super::tables::Tables;
+
+/// The store with its sides swapped, and what stands in the way of the way back, a line each.
+pub struct WayBack {
+    /// What follows the target and writes to the source.
+    pub store: Arc<MysqlStore>,
+    /// Why it must not be relied on.
+    pub refusals: Vec<String>,
+    /// What is only slower or weaker than one may think.
+    pub warnings: Vec<String>,
+}
+
+/// Reads both sides and swaps them. Touches nothing.
+///
+/// # Errors
+/// If a server can't be read.
+pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
+    let described = forward.described().await?;
+    let mut target = Session::open(&forward.target, Purpose::Catalog).await?;
+    let facts = ServerFacts::read(&mut target).await?;
+    let mut catalog = Catalog::read(&mut target, &forward.selection).await?;
+    target.close().await;
+    // What moved is what goes back.
+    catalog.tables.retain(|name, _| described.catalog.tables.contains_key(name));
+
+    let mut refusals = log_refusals(&facts);
+    refusals.extend(account_refusals(&described));
+    refusals.extend(trigger_refusals(&described.catalog));
+    let mut warnings = Vec::new();
+    for (name, old) in &described.catalog.tables {
+        match catalog.table(name) {
+            None => refusals.push(format!("`{name}` is not on the target any more")),
+            Some(new) => refusals.extend(column_refusal(new, old)),
+        }
+        if !is_transactional(&old.engine) {
+            match old.key() {
+                None => refusals.push(format!(
+                    "`{name}` has no key and is {} on the source: what came back could not be told from what came back twice",
+                    old.engine
+                )),
+                Some(_) => warnings.push(format!(
+                    "`{name}` is {} on the source: after a crash its rows are written there once more, which changes nothing",
+                    old.engine
+                )),
+            }
+        }
+    }
+
+    let all: Vec<Arc<Table>> = catalog.tables.values().cloned().collect();
+    let mut tables = Tables::new(&all, &described.source.version)?.onto(&described.catalog.tables);
+    if logs_cascades(&facts) {
+        tables = tables.with_logged_cascades();
+    }
+    let shared = Arc::new(Shared::new(&forward.name_back(), forward.selection.clone(), Arc::new(tables), forward.settings.remembered_keys));
+    let schema = TargetSchema { databases: described.schema.databases.clone(), tables: Vec::new(), not_carried: Vec::new() };
+    let store = forward.swapped(Described {
+        source: facts,
+        target: described.source.clone(),
+        catalog,
+        converted: ConvertedTables::new(),
+        schema,
+        shared,
+    });
+    Ok(WayBack { store, refusals, warnings })
+}
+
+impl WayBack {
+    /// The way back, if nothing stands in its way.
+    ///
+    /// # Errors
+    /// Every refusal, named.
+    pub fn open(self, forward: &MysqlStore) -> Result<Arc<MysqlStore>> {
+        if self.refusals.is_empty() {
+            return Ok(self.store);
+        }
+        let lines: Vec<String> = self.refusals.iter().map(|line| format!("  {line}")).collect();
+        Err(MysqlError::Object {
+            message: format!(
+                "there would be no way back from the {} to the {}; nothing was switched:\n{}",
+                forward.target,
+                forward.source,
+                lines.join("\n")
+            ),
+            hint: "put that right and start the cutover again; or take `mysql.reverse` out of the playbook, and there is no rollback after the switch".to_owned(),
+        })
+    }
+}
+
+/// What the target's log can't tell.
+fn log_refusals(facts: &ServerFacts) -> Vec<String> {
+    let mut refusals = Vec::new();
+    if !facts.log_bin {
+        refusals.push("the target writes no binary log (`log_bin`; on RDS: turn automated backups on)".to_owned());
+    }
+    let is = |name: &str, wanted: &str| facts.variables.get(name).is_none_or(|value| value.eq_ignore_ascii_case(wanted));
+    for (name, wanted, why) in [
+        ("binlog_format", "ROW", "it would log statements and not rows"),
+        ("binlog_row_image", "FULL", "its rows would lack columns"),
+        ("binlog_row_value_options", "", "it would log parts of JSON documents"),
+        ("binlog_transaction_compression", "OFF", "its transactions would be compressed"),
+        ("log_bin_compress", "OFF", "its events would be compressed"),
+    ] {
+        if !is(name, wanted) {
+            let actual = facts.variables.get(name).map(String::as_str).unwrap_or_default();
+            refusals.push(format!("`{name}` of the target is `{actual}`, and has to be `{wanted}`: {why}"));
+        }
+    }
+    if !facts.privileges.has_replication_slave() || !facts.privileges.has_replication_client() {
+        refusals.push("our account on the target may not read its log (REPLICATION SLAVE, REPLICATION CLIENT)".to_owned());
+    }
+    refusals
+}
+
+/// What our account on the source lacks to write there while it is `read_only`.
+fn account_refusals(described: &Described) -> Vec<String> {
+    let source = &described.source;
+    let privileges = &source.privileges;
+    // From 10.11 on SUPER is not enough on MariaDB.
+    let passes = if source.version.mariadb && source.version.number >= (10, 11, 0) {
+        privileges.has("READ_ONLY ADMIN") || privileges.has("READ ONLY ADMIN")
+    } else {
+        privileges.ignores_read_only()
+    };
+    let mut refusals = Vec::new();
+    if !passes {
+        let wanted = if source.version.mariadb { "READ_ONLY ADMIN" } else { "SUPER" };
+        refusals.push(format!("our account on the source may not write while it is `read_only` (it lacks {wanted})"));
+    }
+    let databases = described.schema.databases.iter().map(|database| database.name.as_str());
+    for database in databases.chain([super::names::DBMOVE_SCHEMA]) {
+        let own = database == super::names::DBMOVE_SCHEMA;
+        let wanted: &[&str] =
+            if own { &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP"] } else { &["INSERT", "UPDATE", "DELETE", "ALTER"] };
+        let lacking: Vec<&str> = wanted.iter().copied().filter(|privilege| !privileges.has_on(privilege, database)).collect();
+        if !lacking.is_empty() {
+            refusals.push(format!("our account on the source lacks {} on `{database}`", lacking.join(", ")));
+        }
+    }
+    refusals
+}
+
+fn trigger_refusals(catalog: &Catalog) -> Vec<String> {
+    let triggers = catalog.others.iter().filter(|object| object.kind == ObjectKind::Trigger);
+    triggers
+        .map(|trigger| {
+            format!(
+                "trigger `{}.{}` on the source would do once more what the target's rows hold already; a session can't switch it off",
+                trigger.database, trigger.name
+            )
+        })
+        .collect()
+}
+
+/// Why rows of the target's table can't be written to the source's as they are.
+fn column_refusal(new: &Table, old: &Table) -> Option<String> {
+    let names = |table: &Table| table.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    (names(new) != names(old)).then(|| {
+        format!("`{}` has other columns on the target ({}) than on the source ({})", old.name, names(new).join(", "), names(old).join(", "))
+    })
+}
+
+/// Engines whose rows and positions can be committed together.
+fn is_transactional(engine: &str) -> bool {
+    ["InnoDB", "TokuDB", "RocksDB", "NDBCLUSTER"].iter().any(|name| name.eq_ignore_ascii_case(engine))
+}
+
+/// Whether the server's log has the rows that its foreign keys cascade to.
+fn logs_cascades(facts: &ServerFacts) -> bool {
+    facts.variables.get("innodb_native_foreign_keys").is_some_and(|value| value.eq_ignore_ascii_case("off"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::mysql::catalog::facts::Privileges;
+    use crate::mysql::connect::Version;
+
+    fn facts(pairs: &[(&str, &str)]) -> ServerFacts {
+        let mut all = vec![("log_bin", "ON"), ("binlog_format", "ROW"), ("binlog_row_image", "FULL"), ("binlog_row_value_options", "")];
+        all.extend(pairs);
+        let variables = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let privileges = Privileges { global: BTreeSet::from(["ALL PRIVILEGES".to_owned()]), databases: Vec::new() };
+        ServerFacts::of(Version::parse("9.7.1"), variables, privileges)
+    }
+
+    #[test]
+    fn a_log_that_does_not_tell_all_is_refused() {
+        assert_eq!(log_refusals(&facts(&[])), Vec::<String>::new());
+        for (name, value) in [
+            ("log_bin", "OFF"),
+            ("binlog_format", "MIXED"),
+            ("binlog_row_image", "MINIMAL"),
+            ("binlog_row_value_options", "PARTIAL_JSON"),
+            ("binlog_transaction_compression", "ON"),
+            ("log_bin_compress", "ON"),
+        ] {
+            let refusals = log_refusals(&facts(&[(name, value)]));
+            assert!(refusals.len() == 1 && refusals[0].contains(name), "{name}: {refusals:?}");
+        }
+        let nobody = ServerFacts { privileges: Privileges::default(), ..facts(&[]) };
+        assert_eq!(log_refusals(&nobody).len(), 1);
+    }
+
+    #[test]
+    fn cascades_are_logged_where_the_server_does_them_itself() {
+        assert!(logs_cascades(&facts(&[("innodb_native_foreign_keys", "OFF")])));
+        assert!(!logs_cascades(&facts(&[("innodb_native_foreign_keys", "ON")])) && !logs_cascades(&facts(&[])));
+    }
+
+    #[test]
+    fn engines_that_commit_with_the_position() {
+        assert!(is_transactional("InnoDB") && is_transactional("innodb"));
+        assert!(!is_transactional("MyISAM") && !is_transactional("MEMORY"));
+    }
+}

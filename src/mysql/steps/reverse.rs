@@ -1,0 +1,620 @@
+//! `mysql.reverse`: keeps the way back open. A service: ready before the switch, and running until a rollback or `mysql.retire`.
+//!
+//! What must hold of the way back itself is told in [`crate::mysql::reverse`]. Here:
+//!
+//! * *Ready* means: nothing stands in the way, the position from which the target's writes come back is in the journal, and the target's log can be
+//!   read from there. So the switch can't be taken without it.
+//! * *Behind the switch* it waits until `mysql.disconnect` has let the source's lock go, makes its bookkeeping on the source, and follows. A
+//!   driver that takes the run over goes on from what is saved there. While nobody drives, the target's log keeps everything, as long as
+//!   the target keeps its log: `dbmove cutover` goes on.
+//! * *It does not fail the run.* Clients are on the target, and what the old server can't hold is no reason to stop the smoke test
+//!   behind the switch. It notes what it can't carry (in the journal, as a finding, and on every status line), stops carrying, and keeps
+//!   saying so; `dbmove rollback` refuses from then on.
+//! * *What came back is compared*, round by round, like what went there.
+//!
+//! # Rollback
+//!
+//! The same dance in the other direction ([`Step::near_back`], [`Step::take_back`], [`Step::give_back`]; who calls them when is told in the engine's
+//! `way_back`): near the end of the target's log while clients write; then `read_only` and the global read lock on the target, with proof; every
+//! client there is closed; the rest comes back; every key that came back since the last round is compared; counters are raised. Only
+//! then the route is put back, and this step's undo lets the target go. `read_only` stays on there, so that a client which comes by the old
+//! address writes nothing that nobody would find again; where our account may not set it (RDS), the accounts of clients are locked instead
+//! ([`crate::mysql::lock_out`]). `dbmove undo` takes both off.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::fence::{is_let_go, let_go};
+use super::{Meter, stoppable};
+use crate::engine::context::{Progress, StepContext};
+use crate::engine::crash;
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
+use crate::mysql::bookkeeping;
+use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::counters;
+use crate::mysql::error::{MysqlError, Result as MysqlResult};
+use crate::mysql::fence::{self, Fence, ReadOnly};
+use crate::mysql::follow;
+use crate::mysql::lock_out::{self, LockedOut};
+use crate::mysql::position::Position;
+use crate::mysql::reverse::way_back;
+use crate::mysql::status;
+use crate::mysql::store::{Following, MysqlStore};
+use crate::mysql::verification::{Engine, Pair, Verifier};
+use crate::verify::report::Verification;
+
+/// Arguments of `mysql.reverse`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReverseArguments {}
+
+/// The step.
+pub struct Reverse {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+}
+
+/// Checkpoint: where the target's log stood before clients could write there.
+const START: &str = "start";
+/// Checkpoint: why nothing is carried back any more.
+const BROKEN: &str = "broken";
+/// Checkpoint: up to where everything that came back was compared.
+const COMPARED: &str = "compared";
+
+/// Checkpoint of a store: the `read_only` that the target had before a rollback held its writes; it stays on behind a rollback.
+const TARGET_BEFORE: &str = "rollback.target_read_only";
+
+/// Checkpoint of a store: the target's accounts that a rollback locked, where it may not set `read_only`.
+const LOCKED_OUT: &str = "rollback.locked_out";
+
+/// How often the lock is taken again because a client could not be closed under it.
+const CLOSING_TRIES: u32 = 200;
+
+/// How long statements on the target get before a rollback kills them.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long the way back may take to be open again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Clients that still come to the target when the route is back are closed for so long, until none came for [`QUIET`].
+const STRAGGLERS: Duration = Duration::from_secs(10);
+/// See [`STRAGGLERS`].
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Between two rounds over the keys that came back.
+const ROUND_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at the journal, or at the servers.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+fn position_of(context: &StepContext, key: &str) -> Result<Option<Position>, StepError> {
+    match context.load_checkpoint(key)? {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(value) => serde_json::from_value(value)
+            .map(Some)
+            .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be read: {error}", context.step))),
+    }
+}
+
+/// Why nothing is carried back any more, if so.
+fn broken(context: &StepContext) -> Result<Option<String>, StepError> {
+    Ok(context.load_checkpoint(BROKEN)?.and_then(|why| why.as_str().map(str::to_owned)))
+}
+
+/// Lets clients into the target as before a rollback: its `read_only`, and the accounts it locked; does nothing where none was.
+///
+/// # Errors
+/// If it can't be set.
+pub(super) async fn restore_target(context: &StepContext, store: &MysqlStore) -> Result<(), StepError> {
+    let before = context.checkpoints.load(TARGET_BEFORE, &store.name)?;
+    if before.is_none_or(|before| before.is_null()) {
+        return Ok(());
+    }
+    let mut target = Session::open(&store.target, Purpose::Read).await?;
+    fence::end_left_behind(&mut target).await?;
+    if before_was_writable(context, store)? && fence::read_only(&mut target).await? {
+        fence::set_read_only(&mut target, false).await?;
+    }
+    let locked = locked_out(context, store)?;
+    lock_out::set(&mut target, &locked, false).await?;
+    target.close().await;
+    context.checkpoints.save(LOCKED_OUT, &store.name, &serde_json::Value::Null)?;
+    context.checkpoints.save(TARGET_BEFORE, &store.name, &serde_json::Value::Null)
+}
+
+/// The accounts that a rollback has locked.
+fn locked_out(context: &StepContext, store: &MysqlStore) -> Result<Vec<LockedOut>, StepError> {
+    match context.checkpoints.load(LOCKED_OUT, &store.name)? {
+        None | Some(serde_json::Value::Null) => Ok(Vec::new()),
+        Some(value) => serde_json::from_value(value)
+            .map_err(|error| StepError::definite(format!("the checkpoint `{LOCKED_OUT}` of `{}` can't be read: {error}", store.name))),
+    }
+}
+
+fn before_was_writable(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
+    Ok(context.checkpoints.load(TARGET_BEFORE, &store.name)?.is_some_and(|before| before == false))
+}
+
+impl Reverse {
+    /// The swapped store, once this driver keeps the way back open; refused if there is none any more.
+    async fn opened(&self, context: &StepContext) -> Result<Arc<MysqlStore>, StepError> {
+        let mut back = self.store.back.subscribe();
+        let opened = match tokio::time::timeout(PATIENCE, back.wait_for(Option::is_some)).await {
+            Ok(Ok(opened)) => opened.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        self.refuse_if_broken(context)?;
+        opened.ok_or_else(|| StepError::transient(format!("the way back of `{}` does not open", self.store.name)))
+    }
+
+    fn refuse_if_broken(&self, context: &StepContext) -> Result<(), StepError> {
+        match broken(context)? {
+            None => Ok(()),
+            Some(why) => {
+                Err(StepError::new(Failure::Refused, why).hint("the target serves as before; there is no rollback of this run any more"))
+            }
+        }
+    }
+
+    /// Waits until the source has everything up to `end`.
+    async fn carried(&self, context: &StepContext, back: &MysqlStore, end: &Position) -> Result<(), StepError> {
+        let mut applied = back.applied.subscribe();
+        loop {
+            if !applied.borrow_and_update().position.file.is_empty() && applied.borrow().position >= *end {
+                return Ok(());
+            }
+            context.check_cancelled()?;
+            self.refuse_if_broken(context)?;
+            // The sender lives as long as the store.
+            let _ = tokio::time::timeout(LOOK_EVERY, applied.changed()).await;
+        }
+    }
+
+    /// Compares every key that came back since it was compared last. Nothing moves on either side.
+    async fn compare_all(&self, context: &StepContext, back: &Arc<MysqlStore>) -> Result<u64, StepError> {
+        let verifier = Verifier::new(back, Engine::Client, false).await?;
+        let found = verifier.last(&Verification::default(), &context.cancel).await?;
+        match (found.difference_count, found.differences.first()) {
+            (0, _) => Ok(found.rows()),
+            (count, first) => {
+                let first = first.map(|difference| format!(", the first: {}", difference.line())).unwrap_or_default();
+                Err(StepError::new(
+                    Failure::Differences,
+                    format!("{count} rows that came back differ on the source{first}; nothing was put back"),
+                )
+                .hint("the target serves as before; find out who writes to the source"))
+            }
+        }
+    }
+
+    /// Takes the target's lock and closes every client under it: whoever waits to commit there must not.
+    async fn hold_target(&self, context: &StepContext, back: &MysqlStore, target: &mut Session) -> Result<(Fence, u64), StepError> {
+        let mut tries = 0;
+        loop {
+            let fence = Fence::raise(&back.source, ReadOnly::WhereAllowed, GRACE, None, &context.cancel).await?;
+            match fence::disconnect_clients(target, &fence.connections()).await {
+                Ok(closed) => return Ok((fence, closed)),
+                // It goes when it may run; what it writes lies before the position that is taken then.
+                Err(error) if lock_out::is_unreadable_list(&error) && tries < CLOSING_TRIES => {
+                    tries += 1;
+                    fence.release_lock().await;
+                    context.check_cancelled()?;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => {
+                    fence.release_lock().await;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Closes clients on the target until none comes any more, then lets its lock go. `read_only` stays on, or the accounts stay locked.
+    async fn leave_target(&self, back: &MysqlStore) -> MysqlResult<()> {
+        let mut held = back.fence.lock().await;
+        let Some(fence) = held.take() else { return Ok(()) };
+        let mut target = Session::open(&back.source, Purpose::Read).await?;
+        let (began, mut quiet) = (Instant::now(), Instant::now());
+        while quiet.elapsed() < QUIET && began.elapsed() < STRAGGLERS {
+            if fence::disconnect_clients(&mut target, &fence.connections()).await? > 0 {
+                quiet = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        fence.release_lock().await;
+        target.close().await;
+        Ok(())
+    }
+
+    /// The swapped store, and where it begins; read once for each switch.
+    async fn open(&self, context: &StepContext) -> Result<(Arc<MysqlStore>, Position), StepError> {
+        let way = way_back(&self.store).await?;
+        way.warnings.iter().for_each(|line| tracing::warn!(store = %self.store.name, "the way back: {line}"));
+        if let Some(start) = position_of(context, START)? {
+            // Clients may be on the target: what stands in the way now shows when it gets there.
+            return Ok((way.store, start));
+        }
+        let back = way.open(&self.store)?;
+        let mut target = Session::open(&back.source, Purpose::Read).await?;
+        let start = status::current_position(&mut target).await?;
+        target.close().await;
+        context.save_checkpoint(START, &serde_json::json!(start))?;
+        crash::point("reverse.position_saved");
+        Ok((back, start))
+    }
+
+    /// Makes the bookkeeping on the source, claims it for this driver, and saves where following starts.
+    async fn prepare(&self, context: &StepContext, back: &MysqlStore, start: &Position) -> MysqlResult<()> {
+        self.store.prove_copies().await?;
+        let mut source = Session::open(&back.target, Purpose::Catalog).await?;
+        bookkeeping::create(&mut source).await?;
+        bookkeeping::claim(&mut source, &back.name, &context.run, context.epoch).await?;
+        match bookkeeping::followed(&mut source, &back.name).await? {
+            Some(followed) if followed.start == *start => {}
+            Some(followed) => {
+                return Err(MysqlError::Object {
+                    message: format!(
+                        "`_dbmove` on the {} belongs to another way back: it began at {}, this one at {start}. Nothing was changed",
+                        back.target, followed.start
+                    ),
+                    hint: "find out which run it is of; drop the schema there if that run is over".to_owned(),
+                });
+            }
+            None => {
+                source.run("BEGIN", "saving the start position").await?;
+                bookkeeping::hold_lease(&mut source, &back.name, context.epoch).await?;
+                bookkeeping::start_following(&mut source, &back.name, start).await?;
+                // Their rows are there up to the start; events before a table's own position would be passed over.
+                for (_, table) in back.described().await?.shared.tables.iter().filter(|(_, table)| table.key.is_none()) {
+                    let statement = bookkeeping::save_keyless(&back.name, table.name(), start);
+                    source.write(statement.as_bytes(), "saving the position of a keyless table").await?;
+                }
+                source.run("COMMIT", "saving the start position").await?;
+            }
+        }
+        source.close().await;
+        Ok(())
+    }
+
+    /// Waits until the source's lock is let go; `false` if the way back was closed meanwhile.
+    async fn wait_let_go(&self, context: &StepContext, start: &Position, finish: &CancellationToken) -> Result<bool, StepError> {
+        while !is_let_go(context, &self.store)? {
+            let note = format!("from {start}; waits for `mysql.disconnect` to let the source's lock go");
+            context.report(Progress { unit: "changes".to_owned(), note, ..Progress::default() });
+            tokio::select! {
+                () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+                () = finish.cancelled() => return Ok(false),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Follows the target until told to finish.
+    async fn follow(
+        &self,
+        context: &StepContext,
+        back: &Arc<MysqlStore>,
+        start: &Position,
+        finish: &CancellationToken,
+    ) -> Result<(), StepError> {
+        stoppable(context, self.prepare(context, back, start)).await?;
+        crash::point("reverse.prepared");
+        let floor = position_of(context, COMPARED)?.unwrap_or_else(|| start.clone());
+        back.described().await?.shared.touches.track();
+        let rounds_end = context.cancel.child_token();
+        let result = tokio::select! {
+            followed = stoppable(context, follow::follow(back, context.epoch, Some(floor), &context.cancel, finish)) => {
+                followed.map_err(|error| match error {
+                    MysqlError::DefinitionChanged(change) => StepError::definite(format!(
+                        "definitions changed on the target at {}, and the source has the old ones: {}", change.position, change.statement
+                    )),
+                    error => error.into(),
+                })
+            }
+            error = self.rounds(context, back, &rounds_end) => Err(error),
+            error = self.watch(context, back) => Err(error),
+        };
+        back.following.send_replace(if result.is_ok() { Following::Finished } else { Following::Off });
+        result
+    }
+
+    /// Shows how far behind the target the source is.
+    async fn watch(&self, context: &StepContext, back: &Arc<MysqlStore>) -> StepError {
+        let meter = Meter::default();
+        let mut session: Option<Session> = None;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let end = async {
+                let mut open = match session.take() {
+                    Some(open) => open,
+                    None => Session::open(&back.source, Purpose::Read).await?,
+                };
+                let end = status::current_position(&mut open).await?;
+                Ok::<_, MysqlError>((open, end))
+            };
+            let end = match end.await {
+                Ok((open, end)) => {
+                    session = Some(open);
+                    end
+                }
+                // The tail notices too and connects again; this is only for showing.
+                Err(error) if error.transient() => continue,
+                Err(error) => return error.into(),
+            };
+            let applied = back.applied.borrow().clone();
+            let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            let throttle = match back.described().await {
+                Ok(described) => described.shared.throttled(),
+                Err(error) => return error.into(),
+            };
+            context.report(Progress {
+                done: applied.changes,
+                total: None,
+                unit: "changes".to_owned(),
+                rate: meter.rate(applied.changes),
+                lag: Some(lag),
+                note: format!("a rollback is possible; the source is at {} of the target's log", applied.position),
+                throttle,
+            });
+        }
+    }
+
+    /// Compares what came back, round by round, until something differs.
+    async fn rounds(&self, context: &StepContext, back: &Arc<MysqlStore>, cancel: &CancellationToken) -> StepError {
+        match self.compare(context, back, cancel).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn compare(
+        &self,
+        context: &StepContext,
+        back: &Arc<MysqlStore>,
+        cancel: &CancellationToken,
+    ) -> Result<std::convert::Infallible, StepError> {
+        let _ = back.following.subscribe().wait_for(|state| matches!(state, Following::On(_))).await;
+        let verifier = Verifier::new(back, Engine::Client, true).await?;
+        let mut pair = Pair::open(back).await?;
+        loop {
+            tokio::time::sleep(ROUND_EVERY).await;
+            let begun_at = back.applied.borrow().position.clone();
+            let round = match verifier.round(&mut pair, cancel).await {
+                Ok(round) => round,
+                Err(error) if error.transient() => {
+                    if let Ok(opened) = Pair::open(back).await {
+                        pair = opened;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(first) = round.differences.first() {
+                let count = round.differences.len();
+                return Err(StepError::definite(format!(
+                    "{count} rows that came back differ on the source, the first: {}; somebody else writes there, or it can't hold them",
+                    first.line()
+                )));
+            }
+            if round.complete {
+                context.save_checkpoint(COMPARED, &serde_json::json!(begun_at))?;
+            }
+        }
+    }
+
+    /// Says, until it is stopped or closed, that there is no way back any more.
+    async fn without_way_back(&self, context: &StepContext, why: &str, finish: &CancellationToken) -> Result<(), StepError> {
+        let note = format!("NO ROLLBACK: {why}");
+        context.report(Progress { unit: "changes".to_owned(), note: note.clone(), throttle: Some(note), ..Progress::default() });
+        tokio::select! {
+            () = context.cancel.cancelled() => Err(StepError::cancelled()),
+            () = finish.cancelled() => Ok(()),
+        }
+    }
+
+    /// Notes that nothing is carried back from here on, and why.
+    fn note_broken(&self, context: &StepContext, back: &MysqlStore, error: &StepError) -> Result<String, StepError> {
+        let at = back.applied.borrow().position.clone();
+        let from = if at.file.is_empty() { String::new() } else { format!(" from {at} of its log on") };
+        let why = format!("rollback would lose what was written to the {}{from}: {}", back.source, error.message);
+        tracing::error!(store = %self.store.name, "{why}");
+        let finding = serde_json::json!({
+            "level": "warning",
+            "object": self.store.name,
+            "found": why,
+            "fix": "there is no rollback any more: the target serves, and the run goes on forward. What is on the source stays as it is",
+        });
+        context.find("no-way-back", &finding)?;
+        context.save_checkpoint(BROKEN, &serde_json::json!(why))?;
+        Ok(why)
+    }
+
+    async fn keep_open(
+        &self,
+        context: &StepContext,
+        back: &Arc<MysqlStore>,
+        start: &Position,
+        finish: &CancellationToken,
+    ) -> Result<(), StepError> {
+        if let Some(why) = broken(context)? {
+            return self.without_way_back(context, &why, finish).await;
+        }
+        if !self.wait_let_go(context, start, finish).await? {
+            return Ok(());
+        }
+        match self.follow(context, back, start, finish).await {
+            Err(error) if matches!(error.failure, Failure::Definite | Failure::Differences | Failure::Refused) => {
+                let why = self.note_broken(context, back, &error)?;
+                self.without_way_back(context, &why, finish).await
+            }
+            result => result,
+        }
+    }
+
+    /// Takes away what the way back left on the source; nothing if it never got there.
+    async fn remove(&self) -> MysqlResult<()> {
+        let mut source = Session::open(&self.store.source, Purpose::Catalog).await?;
+        let name = self.store.name_back();
+        // Looked at first: before the switch the source's lock is held, and whatever writes there would wait for it.
+        if bookkeeping::lease(&mut source, &name).await?.is_some() {
+            bookkeeping::remove(&mut source, &name).await?;
+        }
+        source.close().await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for Reverse {
+    fn name(&self) -> &'static str {
+        "mysql.reverse"
+    }
+    fn kind(&self) -> StepKind {
+        StepKind::Service
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::Yes
+    }
+    fn keeps_way_back(&self) -> bool {
+        true
+    }
+    fn undo_does(&self) -> String {
+        format!("close the way back and remove its part of `_dbmove` from the {}", self.store.source)
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        let way = way_back(&self.store).await?;
+        let mut warnings = way.warnings;
+        warnings.extend(way.refusals.into_iter().map(|line| format!("would be refused before the switch: {line}")));
+        Ok(Plan {
+            lines: vec![
+                format!("note the position of the {}'s log before clients write there", self.store.target),
+                format!("after the switch: create schema `_dbmove` on the {}, which stays `read_only`", self.store.source),
+                "write every change of the target there too, and compare it, until `dbmove rollback` or `mysql.retire`".to_owned(),
+            ],
+            warnings,
+        })
+    }
+    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let began = Instant::now();
+        let before = self.store.back.borrow().clone();
+        let held = match before {
+            Some(before) => before.fence.lock().await.take(),
+            None => None,
+        };
+        if held.is_none() {
+            // A rollback that died before it came to its end left the target without writes.
+            restore_target(context, &self.store).await?;
+        }
+        let (back, start) = stoppable_step(context, self.open(context)).await?;
+        stoppable(context, follow::probe(&back, &start)).await?;
+        let finish = back.renew_finish_token();
+        *back.fence.lock().await = held;
+        self.store.back.send_replace(Some(back.clone()));
+        context.ready();
+        let result = self.keep_open(context, &back, &start, &finish).await;
+        result?;
+        self.store.back.send_replace(None);
+        let applied = back.applied.borrow().clone();
+        Ok(Output::default()
+            .fact("start", start.to_string())
+            .fact("position", applied.position.to_string())
+            .fact("changes", applied.changes)
+            .fact("transactions", applied.transactions)
+            .fact("notes", serde_json::json!(back.described().await?.shared.notes()))
+            .fact("seconds", began.elapsed().as_secs_f64()))
+    }
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        Ok(match position_of(context, START)? {
+            None => Probe::NotStarted,
+            Some(start) => Probe::Partly { from: format!("what the target logged from {start} on") },
+        })
+    }
+    async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
+        if self.store.fence.lock().await.is_none() {
+            // The driver that held the source's lock is gone, and the lock with it.
+            let_go(context, &self.store, true)?;
+        }
+        let back = self.opened(context).await?;
+        let mut following = back.following.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, following.wait_for(|state| matches!(state, Following::On(_)))).await;
+        let follows = matches!(waited, Ok(Ok(_)));
+        drop(waited);
+        self.refuse_if_broken(context)?;
+        if !follows {
+            return Err(StepError::transient(format!("nothing follows the {}", back.source)));
+        }
+        // Once without haste: on an old server a counter is raised by writing the table anew.
+        stoppable(context, counters::raise(&back)).await?;
+        let mut target = Session::open(&back.source, Purpose::Read).await?;
+        let end = status::current_position(&mut target).await?;
+        target.close().await;
+        self.carried(context, &back, &end).await
+    }
+    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
+        let back = self.opened(context).await?;
+        let mut held = back.fence.lock().await;
+        if let Some(fence) = held.take() {
+            fence.release_lock().await;
+        }
+        let mut target = Session::open(&back.source, Purpose::Read).await?;
+        if context.checkpoints.load(TARGET_BEFORE, &self.store.name)?.is_none_or(|before| before.is_null()) {
+            let before = fence::read_only(&mut target).await?;
+            context.checkpoints.save(TARGET_BEFORE, &self.store.name, &serde_json::json!(before))?;
+        }
+        crash::point("rollback.noted");
+        if !lock_out::may_set_read_only(&mut target).await? && locked_out(context, &self.store)?.is_empty() {
+            let accounts = lock_out::accounts(&mut target).await?;
+            context.checkpoints.save(LOCKED_OUT, &self.store.name, &serde_json::json!(accounts))?;
+        }
+        // Before the lock, which would hold it up.
+        let locked = locked_out(context, &self.store)?;
+        lock_out::set(&mut target, &locked, true).await?;
+        let (mut fence, closed) = self.hold_target(context, &back, &mut target).await?;
+        let end = fence.position.clone();
+        crash::point("rollback.held");
+        target.close().await;
+        self.carried(context, &back, &end).await?;
+        let compared = self.compare_all(context, &back).await?;
+        let (_, raised) = stoppable(context, counters::raise(&back)).await?;
+        fence.check().await?;
+        *held = Some(fence);
+        crash::point("rollback.taken_back");
+        Ok(Output::default()
+            .fact("position", end.to_string())
+            .fact("closed", closed)
+            .fact("rows_compared", compared)
+            .fact("counters_raised", raised))
+    }
+    async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
+        let back = self.store.back.borrow().clone();
+        if let Some(back) = back
+            && let Some(fence) = back.fence.lock().await.take()
+        {
+            fence.release_lock().await;
+        }
+        restore_target(context, &self.store).await
+    }
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        let back = self.store.back.borrow().clone();
+        if let Some(back) = back {
+            self.leave_target(&back).await?;
+        }
+        self.store.back.send_replace(None);
+        self.remove().await?;
+        for key in [START, BROKEN, COMPARED] {
+            context.save_checkpoint(key, &serde_json::Value::Null)?;
+        }
+        Ok(())
+    }
+}
+
+/// As [`stoppable`], for what may fail in its own words.
+async fn stoppable_step<T>(context: &StepContext, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+    Ok(stoppable(context, async { Ok(work.await?) }).await?)
+}

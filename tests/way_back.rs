@@ -1,0 +1,203 @@
+//! The way back: what clients write on the target behind the switch reaches the old source, and a rollback takes all of it along.
+//!
+//! The bank's writers go on all the while; both sides are compared by plain SELECTs that share no code with dbmove, and every acknowledged
+//! transfer is looked for where clients are in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "moving/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use dbmove::demo::writers::Writers;
+use dbmove::engine::crash;
+use dbmove::local::{Account, LocalServer, ServerKind};
+use mysql_async::prelude::Queryable;
+use tokio::process::Child;
+use world::{World, code, connect, said, says};
+
+const PAIR: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
+
+/// A playbook with a way back: `mysql.reverse` right before the switch.
+fn with_way_back(world: &World) {
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let reverse = "    - { id: back, run: mysql.reverse, store: school }\n    - { id: switch";
+    assert!(!text.contains("mysql.reverse"));
+    std::fs::write(world.playbook(), text.replace("    - { id: switch", reverse)).unwrap();
+}
+
+/// A cutover in the background, up to the end of its stage: from then on the way back is kept open.
+async fn cut_over(world: &World, log: &str) -> Child {
+    let playbook = world.playbook_argument();
+    let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the way back"];
+    let mut cutover = world.started(&arguments, log);
+    waits_for(world, &mut cutover, log, "stage cutover done").await;
+    cutover
+}
+
+async fn waits_for(world: &World, child: &mut Child, log: &str, words: &str) {
+    for _ in 0..1200 {
+        if says(&world.path(log), words) {
+            return;
+        }
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("it ended ({status}) before it said `{words}`:\n{}", std::fs::read_to_string(world.path(log)).unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it never said `{words}`:\n{}", std::fs::read_to_string(world.path(log)).unwrap());
+}
+
+/// Where the server's own log ends.
+async fn log_end(server: &LocalServer) -> (String, u64) {
+    let mut conn = connect(server, Account::Root).await;
+    let statement = if server.kind() == ServerKind::Mysql97 { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
+    let row: mysql_async::Row = conn.query_first(statement).await.unwrap().unwrap();
+    (row.get(0).unwrap(), row.get(1).unwrap())
+}
+
+/// Waits until what the target has logged by now is on the source, as its bookkeeping says.
+async fn carried_back(world: &World) {
+    let end = log_end(&world.target).await;
+    let mut conn = connect(&world.source, Account::Root).await;
+    for _ in 0..1200 {
+        let saved: Option<(String, u64)> =
+            conn.query_first("SELECT applied_file, applied_offset FROM _dbmove.follow WHERE store = 'school (back)'").await.unwrap_or(None);
+        if saved.is_some_and(|saved| saved >= end) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the source did not get what the target has logged up to {end:?}");
+}
+
+async fn prepared(source: ServerKind, target: ServerKind, factor: f64) -> (World, Writers) {
+    let mut world = World::start(source, target, factor).await;
+    with_way_back(&world);
+    let writers = world.write(150.0, 100.0).await;
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    (world, writers)
+}
+
+async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
+    if real::skipped(test, &[source, target]) {
+        return;
+    }
+    let (mut world, writers) = prepared(source, target, 0.02).await;
+    let mut cutover = cut_over(&world, "cutover.log").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world::stopped(writers).await;
+    carried_back(&world).await;
+    let comparison = world.compare().await;
+    let log = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
+    assert!(comparison.is_equal(), "{comparison:#?}\n{}", log("cutover.log"));
+    let verdict = world.ledger_on(&world.source).await;
+    assert!(verdict.is_clean(), "{verdict:#?}");
+    assert!(cutover.try_wait().unwrap().is_none(), "{}", log("cutover.log"));
+
+    // Writers write on the target, through the rollback, and on the source.
+    let writers = world.write(150.0, 100.0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let playbook = world.playbook_argument();
+    let back = world.finished(&["--yes", "rollback", &playbook, "--deadline", "2m"]).await;
+    assert_eq!(code(&back), 0, "{}", said(&back));
+    let handed_over = tokio::time::timeout(Duration::from_secs(20), cutover.wait()).await.unwrap().unwrap();
+    assert!(handed_over.success(), "{handed_over}\n{}", std::fs::read_to_string(world.path("cutover.log")).unwrap());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counts = world::stopped(writers).await;
+    let route = std::fs::read_to_string(world.route()).unwrap();
+    assert_eq!(route, format!("127.0.0.1:{}\n", world.source.port()));
+    let verdict = world.ledger_on(&world.source).await;
+    assert!(verdict.is_clean(), "{verdict:#?}\n{counts:?}\n{}", said(&back));
+    assert_eq!(verdict.sum_before, verdict.sum_after);
+    let mut source = connect(&world.source, Account::Root).await;
+    let left: Vec<String> = source.query("SHOW DATABASES LIKE '\\_dbmove'").await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    let read_only: u8 = source.query_first("SELECT @@global.read_only").await.unwrap().unwrap();
+    assert_eq!(read_only, 0);
+
+    // The run goes no further; given up, another one moves the school a second time.
+    let again = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test"]).await;
+    assert_eq!(code(&again), 4, "{}", said(&again));
+    let given_up = world.finished(&["--yes", "undo", &playbook]).await;
+    assert_eq!(code(&given_up), 0, "{}", said(&given_up));
+    let writers = world.write(150.0, 100.0).await;
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let mut second = cut_over(&world, "second.log").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world::stopped(writers).await;
+    carried_back(&world).await;
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:#?}");
+    let verdict = world.ledger_on(&world.target).await;
+    assert!(verdict.is_clean(), "{verdict:#?}");
+    second.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_55_to_97_and_back_and_there_again() {
+    comes_back("mysql_55_to_97_and_back_and_there_again", PAIR[0], PAIR[1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_to_mariadb_and_back_and_there_again() {
+    comes_back("mariadb_to_mariadb_and_back_and_there_again", ServerKind::MariaDb, ServerKind::MariaDb).await;
+}
+
+/// One run, killed at one point after the other: in the cutover, while it follows back, and all through the rollback. Writers never stop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_all_the_way_there_and_back() {
+    if real::skipped("killed_all_the_way_there_and_back", &PAIR) {
+        return;
+    }
+    let (world, writers) = prepared(PAIR[0], PAIR[1], 0.02).await;
+    let playbook = world.playbook_argument();
+    let cutover = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of kills"];
+    let rollback = ["--yes", "rollback", &playbook];
+    let mut tried = Vec::new();
+    for (command, armed) in [
+        (&cutover[..], "reverse.position_saved"),
+        // Behind the switch.
+        (&cutover, "reverse.prepared"),
+        (&cutover, "apply.lanes.committed"),
+        (&rollback, "rollback.write_gap_started"),
+        (&rollback, "rollback.noted"),
+        (&rollback, "rollback.held"),
+        (&cutover, "apply.batch.after"),
+        (&rollback, "rollback.taken_back"),
+        // From here on the rollback is carried through: the smoke test, clients closed, and in the middle of the route.
+        (&rollback, "undo.started"),
+        (&rollback, "undo.effect_done"),
+        (&rollback, "rollback.held"),
+        (&rollback, "undo.intent_written#3"),
+        (&rollback, "undo.effect_done"),
+        // The way back is closed, then triggers are gone, then the fence is lifted.
+        (&rollback, "undo.effect_done#2"),
+        (&rollback, "undo.outcome_written#2"),
+        (&rollback, "undo.outcome_written"),
+        (&rollback, "undo.finished"),
+    ] {
+        let run = world.dbmove(command).env("DBMOVE_CRASH_AT", armed).output();
+        let output = tokio::time::timeout(Duration::from_secs(90), run).await.expect(armed).unwrap();
+        assert_eq!(code(&output), -9, "{armed}, after {tried:?}: {}", said(&output));
+        tried.push(armed);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let here: std::collections::BTreeSet<&str> = tried.iter().map(|point| point.split('#').next().unwrap()).collect();
+    for point in crash::POINTS.iter().filter(|point| point.starts_with("reverse.") || point.starts_with("rollback.")) {
+        assert!(here.contains(point), "`{point}` is not tried here");
+    }
+    let back = world.finished(&rollback).await;
+    assert_eq!(code(&back), 0, "{}", said(&back));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counts = world::stopped(writers).await;
+    let verdict = world.ledger_on(&world.source).await;
+    assert!(verdict.is_clean(), "{verdict:#?}\n{counts:?}\n{}", said(&back));
+    assert_eq!(verdict.sum_before, verdict.sum_after);
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
+}
