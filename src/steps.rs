@@ -301,6 +301,18 @@ pub const REGISTRY: &[Entry] = &[
     },
     Entry {
         word: StepWord {
+            name: "mysql.retire",
+            about: "Closes the way back for good, and removes dbmove's own tables from the source, which stays read-only.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Settle],
+            requires_before: &["mysql.reverse"],
+            arguments: || schemars::schema_for!(steps::retire::RetireArguments),
+            check: |with| arguments::<steps::retire::RetireArguments>(with).map(drop),
+        },
+        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::retire::Retire { store }))),
+    },
+    Entry {
+        word: StepWord {
             name: "mysql.disconnect",
             about: "After the switch: closes clients' connections on the source, lets its lock go, and enables events on the target.",
             store: Some(StoreKind::Mysql),

@@ -20,12 +20,18 @@ use world::{World, code, connect, said, says};
 
 const PAIR: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
+/// How the way back is closed: a person says yes.
+const SETTLE: &str = "  settle:
+    - { id: trusted, run: gate.approve, with: { question: \"May the way back be closed?\" } }
+    - { id: retire, run: mysql.retire, store: school }
+";
+
 /// A playbook with a way back: `mysql.reverse` right before the switch.
 fn with_way_back(world: &World) {
     let text = std::fs::read_to_string(world.playbook()).unwrap();
     let reverse = "    - { id: back, run: mysql.reverse, store: school }\n    - { id: switch";
     assert!(!text.contains("mysql.reverse"));
-    std::fs::write(world.playbook(), text.replace("    - { id: switch", reverse)).unwrap();
+    std::fs::write(world.playbook(), text.replace("    - { id: switch", reverse) + SETTLE).unwrap();
 }
 
 /// A cutover in the background, up to the end of its stage: from then on the way back is kept open.
@@ -136,7 +142,30 @@ async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
     assert!(comparison.is_equal(), "{comparison:#?}");
     let verdict = world.ledger_on(&world.target).await;
     assert!(verdict.is_clean(), "{verdict:#?}");
-    second.kill().await.unwrap();
+    retired(&world, &mut second).await;
+}
+
+/// The way back is closed: killed in the middle of it, then to its end. What is written then stays on the target.
+async fn retired(world: &World, cutover: &mut Child) {
+    let playbook = world.playbook_argument();
+    cutover.kill().await.unwrap();
+    let approved = world.finished(&["approve", &playbook, "trusted", "--by", "the test"]).await;
+    assert_eq!(code(&approved), 0, "{}", said(&approved));
+    let go_on = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the way back"];
+    let killed = world.dbmove(&go_on).env("DBMOVE_CRASH_AT", "retire.ended").output().await.unwrap();
+    assert_eq!(code(&killed), -9, "{}", said(&killed));
+    let done = world.finished(&go_on).await;
+    assert_eq!(code(&done), 0, "{}", said(&done));
+    for server in [&world.source, &world.target] {
+        let mut conn = connect(server, Account::Root).await;
+        let left: Vec<String> = conn.query("SHOW DATABASES LIKE '\\_dbmove'").await.unwrap();
+        assert!(left.is_empty(), "{left:?} on {:?}", server.kind());
+    }
+    let mut source = connect(&world.source, Account::Root).await;
+    let read_only: u8 = source.query_first("SELECT @@global.read_only").await.unwrap().unwrap();
+    assert_eq!(read_only, 1);
+    let refused = world.finished(&["--yes", "rollback", &playbook]).await;
+    assert_eq!(code(&refused), 4, "{}", said(&refused));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,6 +72,7 @@ pub const POINTS: &[&str] = &[
     "promote.disarmed",
     "reverse.position_saved",
     "reverse.prepared",
+    "retire.ended",
     "rollback.noted",
     "rollback.held",
     "rollback.taken_back",

@@ -12,6 +12,7 @@
 //! | `mysql.promote` | cutover | makes the target ready to be written: counters, following ended, triggers and events created |
 //! | `mysql.reverse` | cutover | keeps the way back open: follows the target from before the switch (a service) |
 //! | `mysql.disconnect` | cutover | after the switch: closes clients' connections on the source, lets its lock go, enables events on the target |
+//! | `mysql.retire` | settle | closes the way back: no rollback from there on |
 
 pub mod assess;
 pub mod catch_up;
@@ -20,6 +21,7 @@ pub mod fence;
 pub mod prepare;
 pub mod promote;
 pub mod replicate;
+pub mod retire;
 pub mod reverse;
 pub mod snapshot;
 pub mod verify;

@@ -453,18 +453,21 @@ impl Reverse {
             result => result,
         }
     }
+}
 
-    /// Takes away what the way back left on the source; nothing if it never got there.
-    async fn remove(&self) -> MysqlResult<()> {
-        let mut source = Session::open(&self.store.source, Purpose::Catalog).await?;
-        let name = self.store.name_back();
-        // Looked at first: before the switch the source's lock is held, and whatever writes there would wait for it.
-        if bookkeeping::lease(&mut source, &name).await?.is_some() {
-            bookkeeping::remove(&mut source, &name).await?;
-        }
-        source.close().await;
-        Ok(())
+/// Takes away what the way back left on the source; nothing if it never got there.
+///
+/// # Errors
+/// If the source can't be reached or refuses it.
+pub(super) async fn remove(store: &MysqlStore) -> MysqlResult<()> {
+    let mut source = Session::open(&store.source, Purpose::Catalog).await?;
+    let name = store.name_back();
+    // Looked at first: before the switch the source's lock is held, and whatever writes there would wait for it.
+    if bookkeeping::lease(&mut source, &name).await?.is_some() {
+        bookkeeping::remove(&mut source, &name).await?;
     }
+    source.close().await;
+    Ok(())
 }
 
 #[async_trait]
@@ -606,7 +609,7 @@ impl Step for Reverse {
             self.leave_target(&back).await?;
         }
         self.store.back.send_replace(None);
-        self.remove().await?;
+        remove(&self.store).await?;
         for key in [START, BROKEN, COMPARED] {
             context.save_checkpoint(key, &serde_json::Value::Null)?;
         }

@@ -1,0 +1,82 @@
+//! `mysql.retire`: closes the way back for good. The end of the rollback window, in `settle`, behind a `gate.approve`.
+//!
+//! What the target has logged by now is carried back a last time, `mysql.reverse` ends, and dbmove's own tables go from the source; those on the
+//! target go with the end of the run. The source is left as it is, `read_only`: whoever puts it to another use takes that off. From here on
+//! `dbmove rollback` refuses. Running it again changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reverse;
+use crate::engine::context::StepContext;
+use crate::engine::crash;
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::store::MysqlStore;
+
+/// Arguments of `mysql.retire`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetireArguments {}
+
+/// The step.
+pub struct Retire {
+    /// The store.
+    pub store: Arc<MysqlStore>,
+}
+
+/// How long `mysql.reverse` gets to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl Step for Retire {
+    fn name(&self) -> &'static str {
+        "mysql.retire"
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::No("the way back is closed, and what is written on the target from then on is only there".to_owned())
+    }
+    async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
+        Ok(Plan {
+            lines: vec![
+                "close the way back: no rollback from here on".to_owned(),
+                format!("remove dbmove's own tables from the {}, which stays `read_only`", self.store.source),
+            ],
+            warnings: Vec::new(),
+        })
+    }
+    async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let mut back = self.store.back.subscribe();
+        let open = back.borrow().clone();
+        let mut output = Output::default();
+        if let Some(open) = open {
+            open.finish_token().cancel();
+            let ended = matches!(tokio::time::timeout(PATIENCE, back.wait_for(Option::is_none)).await, Ok(Ok(_)));
+            if !ended {
+                return Err(StepError::transient(format!(
+                    "the way back of `{}` did not end within {} s",
+                    self.store.name,
+                    PATIENCE.as_secs()
+                )));
+            }
+            output = output.fact("position", open.applied.borrow().position.to_string());
+        }
+        crash::point("retire.ended");
+        reverse::remove(&self.store).await?;
+        context.check_cancelled()?;
+        Ok(output)
+    }
+    async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
+        // Closing what is closed changes nothing.
+        Ok(Probe::NotStarted)
+    }
+    async fn undo(&self, _context: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}
