@@ -254,7 +254,7 @@ async fn what_is_in_the_way(test: &str, kind: ServerKind) {
 
 async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
     let began = Instant::now();
-    let fence = Fence::raise(server, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
+    let fence = Fence::raise(server, ReadOnly::Always, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
     let mut fence = fence.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(began.elapsed() < most, "{what}: it took {:?}", began.elapsed());
     fence.disarm().await.unwrap();
