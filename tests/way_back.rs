@@ -230,3 +230,70 @@ async fn killed_all_the_way_there_and_back() {
     assert_eq!(verdict.sum_before, verdict.sum_after);
     assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
 }
+
+/// The app writes there, by the address that clients have.
+async fn app_writes(server: &LocalServer, statement: &str) -> Result<(), mysql_async::Error> {
+    let mut conn = connect(server, Account::App).await;
+    conn.query_drop("SET NAMES utf8mb4").await?;
+    conn.query_drop(statement).await
+}
+
+/// A rollback that runs out of its time leaves clients on the target; a value that the old server can't hold ends the way back, is named, and
+/// from then on there is no rollback, while the target serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_source_cant_hold_ends_the_way_back() {
+    if real::skipped("what_the_source_cant_hold_ends_the_way_back", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    with_way_back(&world);
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let convert = "    include: [\"school.*\"]\n    charset: { \"school.notes\": utf8-to-utf8mb4 }\n";
+    std::fs::write(world.playbook(), text.replace("    include: [\"school.*\"]\n", convert)).unwrap();
+    let mut source = connect(&world.source, Account::Root).await;
+    source.query_drop("CREATE TABLE school.notes (id INT PRIMARY KEY, word VARCHAR(50)) DEFAULT CHARSET utf8").await.unwrap();
+    source
+        .query_drop("CREATE TRIGGER school.shout BEFORE INSERT ON school.notes FOR EACH ROW SET NEW.word = UPPER(NEW.word)")
+        .await
+        .unwrap();
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+
+    // A trigger there would do it twice: named before the switch, and the source serves.
+    let go = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the way back"];
+    let refused = world.finished(&go).await;
+    assert_eq!(code(&refused), 1, "{}", said(&refused));
+    assert!(said(&refused).contains("trigger `school.shout`"), "{}", said(&refused));
+    app_writes(&world.source, "INSERT INTO school.notes VALUES (1, 'one')").await.unwrap();
+    source.query_drop("DROP TRIGGER school.shout").await.unwrap();
+
+    let mut cutover = cut_over(&world, "cutover.log").await;
+    app_writes(&world.target, "INSERT INTO school.notes VALUES (2, 'zwei – ü')").await.unwrap();
+    carried_back(&world).await;
+    let late = world.finished(&["--yes", "rollback", &playbook, "--max-write-gap", "1ms"]).await;
+    assert_eq!(code(&late), 1, "{}", said(&late));
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.target.port()));
+    app_writes(&world.target, "INSERT INTO school.notes VALUES (3, 'three')").await.unwrap();
+    let _ = cutover.wait().await;
+
+    let mut cutover = world.started(&go, "again.log");
+    waits_for(&world, &mut cutover, "again.log", "waits for approval").await;
+    carried_back(&world).await;
+    // Clients there were closed.
+    let mut source = connect(&world.source, Account::Root).await;
+    let words: Vec<String> = source.query("SELECT word FROM school.notes ORDER BY id").await.unwrap();
+    assert_eq!(words.len(), 3, "{words:?}");
+    app_writes(&world.target, "INSERT INTO school.notes VALUES (4, 'four \u{1F600}')").await.unwrap();
+    waits_for(&world, &mut cutover, "again.log", "rollback would lose").await;
+    let log = std::fs::read_to_string(world.path("again.log")).unwrap();
+    let line = log.lines().find(|line| line.contains("rollback would lose")).unwrap();
+    assert!(line.contains("school.notes") && line.contains("word") && line.contains("id = 4"), "{line}");
+    let status = world.finished(&["status"]).await;
+    assert!(said(&status).contains("rollback would lose"), "{}", said(&status));
+    let refused = world.finished(&["--yes", "rollback", &playbook]).await;
+    assert_eq!(code(&refused), 4, "{}", said(&refused));
+    assert!(said(&refused).contains("rollback would lose"), "{}", said(&refused));
+    app_writes(&world.target, "INSERT INTO school.notes VALUES (5, 'five')").await.unwrap();
+    let _ = cutover.wait().await;
+}

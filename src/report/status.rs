@@ -178,6 +178,15 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
     let mut series = reader.series(run)?;
     let outcome = outcome(&state, driver.as_ref());
     let since = |moment: Timestamp| now.duration_since(moment).as_secs_f64();
+    // What a service can't carry any more is no failure of it, and must be seen on every look.
+    let lost: std::collections::BTreeMap<String, String> = reader
+        .findings(run)?
+        .into_iter()
+        .filter_map(|(id, finding)| {
+            let step = id.strip_suffix("/no-way-back")?;
+            Some((step.to_owned(), finding.get("found")?.as_str()?.to_owned()))
+        })
+        .collect();
     let steps = state
         .plan
         .iter()
@@ -188,6 +197,8 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             let points = series.remove(&planned.id).unwrap_or_default();
             let error = match &step.phase {
                 Phase::Failed { error } | Phase::UndoFailed { error } if !step.is_waiting() => Some(error.message.clone()),
+                // Once it is undone there is nothing to lose by it.
+                _ if step.is_begun() => lost.get(&planned.id).cloned(),
                 _ => None,
             };
             StepStatus {
