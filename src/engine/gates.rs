@@ -54,8 +54,10 @@ impl Driver {
             return Ok(());
         }
         let refuse = |reasons: Vec<String>| {
-            let hint =
-                Some("run `dbmove rehearse` with this playbook, or give `--without-rehearsal \"reason\"`, which is recorded".to_owned());
+            let left = if entering { "writes were not held, and nothing was switched" } else { "nothing was touched" };
+            let hint = Some(format!(
+                "{left}. Run `dbmove rehearse` with this playbook, or give `--without-rehearsal \"reason\"`, which is recorded"
+            ));
             Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint }))
         };
         match self.request.rehearsed.clone() {

@@ -33,6 +33,14 @@ pub fn approval(state: &RunState, path: Option<&Path>) -> Option<String> {
     }
 }
 
+/// Whether a run was refused for want of a certificate that holds.
+fn wants_a_rehearsal(state: &RunState) -> bool {
+    match state.finished.as_ref().map(|finished| &finished.verdict) {
+        Some(Verdict::Refused { step: None, hint: Some(hint), .. }) => hint.contains("`dbmove rehearse`"),
+        _ => false,
+    }
+}
+
 /// What makes sense after (or beside) a run. Without `path` the playbook is where it was when the run began.
 #[must_use]
 pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<String> {
@@ -69,6 +77,7 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         Outcome::Done if state.stage_done(StageName::Cutover) => vec![report, "dbmove audit".to_owned()],
         Outcome::Done => vec![again, report],
         Outcome::Differences => vec![report, format!("dbmove verify {playbook}")],
+        Outcome::Refused if wants_a_rehearsal(state) => vec![format!("dbmove rehearse {playbook}"), report, again],
         Outcome::Failed | Outcome::Refused | Outcome::DeadlineMissed | Outcome::WriteGapExceeded => vec![report, again],
     }
 }

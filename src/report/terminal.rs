@@ -99,7 +99,9 @@ pub fn summary(report: &Report) -> String {
 
 fn head(text: &mut Text, report: &Report) {
     let verdict = &report.verdict;
-    text.block("", &format!("{}: {}", outcome_word(verdict.outcome), verdict.sentence));
+    // The word for it stands before it already.
+    let sentence = verdict.sentence.strip_prefix("refused: ").unwrap_or(&verdict.sentence);
+    text.block("", &format!("{}: {sentence}", outcome_word(verdict.outcome)));
     if let Some(hint) = &verdict.hint {
         text.line(format!("hint: {}", printable(hint)));
     }

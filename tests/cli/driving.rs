@@ -89,6 +89,7 @@ fn a_cutover_without_a_certificate_is_refused() {
     let place = place();
     let refused = place.line("cutover move.yaml --yes");
     assert_eq!(refused.code, 4, "{}", refused.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_no_certificate", refused.shown()));
     assert_eq!(route(&place), "old\n");
     let reason = ["cutover", "move.yaml", "--yes", "--new-run", "--without-rehearsal", "the rehearsal host burnt down"];
     let done = place.run(&reason);
@@ -108,6 +109,7 @@ fn a_certificate_does_not_survive_a_changed_playbook() {
     let refused = place.line("cutover move.yaml --yes");
     assert_eq!(refused.code, 4, "{}", refused.shown());
     assert!(refused.stdout.contains("changed"), "{}", refused.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_certificate_void", refused.shown()));
     assert_eq!(route(&place), "old\n");
 }
 
@@ -118,6 +120,7 @@ fn not_enough_time_is_a_refusal() {
     assert_eq!(place.line("rehearse move.yaml").code, 0);
     let refused = place.line("cutover move.yaml --yes --deadline 1s");
     assert_eq!(refused.code, 4, "{}", refused.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_not_enough_time", refused.stdout));
     assert_eq!(route(&place), "old\n");
 }
 
@@ -131,6 +134,7 @@ fn a_missed_deadline_undoes_everything() {
     assert_eq!(route(&place), "old\n");
     assert!(!place.path("held").exists());
     assert!(missed.stdout.starts_with("DEADLINE: ROLLED BACK"), "{}", missed.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_deadline_missed", missed.stdout));
 }
 
 #[test]
@@ -145,6 +149,7 @@ fn a_failed_step_undoes_the_cutover() {
     assert_eq!(failed.code, 1, "{}", failed.shown());
     assert!(!place.path("held").exists(), "{}", failed.shown());
     assert!(failed.stdout.contains("no space on disk"), "{}", failed.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_undone", failed.shown()));
     let report = place.line("report --json").json();
     assert_eq!((report["undos"].as_array().unwrap().len(), &report["verdict"]["serving"]), (1, &"source".into()));
 }
@@ -160,10 +165,12 @@ fn an_interrupted_run_goes_on() {
     assert_eq!(stopped.code, 130, "{}", stopped.shown());
     assert!(stopped.stderr.contains("stopping"), "{}", stopped.shown());
     assert!(stopped.stdout.starts_with("INTERRUPTED"), "{}", stopped.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_interrupted", stopped.stdout));
     place.write("seconds", "0");
     let resumed = place.line("run move.yaml --yes --no-follow");
     assert_eq!(resumed.code, 0, "{}", resumed.shown());
     assert!(!resumed.stderr.contains("look started"), "a step that was done ran again: {}", resumed.shown());
+    place.timed().bind(|| insta::assert_snapshot!("night_resumed", resumed.stdout));
 }
 
 #[test]
