@@ -10,7 +10,7 @@ mod real;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dbmove::local::{Account, LocalError, LocalServer, ServerKind, ServerOptions};
+use dbmove::local::{Account, LocalError, LocalProxy, LocalServer, ServerKind, ServerOptions};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Row};
 use real::{connect, skipped};
@@ -359,4 +359,35 @@ async fn servers_end_with_their_process() {
 /// Whether a process is there and not a zombie.
 fn lives(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+}
+
+/// HAProxy starts with the configuration it is given, leads to a server, answers on its sockets as their levels allow, and is
+/// gone when it is dropped.
+#[tokio::test]
+async fn haproxy_2_6() {
+    if real::proxy_skipped("haproxy_2_6", &[ServerKind::Mysql55]) {
+        return;
+    }
+    let server = real::shared(ServerKind::Mysql55, false).await;
+    let directory = tempfile::tempdir().unwrap();
+    let port = LocalProxy::free_port().unwrap();
+    let sections = format!(
+        "defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\
+         listen mysql\n    bind 127.0.0.1:{port}\n    server old 127.0.0.1:{}\n",
+        server.port()
+    );
+    let began = Instant::now();
+    let mut proxy = LocalProxy::start(directory.path(), &sections).await.unwrap();
+    eprintln!("HAProxy answered after {:?}", began.elapsed());
+    let through = mysql_async::OptsBuilder::from_opts(server.connect_options(Account::App, None)).tcp_port(port);
+    let mut app = Conn::new(through).await.unwrap();
+    assert_eq!(text(&mut app, "SELECT @@port").await, server.port().to_string());
+    assert!(proxy.ask("show info").unwrap().contains("Version: 2.6."));
+    assert!(proxy.ask("show cli level").unwrap().starts_with("admin"));
+    assert!(proxy.user_socket().exists() && proxy.is_running());
+    drop(proxy);
+    assert!(app.query_drop("SELECT 1").await.is_err(), "the proxy outlived its value");
+
+    let error = LocalProxy::start(directory.path(), "listen nowhere\n    no such word\n").await.unwrap_err();
+    assert!(error.to_string().contains("no such word") || error.to_string().contains("unknown keyword"), "{error}");
 }

@@ -39,12 +39,7 @@ impl Installation {
     /// Finds a fetched server.
     pub(super) fn find(kind: ServerKind) -> Result<Self, LocalError> {
         let root = cache_directory()?.join("servers").join(kind.cache_name());
-        // Debian 12 and sid keep the loader in different places; both are what `ldd` would show.
-        let loader = ["usr/lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"]
-            .map(|path| root.join(path))
-            .into_iter()
-            .find(|path| path.exists());
-        let shape = match loader {
+        let shape = match debian_loader(&root) {
             Some(loader) => Shape::Debian { loader },
             None => Shape::Plain,
         };
@@ -123,16 +118,27 @@ impl Installation {
                 command.env("LD_LIBRARY_PATH", self.root.join("lib"));
                 command
             }
-            Shape::Debian { loader } => {
-                let mut libraries = self.root.join("usr/lib/x86_64-linux-gnu").into_os_string();
-                libraries.push(":");
-                libraries.push(self.root.join("lib/x86_64-linux-gnu"));
-                let mut command = Command::new(loader);
-                command.arg("--library-path").arg(libraries).arg(program);
-                command
-            }
+            Shape::Debian { loader } => debian_command(&self.root, loader, program),
         }
     }
+}
+
+/// The loader of a Debian tree, if it is one. Debian 12 and sid keep it in different places; both are what `ldd` would show.
+pub(super) fn debian_loader(root: &Path) -> Option<PathBuf> {
+    ["usr/lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"]
+        .map(|path| root.join(path))
+        .into_iter()
+        .find(|path| path.exists())
+}
+
+/// A program of a Debian tree, on the tree's own libraries.
+pub(super) fn debian_command(root: &Path, loader: &Path, program: &Path) -> Command {
+    let mut libraries = root.join("usr/lib/x86_64-linux-gnu").into_os_string();
+    libraries.push(":");
+    libraries.push(root.join("lib/x86_64-linux-gnu"));
+    let mut command = Command::new(loader);
+    command.arg("--library-path").arg(libraries).arg(program);
+    command
 }
 
 /// `--name=path`, for paths that need not be UTF-8.

@@ -1,4 +1,4 @@
-//! Private real database servers, for `dbmove demo` and for every test.
+//! Private real servers, for `dbmove demo` and for every test: databases, and the proxy in front of them.
 //!
 //! Nothing is mocked that can be run: a [`LocalServer`] is an actual `mysqld` or `mariadbd` process that belongs to
 //! this process, listens on a loopback port of its own, and keeps its data in a directory the caller names.
@@ -10,6 +10,7 @@
 //! - [`template`]: a server is initialised once; each start copies that template.
 //! - [`keeper`]: starts processes so that they die with this one, `kill -9` included.
 //! - [`server`]: start, stop, kill, restart.
+//! - [`proxy`]: a private HAProxy in front of such servers.
 //!
 //! A server that was not fetched is not an error of the tests: [`available`] says why it cannot be had, and what
 //! gets it, so that a test can skip loudly.
@@ -19,6 +20,7 @@ mod installation;
 mod keeper;
 mod kind;
 mod options;
+mod proxy;
 mod server;
 mod template;
 
@@ -29,6 +31,7 @@ use std::time::Duration;
 pub use accounts::{Account, DEFAULT_PASSWORD};
 pub use kind::ServerKind;
 pub use options::ServerOptions;
+pub use proxy::{LocalProxy, ProxyError, proxy_available};
 pub use server::LocalServer;
 
 /// Says whether a server of this kind can be started here; if not, why, and what gets it.

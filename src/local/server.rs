@@ -96,7 +96,7 @@ impl LocalServer {
             child: None,
         };
         for attempts_left in (0..5).rev() {
-            server.port = free_port(server.kind())?;
+            server.port = free_port().map_err(|port| LocalError::PortTaken { kind: server.kind(), port })?;
             match server.launch().await {
                 Ok(()) => break,
                 Err(LocalError::PortTaken { .. }) if attempts_left > 0 => {}
@@ -335,8 +335,8 @@ impl Drop for LocalServer {
     }
 }
 
-/// A loopback port nothing listens on at this moment.
-fn free_port(kind: ServerKind) -> Result<u16, LocalError> {
+/// A loopback port nothing listens on at this moment; the last one tried if there is none.
+pub(super) fn free_port() -> Result<u16, u16> {
     let mut port = 0;
     for _ in 0..200 {
         port = rand::rng().random_range(PORTS);
@@ -344,7 +344,7 @@ fn free_port(kind: ServerKind) -> Result<u16, LocalError> {
             return Ok(port);
         }
     }
-    Err(LocalError::PortTaken { kind, port })
+    Err(port)
 }
 
 /// The last `count` lines of `text`.

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions, available};
+use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions, available, proxy_available};
 use mysql_async::Conn;
 use tokio::sync::Mutex;
 
@@ -21,6 +21,17 @@ pub fn skipped(test: &str, kinds: &[ServerKind]) -> bool {
     match kinds.iter().find_map(|kind| available(*kind).err()) {
         None => false,
         Some(reason) => {
+            skip(test, &reason);
+            true
+        }
+    }
+}
+
+/// The same for a test that needs HAProxy as well.
+pub fn proxy_skipped(test: &str, kinds: &[ServerKind]) -> bool {
+    match proxy_available() {
+        Ok(()) => skipped(test, kinds),
+        Err(reason) => {
             skip(test, &reason);
             true
         }
