@@ -32,6 +32,10 @@ use crate::traffic::canary::{CanaryArguments, TrafficCanary};
 use crate::traffic::check::{CheckArguments, TrafficCheck};
 use crate::traffic::exec::{SwitchArguments, TrafficExec};
 use crate::traffic::file::{FileArguments, TrafficFile};
+use crate::traffic::haproxy::arguments::HoldArguments;
+use crate::traffic::haproxy::hold::TrafficHold;
+use crate::traffic::haproxy::release::{ReleaseArguments, TrafficRelease};
+use crate::traffic::haproxy::switch::{SwitchArguments as ProxySwitchArguments, TrafficSwitch};
 use deferred::{Deferred, Resolved};
 use shared::{Materials, Shared};
 
@@ -143,6 +147,66 @@ pub const REGISTRY: &[Entry] = &[
         },
         constructor: Constructor::Arguments {
             make: |resolved, _| Ok(Arc::new(TrafficExec::new(&read(resolved)?, resolved.environment.clone())?)),
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficHold::NAME,
+            about: "New clients wait at HAProxy from here on; those connected finish what they do.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(HoldArguments),
+            check: |with| {
+                let hold: HoldArguments = arguments(with)?;
+                TrafficHold::check(&hold).map_err(of_step)
+            },
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let binding = materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.hold` works on a store: name it"))?;
+                Ok(Arc::new(TrafficHold::new(&read(resolved)?, Arc::clone(&binding.source), Arc::clone(&materials.hold))?))
+            },
+            texts: &["socket", "address", "target", "rehearsal_socket", "rehearsal_address", "rehearsal_target"],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficSwitch::NAME,
+            about: "Points HAProxy to the target while clients wait, and tries that with one connection of its own.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[TrafficHold::NAME, "mysql.promote"],
+            arguments: || schemars::schema_for!(ProxySwitchArguments),
+            check: |with| arguments::<ProxySwitchArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |_, materials| {
+                let binding =
+                    materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.switch` works on a store: name it"))?;
+                let (source, target) = (Arc::clone(&binding.source), Arc::clone(&binding.target));
+                Ok(Arc::new(TrafficSwitch::new(source, target, Arc::clone(&materials.hold))))
+            },
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficRelease::NAME,
+            about: "Lets the clients that wait at HAProxy through, to the target: the point of no return where clients are held.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[TrafficSwitch::NAME],
+            arguments: || schemars::schema_for!(ReleaseArguments),
+            check: |with| arguments::<ReleaseArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |_, materials| {
+                let binding =
+                    materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.release` works on a store: name it"))?;
+                Ok(Arc::new(TrafficRelease::new(Arc::clone(&binding.target), Arc::clone(&materials.hold))))
+            },
             texts: &[],
         },
     },

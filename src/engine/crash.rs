@@ -82,6 +82,11 @@ pub const POINTS: &[&str] = &[
     "accounts.noted",
     "accounts.created",
     "accounts.granted",
+    // Clients held at the proxy.
+    "hold.full",
+    "hold.held",
+    "switch.pointed",
+    "release.begins",
 ];
 
 struct Armed {

@@ -25,6 +25,7 @@ use crate::mysql::store::{MysqlStore, StoreSettings};
 use crate::mysql::tls::Protection;
 use crate::playbook::model::{Endpoint, Store};
 use crate::playbook::reference::{Piece, Reference, Resolver};
+use crate::traffic::haproxy::SharedHold;
 use crate::traffic::watch::CanaryWatch;
 
 /// What steps of one playbook share.
@@ -33,6 +34,8 @@ pub struct Materials {
     pub binding: Option<Binding>,
     /// What the canary has seen: for the canary and the check behind the switch.
     pub watch: Arc<CanaryWatch>,
+    /// What holds clients at the proxy: for the hold, the switch and the release.
+    pub hold: SharedHold,
     /// The MySQL store, where it is one.
     pub mysql: Option<Arc<MysqlStore>>,
 }
@@ -78,7 +81,13 @@ fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
     }
 }
 
-fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions: &Conversions, watch: Arc<CanaryWatch>) -> Arc<Materials> {
+fn materials(
+    binding: Binding,
+    selection: &Selection,
+    spec: &Store,
+    conversions: &Conversions,
+    (watch, hold): (Arc<CanaryWatch>, SharedHold),
+) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
     let settings = StoreSettings {
         objects: spec.objects.unwrap_or_default(),
@@ -93,14 +102,14 @@ fn materials(binding: Binding, selection: &Selection, spec: &Store, conversions:
         // New, so it has none yet.
         let _ = mysql.production.set(production);
     }
-    Arc::new(Materials { binding: Some(binding), watch, mysql: Some(mysql) })
+    Arc::new(Materials { binding: Some(binding), watch, hold, mysql: Some(mysql) })
 }
 
 impl Shared {
     /// For steps that work on no store.
     #[must_use]
     pub fn without_store() -> Shared {
-        Shared { shape: Arc::new(Materials { binding: None, watch: Arc::default(), mysql: None }), late: None }
+        Shared { shape: Arc::new(Materials { binding: None, watch: Arc::default(), hold: Arc::default(), mysql: None }), late: None }
     }
 
     /// For the steps of a store, bound now if its addresses are known.
@@ -112,10 +121,10 @@ impl Shared {
             Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let (source, target) = binding::endpoints(name, store, kind)?;
-        let watch = Arc::default();
+        let seen = (Arc::default(), Arc::default());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, watch), late: None });
+            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, seen), late: None });
         }
         let binding = Binding {
             store: name.to_owned(),
@@ -123,7 +132,7 @@ impl Shared {
             target: Arc::new(unknown(name, "target", target)),
             production: None,
         };
-        let shape = materials(binding, &selection, store, &conversions, watch);
+        let shape = materials(binding, &selection, store, &conversions, seen);
         let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, bound: Mutex::new(None) };
         Ok(Shared { shape, late: Some(late) })
     }
@@ -153,7 +162,8 @@ impl Shared {
             };
             StepError::new(failure, message)
         })?;
-        let materials = materials(binding, &late.selection, &late.store, &late.conversions, Arc::clone(&self.shape.watch));
+        let seen = (Arc::clone(&self.shape.watch), Arc::clone(&self.shape.hold));
+        let materials = materials(binding, &late.selection, &late.store, &late.conversions, seen);
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)
     }

@@ -212,7 +212,7 @@ impl std::fmt::Display for Place {
 }
 
 /// `host:port` from the first line that says anything; `#` begins a remark.
-fn parse_route(text: &str) -> Option<Place> {
+pub(super) fn parse_route(text: &str) -> Option<Place> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let (host, port) = line.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

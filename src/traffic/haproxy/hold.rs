@@ -1,0 +1,294 @@
+//! The step `traffic.hold`: from here on new connections wait at HAProxy. See [`haproxy`](super) for how, and what must hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::arguments::{DEFAULT_FINISH, DEFAULT_HOLD, HoldArguments, Route, Routes, place};
+use super::clients::{self, Which};
+use super::occupants::Occupants;
+use super::scout::Scout;
+use super::server::{ProxiedServer, Room};
+use super::{BEFORE, Before, Holding, MAXCONN, OCCUPANTS, SharedHold, keep, kept};
+use crate::engine::context::StepContext;
+use crate::engine::crash;
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::hook::runner::read_limit;
+use crate::mysql::connect::{Purpose, Server, Session};
+
+/// Under which [`Before`] is saved; `null` once undone.
+const CHECKPOINT: &str = "before";
+/// How often it is tried to be first in the queue. Between a full server and our connection lie two milliseconds or so; under 500
+/// connections per second every second or third try has nobody in between.
+const TRIES: u32 = 40;
+/// Until a connection shows in HAProxy's list of sessions.
+const QUEUED_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at who is inside a transaction: asked sooner, InnoDB tells what it told before.
+const LOOK_EVERY: Duration = Duration::from_millis(130);
+const POLL: Duration = Duration::from_millis(2);
+
+/// The step `traffic.hold`.
+pub struct TrafficHold {
+    routes: Routes,
+    finish: Duration,
+    hold_for: Duration,
+    source: Arc<Server>,
+    shared: SharedHold,
+}
+
+impl TrafficHold {
+    /// The name in a playbook.
+    pub const NAME: &'static str = "traffic.hold";
+
+    /// From the arguments, how dbmove itself reaches the source, and what the three steps share.
+    ///
+    /// # Errors
+    /// If an argument can't be used; the message names it.
+    pub fn new(arguments: &HoldArguments, source: Arc<Server>, shared: SharedHold) -> Result<Self, StepError> {
+        let routes = Routes::read(arguments)?;
+        shared.tell(&routes);
+        let finish = read_limit("finish_within", arguments.finish_within.as_ref(), DEFAULT_FINISH)?;
+        let hold_for = read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD)?;
+        Ok(TrafficHold { routes, finish, hold_for, source, shared })
+    }
+
+    /// Whether the arguments can be used, without a server.
+    ///
+    /// # Errors
+    /// As [`TrafficHold::new`].
+    pub fn check(arguments: &HoldArguments) -> Result<(), StepError> {
+        Routes::read(arguments)?;
+        read_limit("finish_within", arguments.finish_within.as_ref(), DEFAULT_FINISH)?;
+        read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD).map(drop)
+    }
+
+    /// Makes the server full and a connection of ours the first that waits. On an error nobody is held any more.
+    async fn hold(&self, before: &Before, server: &ProxiedServer) -> Result<(Holding, Option<Duration>), StepError> {
+        let place = place("address", &before.route.address)?;
+        let occupants = Occupants::open(&self.source, &place, before.held * (OCCUPANTS / MAXCONN)).await?;
+        let serves = server.fullness().await?.sessions;
+        if serves < occupants.alive() {
+            return Err(StepError::new(
+                Failure::Refused,
+                format!(
+                    "`{place}` is not led to `{server}`: we have {} connections, it serves {serves}. Nobody was held",
+                    occupants.alive()
+                ),
+            )
+            .hint("check `address`, `backend` and `server`"));
+        }
+        let mut others = Vec::new();
+        for _ in 0..TRIES {
+            server.set_maxconn(before.held).await?;
+            crash::point("hold.full");
+            let scout = Scout::connect(&place).await?;
+            let began = Instant::now();
+            let waiting = loop {
+                let waiting = server.waiting().await?;
+                if waiting.iter().any(|one| one.from == scout.from) {
+                    break waiting;
+                }
+                if began.elapsed() > QUEUED_LIMIT {
+                    return Err(StepError::new(
+                        Failure::Refused,
+                        format!(
+                            "a connection to `{place}` made while `{server}` was full does not wait as one from `{}`; {} others wait",
+                            scout.from,
+                            waiting.len()
+                        ),
+                    )
+                    .hint("run dbmove where HAProxy sees its address: nothing between may translate addresses"));
+                }
+                tokio::time::sleep(POLL).await;
+            };
+            let own = waiting.iter().find(|one| one.from == scout.from);
+            let patience = own.and_then(|own| own.patience);
+            // It says whole seconds, rounded down.
+            if let Some(patience) = patience.filter(|patience| *patience + Duration::from_secs(1) < self.hold_for) {
+                return Err(StepError::new(
+                    Failure::Refused,
+                    format!(
+                        "HAProxy closes a connection that waits longer than about {} s, and clients may have to wait {:?}",
+                        patience.as_secs(),
+                        self.hold_for
+                    ),
+                )
+                .hint(format!(
+                    "set `timeout queue` and `timeout client` of `{}` to at least {} s, or lower `hold_for` and `max_write_gap`",
+                    before.route.backend,
+                    self.hold_for.as_secs() + 5
+                )));
+            }
+            if waiting.len() == 1 {
+                return Ok((Holding { occupants, scout: Some(scout) }, patience));
+            }
+            others.push(waiting.len() - 1);
+            server.open(before.maxconn, Room::default()).await?;
+        }
+        Err(StepError::transient(format!(
+            "{TRIES} times others were in HAProxy's queue before our own connection ({} of them at last), so the route can't be tried alone",
+            others.last().copied().unwrap_or(0)
+        ))
+        .hint("try again when fewer clients connect per second"))
+    }
+
+    /// Gives connections that are there their time, then closes those that do nothing. Says how many were closed and how many stay.
+    async fn let_end(&self, context: &StepContext, server: &ProxiedServer, holding: &Holding) -> Result<(u64, u64), StepError> {
+        let began = Instant::now();
+        let (mut closed, mut source) = (0, None);
+        loop {
+            let stay = server.fullness().await?.sessions.saturating_sub(holding.occupants.alive());
+            if stay == 0 || began.elapsed() > self.finish * 2 {
+                if let Some(source) = source {
+                    Session::close(source).await;
+                }
+                return Ok((closed, stay));
+            }
+            context.check_cancelled()?;
+            let which = Which::Idle { seconds: u64::from(began.elapsed() < self.finish) };
+            let session = match &mut source {
+                Some(session) => session,
+                None => source.insert(Session::open(&self.source, Purpose::Read).await?),
+            };
+            closed += clients::close(session, &holding.occupants.host, which).await?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// How many may be let through to the source at once. It is let through to though the source can't be asked.
+    async fn room(&self) -> Room {
+        clients::room(&self.source).await.unwrap_or_default()
+    }
+
+    /// The route of this run, and what `run` found there if it has begun.
+    fn before(context: &StepContext) -> Result<Option<Before>, StepError> {
+        kept(context, CHECKPOINT)
+    }
+
+    async fn run_on(&self, context: &StepContext, route: &Route, server: &ProxiedServer) -> Result<Output, StepError> {
+        server.check().await?;
+        let before = match Self::before(context)? {
+            Some(before) => before,
+            None => {
+                let maxconn = server.fullness().await?.maxconn;
+                let held = maxconn.map_or(MAXCONN, |limit| (limit / 4).clamp(1, MAXCONN));
+                Before { route: route.clone(), maxconn, held }
+            }
+        };
+        keep(context, CHECKPOINT, &before)?;
+        let mut output = Output::default().fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
+        context.save_output(&output)?;
+        let held = async {
+            let (holding, patience) = self.hold(&before, server).await?;
+            let (closed, stay) = self.let_end(context, server, &holding).await?;
+            Ok::<_, StepError>((holding, patience, closed, stay))
+        };
+        match held.await {
+            Ok((holding, patience, closed, stay)) => {
+                output = output
+                    .fact("queue_patience_seconds", patience.map(|patience| patience.as_secs()))
+                    .fact("closed", closed)
+                    .fact("still_connected", stay)
+                    .fact("queued", server.fullness().await?.queued);
+                *self.shared.holding.lock().await = Some(holding);
+                context.save_output(&output)?;
+                crash::point("hold.held");
+                Ok(output)
+            }
+            Err(error) => {
+                // At once, not when the engine comes to it.
+                let message = match server.open(before.maxconn, self.room().await).await {
+                    Ok(()) => format!("{}; clients are let through as before", error.message),
+                    Err(open) => format!("{}; {}", error.message, open.message),
+                };
+                Err(StepError { message, ..error })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Step for TrafficHold {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+    fn undoable(&self) -> Undoable {
+        Undoable::Yes
+    }
+    fn holds_writes(&self) -> bool {
+        true
+    }
+
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        let route = self.routes.of_run(context)?;
+        let mut plan = Plan {
+            lines: vec![
+                format!(
+                    "fill `{}/{}` at HAProxy (`{}`) with connections of our own through `{}`",
+                    route.backend, route.server, route.socket, route.address
+                ),
+                format!(
+                    "new clients wait there, up to {:?}; those connected get {:?} to end, then idle ones are closed",
+                    self.hold_for, self.finish
+                ),
+            ],
+            warnings: Vec::new(),
+        };
+        let looked = async {
+            let server = ProxiedServer::of(&route)?;
+            server.check().await.map(|state| (server, state))
+        };
+        match looked.await {
+            Ok((server, state)) => {
+                if let Some(address) = state.address {
+                    plan.lines.push(format!("`{server}` leads to `{address}` now"));
+                }
+                if let Some(name) = state.dns_name {
+                    plan.warnings.push(format!(
+                        "HAProxy knows `{server}` by the name `{name}`: if it resolves that name while it runs (`resolvers`), it will lead clients back"
+                    ));
+                }
+            }
+            Err(error) if route.socket.contains("${") => drop(error),
+            Err(error) => plan.warnings.push(error.message),
+        }
+        Ok(plan)
+    }
+
+    async fn estimate(&self, _: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        context.check_cancelled()?;
+        let route = self.routes.of_run(context)?;
+        let server = ProxiedServer::of(&route)?;
+        self.run_on(context, &route, &server).await
+    }
+
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        let Some(before) = Self::before(context)? else { return Ok(Probe::NotStarted) };
+        let now = ProxiedServer::of(&before.route)?.fullness().await?.maxconn;
+        Ok(match self.shared.holding.lock().await.as_ref() {
+            Some(holding) if now == Some(before.held) && holding.occupants.alive() >= before.held => Probe::Done,
+            _ if now == before.maxconn => Probe::NotStarted,
+            _ => Probe::Partly { from: "`maxconn` is lowered, but our connections that fill the server are gone".to_owned() },
+        })
+    }
+
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        let Some(before) = Self::before(context)? else { return Ok(()) };
+        let server = ProxiedServer::of(&before.route)?;
+        let now = server.fullness().await?.maxconn;
+        if now != before.maxconn {
+            server.open(before.maxconn, self.room().await).await?;
+        }
+        if let Some(holding) = self.shared.holding.lock().await.take() {
+            holding.occupants.end().await;
+        }
+        // A later run of the step looks anew.
+        context.save_checkpoint(CHECKPOINT, &serde_json::Value::Null)
+    }
+}

@@ -1,0 +1,191 @@
+//! Holding clients at HAProxy while the servers behind it change: `traffic.hold`, `traffic.switch`, `traffic.release`.
+//!
+//! HAProxy runs in TCP mode; its backend has one server in service, the source. In a cutover the order is
+//!
+//! ```text
+//! hold → fence → drain → last check → promote → switch → release (point of no return) → disconnect → check
+//! ```
+//!
+//! # What must hold
+//!
+//! 1. *No client is refused.* A connection made while clients are held is accepted by HAProxy and waits in its queue.
+//! 2. *No client reaches the target before the release*, which is why the release, and not the switch, is the point of no return:
+//!    until then nothing was written there, and everything can be undone.
+//! 3. *The route is tried before it is taken.* One connection of our own is first in the queue. After the switch it alone is let
+//!    through, and has to be greeted by the target.
+//! 4. *The hold does not outlive dbmove.* It is made of connections of our own, as the fence's lock is: when they end, clients are let
+//!    through again, without anybody's doing.
+//! 5. Nothing HAProxy answers is believed: it answers errors as text, and every change is read back from `show stat` or
+//!    `show servers state`.
+//!
+//! # How clients are held
+//!
+//! HAProxy has no command that holds. A frontend's `maxconn` of 0 does hold, but raising it again kills the proxies that most people
+//! run: with connections waiting, versions before 2.6.20, 2.8.12 and 3.0.6 lock themselves up in that command and are
+//! ended by their own watchdog (issue 2726 of HAProxy; seen with Debian 12's 2.6.12). A server in maintenance does not hold
+//! either: with no server left, clients are refused.
+//!
+//! What every version does well is queue for a full server. So the hold fills the server: it opens [`OCCUPANTS`] connections through the
+//! proxy, logged in to the source and kept alive, then sets the server's `maxconn` to half of that. The server is full, whoever comes
+//! waits, and stays full though half of our connections should be lost. If dbmove dies, all of them end, and clients are let through,
+//! [`MAXCONN`] at a time: slower than before, but served, by the source.
+//!
+//! The queue is first in, first out. Right after the server became full, one connection (the [`scout`]) queues up; if
+//! HAProxy's list of sessions shows anybody waiting beside it, somebody may be before it: then all are let through and
+//! it is tried again. So the scout is first. The list also says how long HAProxy lets it wait (`timeout queue`, or
+//! `timeout connect` where that is not set), which no other command tells: too short a time is refused, and nobody was held longer
+//! than a moment.
+//!
+//! Connections that were there before stay connected. Those of single requests end by themselves; those of
+//! pools don't. After `finish_within` the source closes connections that came through the proxy and are neither running a statement
+//! nor inside a transaction, so that pools connect again and wait. One whose next request is just on its way then gets the error
+//! "server has gone away", as it does whenever a server is restarted; a pool that connects again and repeats it loses nothing.
+//!
+//! # How they are switched and let go
+//!
+//! `set server … addr` changes where new connections go, in one command; those there are stay where they are. Then `maxconn` is
+//! raised to one more than are connected, all of them ours, until the scout has been greeted, and lowered again.
+//!
+//! The release sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
+//! then and those in it would wait for ever: so a number that nothing reaches comes first, and 0 when the queue is empty.
+//! Everybody at once would be too many: seconds of waiting clients may be more than the target's `max_connections`, and it would turn
+//! the rest away. And more at once than fit its `back_log` (50 on old servers) would wait for ever: the server has dropped
+//! them, which a client that waits for its greeting never learns. So they are let through in small steps, up to as many as the server has
+//! room for, until nobody waits; the same towards the source when a hold is undone.
+//!
+//! # What HAProxy forgets
+//!
+//! All of this is HAProxy's state, not its configuration. A reload or restart brings back what the file says: no hold, and the source.
+//! A reload while clients are held is noticed (the server is not full) and undone. After the release the file has to be changed before
+//! the next reload; the plan and the output say so.
+//!
+//! # By hand
+//!
+//! Should dbmove be gone for good while clients are held, they are served by the source a few at a time. This lets all of them
+//! through:
+//!
+//! ```text
+//! echo "set maxconn server BACKEND/SERVER 1000000" | socat stdio /run/haproxy/admin.sock
+//! ```
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | [`arguments`] | what a playbook says, and the route of a run |
+//! | [`control`] | one question to the control socket |
+//! | [`status`] | reading what it answers |
+//! | [`server`] | one server of one backend: looked at, filled, opened, pointed elsewhere |
+//! | [`occupants`] | our own connections that keep the server full |
+//! | [`scout`] | the connection that is first in the queue |
+//! | [`clients`] | closing pools' idle connections |
+//! | [`hold`], [`switch`], [`release`] | the steps |
+
+pub mod arguments;
+pub mod clients;
+pub mod control;
+pub mod hold;
+pub mod occupants;
+pub mod release;
+pub mod scout;
+pub mod server;
+pub mod status;
+pub mod switch;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::context::StepContext;
+use crate::engine::step::StepError;
+use arguments::{Route, Routes};
+use occupants::Occupants;
+use scout::Scout;
+
+/// How many connections of our own fill the server.
+pub const OCCUPANTS: u64 = 48;
+/// The server's `maxconn` while clients are held: also how many at a time are served if dbmove dies meanwhile.
+pub const MAXCONN: u64 = 24;
+/// More than HAProxy ever has connections: lets everybody through. (0, its word for "no limit", leaves those waiting where they are.)
+pub const EVERYBODY: u64 = 1_000_000;
+
+/// Where the source stood before the hold, as `traffic.hold` keeps it in its checkpoint and tells it in its output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The route held, references resolved.
+    pub route: Route,
+    /// The server's `maxconn`; `None` if it had none.
+    pub maxconn: Option<u64>,
+    /// The `maxconn` that holds clients.
+    pub held: u64,
+}
+
+/// The output fact that holds [`Before`].
+pub const BEFORE: &str = "held_route";
+
+/// The output fact of `traffic.switch` that says where HAProxy leads now: `10.0.0.9:3306`.
+pub const LEADS_TO: &str = "leads_to";
+
+/// What holds clients: ours, and gone with this process.
+pub struct Holding {
+    /// What keeps the server full.
+    pub occupants: Occupants,
+    /// First in the queue.
+    pub scout: Option<Scout>,
+}
+
+/// What the three steps of one store share in this process.
+#[derive(Default)]
+pub struct Shared {
+    routes: Mutex<Option<Routes>>,
+    /// Set while clients are held by this process.
+    pub holding: tokio::sync::Mutex<Option<Holding>>,
+}
+
+impl Shared {
+    /// What `traffic.hold` was told, for the plans of the others.
+    pub fn tell(&self, routes: &Routes) {
+        *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = Some(routes.clone());
+    }
+
+    /// The route as far as it is known before the hold: a reference in it may not be resolved.
+    ///
+    /// # Errors
+    /// If the playbook has no `traffic.hold` for the store, or this run has no route.
+    pub fn planned(&self, context: &StepContext) -> Result<Route, StepError> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let routes = routes.ok_or_else(|| {
+            StepError::definite(format!("`{}` has no route: its store has no `traffic.hold` before it", context.step))
+                .hint("add a step `traffic.hold` for the same store; it says where HAProxy is")
+        })?;
+        routes.of_run(context)
+    }
+
+    /// What the hold of this run found, from its output; none if nobody is held.
+    ///
+    /// # Errors
+    /// If the output can't be read.
+    pub fn before(context: &StepContext) -> Result<Option<Before>, StepError> {
+        let Some(found) = context.outputs.values().find_map(|facts| facts.get(BEFORE)) else { return Ok(None) };
+        serde_json::from_value(found.clone())
+            .map(Some)
+            .map_err(|error| StepError::definite(format!("`{BEFORE}`, the output of `traffic.hold`, can't be read: {error}")))
+    }
+}
+
+/// What makes and undoes steps share it.
+pub type SharedHold = Arc<Shared>;
+
+/// A checkpoint of the step in `context`; `None` where there is none, or it was cleared.
+fn kept<T: serde::de::DeserializeOwned>(context: &StepContext, key: &str) -> Result<Option<T>, StepError> {
+    match context.load_checkpoint(key)? {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(value) => serde_json::from_value(value)
+            .map(Some)
+            .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be read: {error}", context.step))),
+    }
+}
+
+fn keep<T: Serialize>(context: &StepContext, key: &str, value: &T) -> Result<(), StepError> {
+    let value = serde_json::to_value(value)
+        .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be written: {error}", context.step)))?;
+    context.save_checkpoint(key, &value)
+}

@@ -1,0 +1,118 @@
+//! The step `traffic.release`: lets the clients that wait at HAProxy through, to where it leads now. See [`haproxy`](super).
+//!
+//! With it clients reach the target and write there: it is the point of no return of a cutover that holds clients.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::clients;
+use super::server::ProxiedServer;
+use super::{Before, LEADS_TO, Shared, SharedHold};
+use crate::engine::context::StepContext;
+use crate::engine::crash;
+use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::connect::Server;
+
+/// What `traffic.release` can be told: nothing. `traffic.hold` says where HAProxy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseArguments {}
+
+/// The step `traffic.release`.
+pub struct TrafficRelease {
+    target: Arc<Server>,
+    shared: SharedHold,
+}
+
+impl TrafficRelease {
+    /// The name in a playbook.
+    pub const NAME: &'static str = "traffic.release";
+
+    /// From the target of this run and what the three steps share.
+    #[must_use]
+    pub fn new(target: Arc<Server>, shared: SharedHold) -> Self {
+        TrafficRelease { target, shared }
+    }
+
+    fn before(context: &StepContext) -> Result<Before, StepError> {
+        Shared::before(context)?.ok_or_else(|| {
+            StepError::definite(format!("`{}` has nobody to let through: no `traffic.hold` was run", context.step))
+                .hint("add a step `traffic.hold` for the same store before it")
+        })
+    }
+
+    /// Where `traffic.switch` pointed HAProxy to.
+    fn goal(context: &StepContext) -> Result<SocketAddr, StepError> {
+        let found = context.outputs.values().find_map(|facts| facts.get(LEADS_TO)?.as_str()?.parse().ok());
+        found.ok_or_else(|| {
+            StepError::definite(format!("`{}` has nowhere to let clients through to: no `traffic.switch` was run", context.step))
+                .hint("add a step `traffic.switch` for the same store before it")
+        })
+    }
+}
+
+#[async_trait]
+impl Step for TrafficRelease {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+    /// Nothing to put back: what the hold changed is put back by its own undo, which finds it done.
+    fn undoable(&self) -> Undoable {
+        Undoable::Nothing
+    }
+
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        let route = self.shared.planned(context)?;
+        Ok(Plan {
+            lines: vec![format!("let everybody who waits at `{}/{}` through, then end our own connections", route.backend, route.server)],
+            warnings: vec![format!(
+                "HAProxy's configuration has to say the target's address for `{}/{}` before its next reload: a reload brings back what the file says",
+                route.backend, route.server
+            )],
+        })
+    }
+
+    async fn estimate(&self, _: &StepContext) -> Result<Estimate, StepError> {
+        Ok(Estimate::Instant)
+    }
+
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let before = Self::before(context)?;
+        let server = ProxiedServer::of(&before.route)?;
+        let goal = Self::goal(context)?;
+        let (now, fullness) = (server.state().await?.address, server.fullness().await?);
+        if now != Some(goal) || fullness.maxconn != Some(before.held) {
+            return Err(StepError::definite(format!(
+                "`{server}` leads to {} with {}: HAProxy is not as `traffic.hold` and `traffic.switch` left it. Nobody was let through to the target",
+                now.map_or("nowhere".to_owned(), |now| format!("`{now}`")),
+                fullness.maxconn.map_or("no `maxconn`".to_owned(), |limit| format!("`maxconn` {limit}"))
+            ))
+            .hint("a restart or reload of HAProxy brings back what its configuration says; start the cutover again"));
+        }
+        let room = clients::room(&self.target).await?;
+        let output = Output::default().fact("let_through", fullness.queued).fact("at_a_time", room.at_most);
+        context.save_output(&output)?;
+        crash::point("release.begins");
+        server.open(before.maxconn, room).await?;
+        if let Some(holding) = self.shared.holding.lock().await.take() {
+            holding.occupants.end().await;
+        }
+        Ok(output)
+    }
+
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        let before = Self::before(context)?;
+        let server = ProxiedServer::of(&before.route)?;
+        let leads_to_target = server.state().await?.address == Some(Self::goal(context)?);
+        let held = server.fullness().await?.maxconn == Some(before.held);
+        Ok(if leads_to_target && !held { Probe::Done } else { Probe::NotStarted })
+    }
+
+    async fn undo(&self, _: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+}

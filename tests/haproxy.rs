@@ -1,0 +1,17 @@
+//! Clients held at a real HAProxy while the servers behind it change: none is refused, none is lost, and whatever does not do what it
+//! says is put back.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "moving/world.rs"]
+mod world;
+
+#[path = "haproxy/clients.rs"]
+mod clients;
+#[path = "haproxy/cutover.rs"]
+mod cutover;
+#[path = "traffic/memory.rs"]
+mod memory;
+#[path = "haproxy/steps.rs"]
+mod steps;

@@ -1,0 +1,324 @@
+//! The steps themselves, without an engine: a source of 5.5 and a target of 9.7 behind one HAProxy.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dbmove::engine::context::{RunKind, StepContext};
+use dbmove::engine::step::{Failure, Output, Probe, Step as _, StepError};
+use dbmove::local::{Account, LocalProxy, LocalServer, ServerKind, ServerOptions};
+use dbmove::mysql::connect::Server;
+use dbmove::mysql::tls::Protection;
+use dbmove::traffic::haproxy::hold::TrafficHold;
+use dbmove::traffic::haproxy::release::TrafficRelease;
+use dbmove::traffic::haproxy::switch::TrafficSwitch;
+use dbmove::traffic::haproxy::{MAXCONN, SharedHold};
+use mysql_async::prelude::Queryable as _;
+use serde_json::{Value, json};
+
+use crate::clients::Clients;
+use crate::memory::context;
+use crate::real::{connect, proxy_skipped};
+
+const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
+const TABLE: &str = "requests.request";
+
+fn server(server: &LocalServer, role: &str) -> Arc<Server> {
+    Arc::new(Server {
+        role: role.to_owned(),
+        host: server.host().to_owned(),
+        port: server.port(),
+        user: Account::Dbmove.user().to_owned(),
+        password: Some(server.password()),
+        tls: Protection::Off,
+    })
+}
+
+struct Scene {
+    source: LocalServer,
+    target: LocalServer,
+    proxy: LocalProxy,
+    port: u16,
+    hasty_port: u16,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn start() -> Scene {
+        let directory = tempfile::tempdir().unwrap();
+        let start =
+            async |kind, name: &str| LocalServer::start(kind, &directory.path().join(name), &ServerOptions::default()).await.unwrap();
+        let (source, target) = (start(KINDS[0], "source").await, start(KINDS[1], "target").await);
+        for server in [&source, &target] {
+            let mut root = connect(server, Account::Root).await;
+            root.query_drop("CREATE DATABASE requests").await.unwrap();
+            root.query_drop(format!("CREATE TABLE {TABLE} (number bigint PRIMARY KEY) ENGINE=InnoDB")).await.unwrap();
+        }
+        let (port, hasty_port) = (LocalProxy::free_port().unwrap(), LocalProxy::free_port().unwrap());
+        let old = source.port();
+        let sections = format!(
+            "defaults\n    mode tcp\n    maxconn 2000\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n    timeout queue 60s\n\
+             frontend clients\n    bind 127.0.0.1:{port}\n    default_backend school\n\
+             backend school\n    server main 127.0.0.1:{old}\n    server spare 127.0.0.1:{old} disabled\n\
+             frontend hasty_clients\n    bind 127.0.0.1:{hasty_port}\n    default_backend hasty\n\
+             backend hasty\n    timeout queue 2s\n    server main 127.0.0.1:{old} maxconn 40\n"
+        );
+        let proxy = LocalProxy::start(directory.path(), &sections).await.unwrap();
+        Scene { source, target, proxy, port, hasty_port, directory }
+    }
+
+    fn arguments(&self, more: Value) -> Value {
+        let mut arguments = json!({
+            "route": "haproxy", "socket": self.proxy.socket(), "address": format!("127.0.0.1:{}", self.port),
+            "backend": "school", "server": "main", "finish_within": "700ms"
+        });
+        for (name, value) in more.as_object().unwrap() {
+            arguments[name] = value.clone();
+        }
+        arguments
+    }
+
+    fn hold(&self, shared: &SharedHold, more: Value) -> TrafficHold {
+        let arguments = serde_json::from_value(self.arguments(more)).unwrap();
+        TrafficHold::new(&arguments, server(&self.source, "source"), shared.clone()).unwrap()
+    }
+
+    fn switch(&self, shared: &SharedHold) -> TrafficSwitch {
+        TrafficSwitch::new(server(&self.source, "source"), server(&self.target, "target"), shared.clone())
+    }
+
+    async fn rows(&self, on: &LocalServer) -> Vec<u64> {
+        connect(on, Account::Root).await.query(format!("SELECT number FROM {TABLE} ORDER BY number")).await.unwrap()
+    }
+
+    async fn fence(&self, on: u8) {
+        connect(&self.source, Account::Dbmove).await.query_drop(format!("SET GLOBAL read_only = {on}")).await.unwrap();
+    }
+
+    /// The server's line of `show stat`: sessions, `maxconn`.
+    fn line(&self, backend: &str) -> (String, String) {
+        let answer = self.proxy.ask("show stat").unwrap();
+        let line = answer.lines().find(|line| line.starts_with(&format!("{backend},main,"))).unwrap();
+        let cells: Vec<&str> = line.split(',').collect();
+        (cells[4].to_owned(), cells[6].to_owned())
+    }
+
+    fn leads_to(&self) -> String {
+        let answer = self.proxy.ask("show servers state school").unwrap();
+        let line = answer.lines().find(|line| line.contains(" main ")).unwrap();
+        line.split(' ').nth(18).unwrap().to_owned()
+    }
+}
+
+/// The context of a step after others have left their outputs.
+fn after(id: &str, outputs: &[(&str, &Output)]) -> StepContext {
+    let mut context = context(id, RunKind::Production);
+    context.outputs = Arc::new(outputs.iter().map(|(id, output)| ((*id).to_owned(), output.facts.clone())).collect());
+    context
+}
+
+async fn ready(clients: &Clients) {
+    let began = Instant::now();
+    while clients.counts.accepted.lock().unwrap().len() < 300 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", clients.counts.failures());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Clients go on without having noticed anything: a hundred more requests are accepted, none has failed.
+async fn as_before(scene: &Scene, clients: &Clients, when: &str) {
+    let accepted = clients.counts.accepted.lock().unwrap().len();
+    let began = Instant::now();
+    while clients.counts.accepted.lock().unwrap().len() < accepted + 100 {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{when}: clients are stuck: {:?}\n{}\n{}",
+            clients.counts.failures(),
+            scene.proxy.ask("show stat school 7 -1").unwrap(),
+            scene.proxy.ask("show sess").unwrap().lines().filter(|line| line.contains("srv=main")).collect::<Vec<_>>().join("\n")
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(clients.counts.failures().is_empty(), "{when}: {:?}", clients.counts.failures());
+}
+
+fn refused(result: Result<Output, StepError>, words: &str) -> StepError {
+    let error = result.unwrap_err();
+    assert!(error.message.contains(words), "{error}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_a_second_wait_and_none_fails() {
+    if proxy_skipped("five_hundred_clients_a_second_wait_and_none_fails", &KINDS) {
+        return;
+    }
+    let mut scene = Scene::start().await;
+    let clients = Clients::start(scene.port, TABLE, 500, 12);
+    ready(&clients).await;
+
+    let shared = SharedHold::default();
+    let holding = context("hold", RunKind::Production);
+    let hold = scene.hold(&shared, json!({}));
+    let plan = hold.plan(&holding).await.unwrap();
+    assert!(plan.warnings.is_empty() && plan.lines.join("\n").contains("leads to `127.0.0.1:"), "{plan:?}");
+    assert_eq!(hold.probe(&holding).await.unwrap(), Probe::NotStarted);
+    let began = Instant::now();
+    let held = hold.run(&holding).await.unwrap();
+    eprintln!("held after {:?}: {:?}", began.elapsed(), held.facts);
+    assert_eq!(hold.probe(&holding).await.unwrap(), Probe::Done);
+    assert_eq!(scene.line("school").1, MAXCONN.to_string());
+    assert_eq!(held.facts["still_connected"], 0, "{:?}", held.facts);
+
+    scene.fence(1).await;
+    let before = scene.rows(&scene.source).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(scene.rows(&scene.source).await.len(), before.len());
+
+    let switching = after("switch", &[("hold", &held)]);
+    let switch = scene.switch(&shared);
+    assert_eq!(switch.probe(&switching).await.unwrap(), Probe::NotStarted);
+    let switched = switch.run(&switching).await.unwrap();
+    eprintln!("switched: {:?}", switched.facts);
+    assert_eq!(switch.probe(&switching).await.unwrap(), Probe::Done);
+    assert_eq!(scene.leads_to(), scene.target.port().to_string());
+    assert_eq!(scene.rows(&scene.target).await, [0_u64; 0], "a client was let through before the release");
+
+    let releasing = after("release", &[("hold", &held), ("switch", &switched)]);
+    let release = TrafficRelease::new(server(&scene.target, "target"), shared.clone());
+    assert_eq!(release.probe(&releasing).await.unwrap(), Probe::NotStarted);
+    let released = release.run(&releasing).await.unwrap();
+    eprintln!("released after {:?}: {:?}", began.elapsed(), released.facts);
+    assert_eq!(release.probe(&releasing).await.unwrap(), Probe::Done);
+    assert_eq!(scene.line("school").1, "", "`maxconn` is not what it was");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let counts = clients.stop().await;
+    assert!(scene.proxy.is_running(), "{}", scene.proxy.log());
+
+    let (on_source, on_target) = (scene.rows(&scene.source).await, scene.rows(&scene.target).await);
+    eprintln!(
+        "{} requests accepted ({} by the source, {} by the target), {} failed, {} repeated by the pool, longest wait {:?}",
+        counts.sorted().len(),
+        on_source.len(),
+        on_target.len(),
+        counts.failures().values().sum::<u64>(),
+        counts.repeated.load(std::sync::atomic::Ordering::Relaxed),
+        counts.longest()
+    );
+    assert!(counts.failures().is_empty(), "{:?}", counts.failures());
+    assert_eq!(on_source, before, "something was written to the source behind the fence");
+    // (A pool's repeated request may be on both sides, as here nothing is moved from one to the other.)
+    let mut both: Vec<u64> = on_source.into_iter().chain(on_target).collect();
+    both.sort_unstable();
+    both.dedup();
+    assert_eq!(counts.sorted(), both, "accepted requests and rows differ");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_hold_or_lead_is_refused_or_undone_and_clients_go_on() {
+    if proxy_skipped("what_does_not_hold_or_lead_is_refused_or_undone_and_clients_go_on", &KINDS) {
+        return;
+    }
+    let mut scene = Scene::start().await;
+    let clients = Clients::start(scene.port, TABLE, 150, 6);
+    ready(&clients).await;
+    let refuse = async |more: Value, words: &str| {
+        let error = refused(scene.hold(&SharedHold::default(), more).run(&context("hold", RunKind::Production)).await, words);
+        assert_eq!(error.failure, Failure::Refused, "{error}");
+        assert!(error.hint.is_some());
+        assert_eq!((scene.line("school").1, scene.line("hasty").1), (String::new(), "40".to_owned()), "{error}");
+    };
+    // HAProxy would ignore the commands.
+    refuse(json!({"socket": scene.proxy.user_socket()}), "has level `user`").await;
+    // In maintenance: nobody goes there, so nobody would be held.
+    refuse(json!({"server": "spare"}), "`school/spare` is not in service").await;
+    // Clients go elsewhere than to the server that would be filled.
+    refuse(json!({"backend": "hasty"}), "is not led to `hasty/main`").await;
+    refuse(json!({"address": format!("127.0.0.1:{}", scene.target.port())}), "does not lead to the source").await;
+    // Who waits would be turned away before the cutover is through.
+    refuse(
+        json!({"backend": "hasty", "address": format!("127.0.0.1:{}", scene.hasty_port)}),
+        "closes a connection that waits longer than about ",
+    )
+    .await;
+    refused(
+        scene.hold(&SharedHold::default(), json!({"backend": "nobody"})).run(&context("hold", RunKind::Production)).await,
+        "Can't find backend",
+    );
+    // A rehearsal without a route of its own.
+    let error = scene.hold(&SharedHold::default(), json!({})).run(&context("hold", RunKind::Rehearsal)).await;
+    assert_eq!(refused(error, "can't be rehearsed").failure, Failure::Refused);
+    scene.proxy.ask("set server school/spare state ready").unwrap();
+    refuse(json!({}), "has another server in service, `spare`").await;
+    scene.proxy.ask("set server school/spare state maint").unwrap();
+    as_before(&scene, &clients, "after refusals").await;
+
+    // The switch leads to a server that is not the target: our own connection notices, and nobody else has been there.
+    let shared = SharedHold::default();
+    let holding = context("hold", RunKind::Production);
+    let hold = scene.hold(&shared, json!({"target": format!("127.0.0.1:{}", scene.source.port())}));
+    let held = hold.run(&holding).await.unwrap();
+    let switching = after("switch", &[("hold", &held)]);
+    let switch = scene.switch(&shared);
+    refused(switch.run(&switching).await, "is not the target");
+    assert_eq!(
+        switch.probe(&switching).await.unwrap(),
+        Probe::Partly { from: "HAProxy leads to the target, which was not tried".to_owned() }
+    );
+    for _ in 0..2 {
+        switch.undo(&switching).await.unwrap();
+        hold.undo(&holding).await.unwrap();
+    }
+    assert_eq!((scene.leads_to(), scene.line("school").1), (scene.source.port().to_string(), String::new()));
+    as_before(&scene, &clients, "after a switch to the wrong server").await;
+
+    // Nothing answers where it leads.
+    let nowhere = LocalProxy::free_port().unwrap();
+    let hold = scene.hold(&shared, json!({"target": format!("127.0.0.1:{nowhere}")}));
+    let held = hold.run(&holding).await.unwrap();
+    let switching = after("switch", &[("hold", &held)]);
+    assert!(switch.run(&switching).await.is_err());
+    switch.undo(&switching).await.unwrap();
+    hold.undo(&holding).await.unwrap();
+    as_before(&scene, &clients, "after a switch to nowhere").await;
+
+    // dbmove dies: its connections end, and clients are served again without anybody's doing, by the source. What it left is put back.
+    let hold = scene.hold(&shared, json!({}));
+    let held = hold.run(&holding).await.unwrap();
+    *shared.holding.lock().await = None;
+    as_before(&scene, &clients, "after a crash").await;
+    assert_eq!(scene.line("school").1, MAXCONN.to_string());
+    let reborn = SharedHold::default();
+    let hold = scene.hold(&reborn, json!({}));
+    assert!(matches!(hold.probe(&holding).await.unwrap(), Probe::Partly { .. }));
+    refused(scene.switch(&reborn).run(&after("switch", &[("hold", &held)])).await, "clients are not held");
+    hold.undo(&holding).await.unwrap();
+    hold.undo(&holding).await.unwrap();
+    assert_eq!(scene.line("school").1, "");
+    as_before(&scene, &clients, "after the undo of a crash").await;
+
+    // HAProxy is restarted while clients are held: what its file says is back, and that is seen before the release.
+    let hold = scene.hold(&reborn, json!({}));
+    let held = hold.run(&holding).await.unwrap();
+    let counts = clients.stop().await;
+    assert!(counts.failures().is_empty(), "{:?}", counts.failures());
+    let switching = after("switch", &[("hold", &held)]);
+    let switched = scene.switch(&reborn).run(&switching).await.unwrap();
+    scene.proxy.kill();
+    let sections = std::fs::read_to_string(scene.directory.path().join("haproxy.cfg")).unwrap();
+    let sections = &sections[sections.find("defaults").unwrap()..];
+    scene.proxy = restarted(scene.directory.path(), sections).await;
+    let releasing = after("release", &[("hold", &held), ("switch", &switched)]);
+    let release = TrafficRelease::new(server(&scene.target, "target"), reborn.clone());
+    refused(release.run(&releasing).await, "is not as `traffic.hold` and `traffic.switch` left it");
+    assert_eq!(release.probe(&releasing).await.unwrap(), Probe::NotStarted);
+    scene.switch(&reborn).undo(&switching).await.unwrap();
+    hold.undo(&holding).await.unwrap();
+    assert_eq!((scene.leads_to(), scene.line("school").1), (scene.source.port().to_string(), String::new()));
+    assert_eq!(scene.rows(&scene.source).await, counts.sorted());
+    assert_eq!(scene.rows(&scene.target).await, [0_u64; 0]);
+}
+
+async fn restarted(directory: &Path, sections: &str) -> LocalProxy {
+    LocalProxy::start(directory, sections).await.unwrap()
+}
