@@ -7,6 +7,9 @@ mod real;
 #[path = "moving/world.rs"]
 mod world;
 
+/// One at a time: each puts the load on the machine that it is about.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[path = "haproxy/clients.rs"]
 mod clients;
 #[path = "haproxy/cutover.rs"]
