@@ -39,7 +39,10 @@ struct Switched {
 
 /// Under which [`Switched`] is saved; `null` once undone.
 const CHECKPOINT: &str = "switched";
-/// For the target's greeting through HAProxy, and for connections that are left to be gone.
+/// For the target's greeting through HAProxy. Less than HAProxy's own three tries of a second each: whoever should have been let through
+/// beside us reaches the source at the next.
+const GREETING_LIMIT: Duration = Duration::from_millis(1500);
+/// For connections that are left to be gone.
 const LIMIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -108,11 +111,11 @@ impl TrafficSwitch {
             return Err(StepError::definite("our connection that was first in HAProxy's queue has been used"));
         };
         // One more than are there, and they are all ours: the first in the queue gets through, and nobody else.
+        // Lowered before it is greeted: were it refused, its place would be free for the next.
         server.set_maxconn(server.fullness().await?.sessions + 1).await?;
-        let greeted = scout.greeting(LIMIT).await;
         server.set_maxconn(before.held).await?;
-        let greeting = greeted?.ok_or_else(|| {
-            StepError::definite(format!("no server greeted our connection through `{server}` within {LIMIT:?}"))
+        let greeting = scout.greeting(GREETING_LIMIT).await?.ok_or_else(|| {
+            StepError::definite(format!("no server greeted our connection through `{server}` within {GREETING_LIMIT:?}"))
                 .hint("see whether HAProxy reaches the target (network, firewall) and the target takes connections from it")
         })?;
         let mut target = Session::open(&self.target, Purpose::Read).await?;
@@ -210,7 +213,17 @@ impl Step for TrafficSwitch {
         let closed = self.close_the_last(&server, holding).await?;
         server.lead_to(to).await?;
         crash::point("switch.pointed");
-        let version = self.try_alone(&server, &before, holding).await?;
+        let version = match self.try_alone(&server, &before, holding).await {
+            Ok(version) => version,
+            Err(error) => {
+                // At once, not when the engine comes to it.
+                let message = match server.lead_to(switched.from).await {
+                    Ok(()) => format!("{}; HAProxy leads to `{}` again", error.message, switched.from),
+                    Err(back) => format!("{}; {}", error.message, back.message),
+                };
+                return Err(StepError { message, ..error });
+            }
+        };
         // Its place stays free: `maxconn` is below what our other connections take.
         holding.scout = None;
         keep(context, CHECKPOINT, &Switched { tried: true, ..switched.clone() })?;
