@@ -242,10 +242,12 @@ impl Step for TrafficSwitch {
         let Some(before) = Shared::before(context)? else { return Ok(Probe::NotStarted) };
         let server = ProxiedServer::of(&before.route)?;
         let now = server.state().await?.address;
-        Ok(if now == Some(switched.to) {
-            if switched.tried { Probe::Done } else { Probe::Partly { from: "HAProxy leads to the target, which was not tried".to_owned() } }
+        Ok(if now == Some(switched.to) && switched.tried {
+            Probe::Done
         } else if now == Some(switched.from) {
             Probe::NotStarted
+        } else if now == Some(switched.to) {
+            Probe::Partly { from: "HAProxy leads to the target, which was not tried".to_owned() }
         } else {
             Probe::Foreign { found: format!("`{server}` leads neither to the source nor to the target") }
         })
