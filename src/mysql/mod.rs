@@ -17,6 +17,7 @@
 //! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
 //! | [`tables`], [`shared`] | the tables that move; what copying, following and verifying know of each other |
+//! | [`triggers_aside`] | the source's triggers, put aside while the way back is open |
 //! | [`assess`] | what stands in the way of a migration, found before anything is touched |
 //! | [`store`] | one store of a run: both servers, made ready once for all its steps |
 //! | [`steps`] | the steps of a playbook, one file each |
@@ -72,5 +73,6 @@ pub mod tables;
 pub mod tail;
 pub mod tls;
 pub mod touches;
+pub mod triggers_aside;
 pub mod verification;
 pub mod well_formed;

@@ -11,8 +11,8 @@
 //! * *What the target logs is all there is.* Refused before the switch: no log, statements instead of rows, rows without all their
 //!   columns, JSON in parts, compressed transactions, a log our account may not read. MySQL from 9.6 on logs what foreign keys cascade
 //!   (`innodb_native_foreign_keys = OFF`): there the events on the children tell it, and nothing is cascaded a second time.
-//! * *No effect twice.* Rows in the log hold what triggers did; a trigger on the source would do it once more. Sessions can't switch triggers
-//!   off, so a source with triggers on moved tables is refused, by name. Events are off there since the fence.
+//! * *No effect twice.* Rows in the log hold what triggers did; a trigger on the source would do it once more, so they are put aside there
+//!   ([`super::triggers_aside`]). Events are off there since the fence.
 //! * *Tables are those that were compared.* Both sides have the same columns in the same order, or the way back is refused by name.
 //!   A table without key on an engine without transactions is refused too: a row and the position through which it is in could not be
 //!   written together, and what had been written twice could not be told. With a key, writing again changes nothing.
@@ -56,7 +56,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
 
     let mut refusals = log_refusals(&facts);
     refusals.extend(account_refusals(&described));
-    refusals.extend(trigger_refusals(&described.catalog));
+    refusals.extend(trigger_refusals(&described));
     let mut warnings = Vec::new();
     for (name, old) in &described.catalog.tables {
         match catalog.table(name) {
@@ -170,12 +170,14 @@ fn account_refusals(described: &Described) -> Vec<String> {
     refusals
 }
 
-fn trigger_refusals(catalog: &Catalog) -> Vec<String> {
-    let triggers = catalog.others.iter().filter(|object| object.kind == ObjectKind::Trigger);
-    triggers
+/// Triggers of the source that our account may not put aside.
+fn trigger_refusals(described: &Described) -> Vec<String> {
+    let triggers = described.catalog.others.iter().filter(|object| object.kind == ObjectKind::Trigger);
+    let not_ours = triggers.filter(|trigger| !described.source.privileges.has_on("TRIGGER", &trigger.database));
+    not_ours
         .map(|trigger| {
             format!(
-                "trigger `{}.{}` on the source would do once more what the target's rows hold already; a session can't switch it off",
+                "trigger `{}.{}` on the source would do once more what the target's rows hold already, and our account may not put it aside (it lacks TRIGGER)",
                 trigger.database, trigger.name
             )
         })

@@ -44,7 +44,7 @@ pub struct Database {
 }
 
 /// Kinds of objects that hold no rows of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum ObjectKind {
     /// A view.
     View,
@@ -78,7 +78,7 @@ impl fmt::Display for ObjectKind {
 
 /// An object that holds no rows, by name. Only what our account may see is listed: triggers need the
 /// TRIGGER privilege, events EVENT, routines SELECT on `mysql.proc` (8.0 and later: SHOW_ROUTINE).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct OtherObject {
     /// What it is.
     pub kind: ObjectKind,

@@ -21,7 +21,7 @@ use super::rewrite;
 use super::{named, selects, word};
 
 /// The settings an object was made under; it is read under them whenever it is used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CreationContext {
     /// `sql_mode`; views have none.
     pub sql_mode: Option<String>,
@@ -36,7 +36,7 @@ pub struct CreationContext {
 }
 
 /// One object as a server prints it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Definition {
     /// Which.
     pub object: OtherObject,

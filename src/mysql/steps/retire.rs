@@ -43,6 +43,7 @@ impl Step for Retire {
         Ok(Plan {
             lines: vec![
                 "close the way back: no rollback from here on".to_owned(),
+                format!("make the triggers again that were put aside on the {}", self.store.source),
                 format!("remove dbmove's own tables from the {}, which stays `read_only`", self.store.source),
             ],
             warnings: Vec::new(),
@@ -68,6 +69,7 @@ impl Step for Retire {
             output = output.fact("position", open.applied.borrow().position.to_string());
         }
         crash::point("retire.ended");
+        reverse::bring_triggers_back(context, &self.store).await?;
         reverse::remove(&self.store).await?;
         context.check_cancelled()?;
         Ok(output)

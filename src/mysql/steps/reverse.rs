@@ -41,10 +41,12 @@ use crate::mysql::error::{MysqlError, Result as MysqlResult};
 use crate::mysql::fence::{self, Fence, ReadOnly};
 use crate::mysql::follow;
 use crate::mysql::lock_out::{self, LockedOut};
+use crate::mysql::objects::read::Definition;
 use crate::mysql::position::Position;
 use crate::mysql::reverse::way_back;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
+use crate::mysql::triggers_aside;
 use crate::mysql::verification::{Engine, Pair, Verifier};
 use crate::verify::report::Verification;
 
@@ -71,6 +73,9 @@ const TARGET_BEFORE: &str = "rollback.target_read_only";
 
 /// Checkpoint of a store: the target's accounts that a rollback locked, where it may not set `read_only`.
 const LOCKED_OUT: &str = "rollback.locked_out";
+
+/// Checkpoint of a store: the source's triggers that are put aside.
+const TRIGGERS: &str = "reverse.triggers";
 
 /// How often the lock is taken again because a client could not be closed under it.
 const CLOSING_TRIES: u32 = 200;
@@ -122,6 +127,27 @@ pub(super) async fn restore_target(context: &StepContext, store: &MysqlStore) ->
     target.close().await;
     context.checkpoints.save(LOCKED_OUT, &store.name, &serde_json::Value::Null)?;
     context.checkpoints.save(TARGET_BEFORE, &store.name, &serde_json::Value::Null)
+}
+
+/// The source's triggers that are put aside, if that has begun.
+fn aside(context: &StepContext, store: &MysqlStore) -> Result<Option<Vec<Definition>>, StepError> {
+    match context.checkpoints.load(TRIGGERS, &store.name)? {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(value) => serde_json::from_value(value)
+            .map(Some)
+            .map_err(|error| StepError::definite(format!("the checkpoint `{TRIGGERS}` of `{}` can't be read: {error}", store.name))),
+    }
+}
+
+/// Makes the source's triggers again that were put aside.
+///
+/// # Errors
+/// If the source refuses one: each is named.
+pub(super) async fn bring_triggers_back(context: &StepContext, store: &MysqlStore) -> Result<(), StepError> {
+    let Some(triggers) = aside(context, store)? else { return Ok(()) };
+    triggers_aside::make_again(store, &triggers).await?;
+    crash::point("reverse.triggers_back");
+    context.checkpoints.save(TRIGGERS, &store.name, &serde_json::Value::Null)
 }
 
 /// The accounts that a rollback has locked.
@@ -251,6 +277,16 @@ impl Reverse {
         let mut source = Session::open(&back.target, Purpose::Catalog).await?;
         bookkeeping::create(&mut source).await?;
         bookkeeping::claim(&mut source, &back.name, &context.run, context.epoch).await?;
+        let triggers = match aside(context, &self.store)? {
+            Some(triggers) => triggers,
+            None => {
+                let triggers = triggers_aside::of_source(&self.store).await?;
+                context.checkpoints.save(TRIGGERS, &self.store.name, &serde_json::json!(triggers))?;
+                triggers
+            }
+        };
+        crash::point("reverse.triggers_noted");
+        triggers_aside::drop_all(&self.store, &triggers).await?;
         match bookkeeping::followed(&mut source, &back.name).await? {
             Some(followed) if followed.start == *start => {}
             Some(followed) => {
@@ -485,7 +521,10 @@ impl Step for Reverse {
         true
     }
     fn undo_does(&self) -> String {
-        format!("close the way back and remove its part of `_dbmove` from the {}", self.store.source)
+        format!(
+            "close the way back, make the triggers again that were put aside on the {}, and remove its part of `_dbmove`",
+            self.store.source
+        )
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let way = way_back(&self.store).await?;
@@ -494,7 +533,10 @@ impl Step for Reverse {
         Ok(Plan {
             lines: vec![
                 format!("note the position of the {}'s log before clients write there", self.store.target),
-                format!("after the switch: create schema `_dbmove` on the {}, which stays `read_only`", self.store.source),
+                format!(
+                    "after the switch: create schema `_dbmove` on the {}, which stays `read_only`, and put triggers of moved tables aside there",
+                    self.store.source
+                ),
                 "write every change of the target there too, and compare it, until `dbmove rollback` or `mysql.retire`".to_owned(),
             ],
             warnings,
@@ -609,6 +651,7 @@ impl Step for Reverse {
             self.leave_target(&back).await?;
         }
         self.store.back.send_replace(None);
+        bring_triggers_back(context, &self.store).await?;
         remove(&self.store).await?;
         for key in [START, BROKEN, COMPARED] {
             context.save_checkpoint(key, &serde_json::Value::Null)?;
