@@ -46,7 +46,11 @@
 //! `set server … addr` changes where new connections go, in one command; those there are stay where they are. Then `maxconn` is
 //! raised to one more than are connected, all of them ours, until the scout has been greeted, and lowered again.
 //!
-//! The release sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
+//! The switch then points back: were dbmove killed with HAProxy pointed to the target, its connections would end, clients be let through
+//! before the point of no return, and what they wrote there be lost by the undo. That can happen only in the milliseconds of the try; what
+//! they wrote then is seen as a foreign writer's before the next fence.
+//!
+//! The release points to the target again and sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
 //! then and those in it would wait for ever: so a number that nothing reaches comes first, and 0 when the queue is empty.
 //! Everybody at once would be too many: seconds of waiting clients may be more than the target's `max_connections`, and it would turn
 //! the rest away. And more at once than fit its `back_log` (50 on old servers) would wait for ever: the server has dropped
@@ -121,7 +125,7 @@ pub struct Before {
 /// The output fact that holds [`Before`].
 pub const BEFORE: &str = "held_route";
 
-/// The output fact of `traffic.switch` that says where HAProxy leads now: `10.0.0.9:3306`.
+/// The output fact of `traffic.switch` that says where HAProxy will lead: `10.0.0.9:3306`.
 pub const LEADS_TO: &str = "leads_to";
 
 /// What holds clients: ours, and gone with this process.

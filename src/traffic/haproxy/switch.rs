@@ -1,5 +1,5 @@
-//! The step `traffic.switch`: points HAProxy to the target while clients are held, and tries it with our own connection alone.
-//! See [`haproxy`](super).
+//! The step `traffic.switch`: points HAProxy to the target for a moment while clients are held, and tries it with our own connection
+//! alone. See [`haproxy`](super).
 //!
 //! It can be undone: nobody but that one connection, which says nothing, has been let through to the target.
 
@@ -164,8 +164,11 @@ impl Step for TrafficSwitch {
         };
         Ok(Plan {
             lines: vec![
-                format!("point `{}/{}` at HAProxy to `{goal}`, while clients wait", route.backend, route.server),
-                format!("let one connection of our own through, alone: the {} has to greet it", self.target),
+                format!("point `{}/{}` at HAProxy to `{goal}` for a moment, while clients wait", route.backend, route.server),
+                format!(
+                    "let one connection of our own through, alone: the {} has to greet it; then point back until the release",
+                    self.target
+                ),
             ],
             warnings: Vec::new(),
         })
@@ -224,6 +227,8 @@ impl Step for TrafficSwitch {
                 return Err(StepError { message, ..error });
             }
         };
+        // Back until the release: if dbmove died now, our connections would end, and clients be let through before they may.
+        server.lead_to(switched.from).await?;
         // Its place stays free: `maxconn` is below what our other connections take.
         holding.scout = None;
         keep(context, CHECKPOINT, &Switched { tried: true, ..switched.clone() })?;
@@ -242,10 +247,8 @@ impl Step for TrafficSwitch {
         let Some(before) = Shared::before(context)? else { return Ok(Probe::NotStarted) };
         let server = ProxiedServer::of(&before.route)?;
         let now = server.state().await?.address;
-        Ok(if now == Some(switched.to) && switched.tried {
-            Probe::Done
-        } else if now == Some(switched.from) {
-            Probe::NotStarted
+        Ok(if now == Some(switched.from) {
+            if switched.tried { Probe::Done } else { Probe::NotStarted }
         } else if now == Some(switched.to) {
             Probe::Partly { from: "HAProxy leads to the target, which was not tried".to_owned() }
         } else {
