@@ -55,6 +55,20 @@ async fn a_whole_move_behind_haproxy_fails_no_request() {
     if proxy_skipped("a_whole_move_behind_haproxy_fails_no_request", &KINDS) {
         return;
     }
+    // (The one behind the fence first: there clients meet the fence until it is undone.)
+    a_whole_move(&["switch.pointed", "hold.held", "hold.full"]).await;
+}
+
+/// Killed in the release, clients are at the target, and the next driver goes on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_in_the_release_is_gone_on_from() {
+    if proxy_skipped("a_kill_in_the_release_is_gone_on_from", &KINDS) {
+        return;
+    }
+    a_whole_move(&["release.begins"]).await;
+}
+
+async fn a_whole_move(killed_at: &[&str]) {
     let _alone = crate::ALONE.lock().await;
     let mut world = World::start(KINDS[0], KINDS[1], 0.02).await.with_rehearsal().await;
     for server in [&world.source, &world.rehearsal.as_ref().unwrap().0] {
@@ -73,14 +87,13 @@ async fn a_whole_move_behind_haproxy_fails_no_request() {
 
     // Killed at each point: clients are served by the source, and the next driver puts back what was left before it begins again.
     let cutover = ["--yes", "cutover", &playbook, "--deadline", "1h"];
-    // (The one behind the fence first: there clients meet the fence until it is undone.)
-    for point in ["switch.pointed", "hold.held", "hold.full"] {
+    for &point in killed_at {
         let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
         assert_eq!(code(&output), -9, "{point}: {}", said(&output));
-        if point == "hold.held" {
+        if ["hold.held", "release.begins"].contains(&point) {
             let accepted = clients.counts.sorted().len();
             tokio::time::sleep(Duration::from_secs(2)).await;
-            assert!(clients.counts.sorted().len() > accepted, "clients are not served after a crash that left them held");
+            assert!(clients.counts.sorted().len() > accepted, "{point}: clients are not served after the crash");
         }
     }
     let failed_by_crashes = clients.counts.failures().values().sum::<u64>();
