@@ -21,8 +21,8 @@
 //! # How clients are held
 //!
 //! HAProxy has no command that holds. A frontend's `maxconn` of 0 does hold, but raising it again kills the proxies that most people
-//! run: with connections waiting, versions before 2.6.20, 2.8.12 and 3.0.6 lock themselves up in that command and are
-//! ended by their own watchdog (issue 2726 of HAProxy; seen with Debian 12's 2.6.12). A server in maintenance does not hold
+//! run: with connections waiting, they lock themselves up in that command and are
+//! ended by their own watchdog (issue 2726 of HAProxy, mended since; seen with Debian 12's 2.6.12). A server in maintenance does not hold
 //! either: with no server left, clients are refused.
 //!
 //! What every version does well is queue for a full server. So the hold fills the server: it opens [`OCCUPANTS`] connections through the
@@ -48,7 +48,7 @@
 //!
 //! The switch then points back: were dbmove killed with HAProxy pointed to the target, its connections would end, clients be let through
 //! before the point of no return, and what they wrote there be lost by the undo. That can happen only in the milliseconds of the try; what
-//! they wrote then is seen as a foreign writer's before the next fence.
+//! they write then counts as a foreign writer's, for `mysql.verify` and the next fence to find.
 //!
 //! The release points to the target again and sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
 //! then and those in it would wait for ever: so a number that nothing reaches comes first, and 0 when the queue is empty.
