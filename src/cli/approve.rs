@@ -41,16 +41,8 @@ struct Data<'a> {
 pub async fn approve(everywhere: &Everywhere, typed: &Approve) -> Result<Answer, Refusal> {
     let playbook = load(everywhere, &typed.playbook)?;
     let word = next::playbook_word("", Some(&typed.playbook));
-    let by = match &typed.by {
-        Some(name) if name.trim().is_empty() => {
-            return Err(Refusal::usage("`--by`: the name is empty; nothing was recorded").hint("name who gives the approval"));
-        }
-        Some(name) => name.clone(),
-        None => login_name(),
-    };
-    if typed.reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(Refusal::usage("`--reason`: the reason is empty; nothing was recorded").hint("leave `--reason` out, or say why"));
-    }
+    let by = who(typed.by.as_deref())?;
+    check_reason(typed.reason.as_deref())?;
     let fingerprint = PlaybookFingerprint::of(&playbook)
         .map_err(|error| Refusal::usage(format!("playbook `{}` can't be written as JSON: {error}", playbook.playbook)))?;
     let run = run_of(reading::journal(&everywhere.state_directory)?, &playbook, &word)?;
@@ -127,6 +119,31 @@ fn refusal(error: &ApprovalError, word: &str) -> Refusal {
             .next([format!("{run} --accept-changes")]),
         ApprovalError::UnknownStep { asking: steps, .. } | ApprovalError::AsksNothing { asking: steps, .. } => refusal.hint(asking(steps)),
     }
+}
+
+/// Who acts, by `--by` or else by login name.
+///
+/// # Errors
+/// If the name that was typed is empty.
+pub fn who(typed: Option<&str>) -> Result<String, Refusal> {
+    match typed {
+        Some(name) if name.trim().is_empty() => {
+            Err(Refusal::usage("`--by`: the name is empty; nothing was recorded").hint("name who says it"))
+        }
+        Some(name) => Ok(name.to_owned()),
+        None => Ok(login_name()),
+    }
+}
+
+/// Refuses a reason that says nothing.
+///
+/// # Errors
+/// If it is empty.
+pub fn check_reason(typed: Option<&str>) -> Result<(), Refusal> {
+    if typed.is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(Refusal::usage("`--reason`: the reason is empty; nothing was recorded").hint("leave `--reason` out, or say why"));
+    }
+    Ok(())
 }
 
 /// The name of the user who is logged in: `LOGNAME` or `USER`, else the account's name, else its number.

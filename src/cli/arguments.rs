@@ -122,6 +122,8 @@ pub enum Command {
     Undo(Undo),
     /// Say yes to what a `gate.approve` step asks, so that its run may go on
     Approve(Approve),
+    /// Steer a run that is being driven: pause, throttle, hold the cutover, abort
+    Ctl(Ctl),
     /// Where the runs stand; works beside a running one and with none running
     Status(Status),
     /// What a run did: the verdict, times, verification, certificate
@@ -345,6 +347,49 @@ pub struct Approve {
     /// Who says yes; goes into journal and report [default: your login name]
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+}
+
+/// `dbmove ctl`.
+#[derive(Clone, Debug, Args)]
+#[command(subcommand_precedence_over_arg = true)]
+pub struct Ctl {
+    /// The playbook whose run is being driven
+    #[arg(required_unless_present = "run")]
+    pub playbook: Option<PathBuf>,
+    /// A run's id, instead of the playbook
+    #[arg(long, value_name = "RUN", global = true, conflicts_with = "playbook")]
+    pub run: Option<String>,
+    /// Who says it; goes into journal and report [default: your login name]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub by: Option<String>,
+    /// Why; goes into journal and report
+    #[arg(long, value_name = "TEXT", global = true)]
+    pub reason: Option<String>,
+    /// What it is told
+    #[command(subcommand)]
+    pub act: CtlAct,
+}
+
+/// What a run can be told.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CtlAct {
+    /// Ask the driver how the run stands
+    Status,
+    /// Start no new step, copy and compare no new chunk; following goes on. Refused while writes are held
+    Pause,
+    /// Lift a pause
+    Resume,
+    /// Copy no faster than RATE, on average
+    Throttle {
+        /// `20MiB/s`, `5000rows/s`, or `off`
+        rate: String,
+    },
+    /// Have the cutover's first step wait for `go`
+    HoldCutover,
+    /// Let the cutover begin
+    Go,
+    /// End the run as Ctrl-C does: a cutover that has not switched is undone. Refused behind the point of no return
+    Abort,
 }
 
 /// `dbmove status`.

@@ -10,6 +10,7 @@
 //! | [`schema`] | `schema diff` |
 //! | [`plan`] | `plan`; the plan itself is made in [`planning`] |
 //! | [`rehearse`], [`run`], [`verify`], [`cutover`] | the same; what they share is in [`drive`] |
+//! | [`ctl`] | `ctl`: what a driver is told over its socket |
 //! | [`rollback`], [`undo`], [`approve`], [`status`], [`report`], [`certificate`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
@@ -21,6 +22,7 @@ pub mod arguments;
 pub mod assess;
 pub mod audit;
 pub mod certificate;
+pub mod ctl;
 pub mod cutover;
 pub mod demo;
 pub mod drive;
@@ -98,6 +100,7 @@ impl Command {
             Command::Rollback(_) => "rollback",
             Command::Undo(_) => "undo",
             Command::Approve(_) => "approve",
+            Command::Ctl(_) => "ctl",
             Command::Status(_) => "status",
             Command::Report(_) => "report",
             Command::Certificate(CertificateCommand::Show { .. }) => "certificate show",
@@ -132,6 +135,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Rollback(typed) => on_runtime(rollback::rollback(everywhere, typed)),
         Command::Undo(typed) => on_runtime(undo::undo(everywhere, typed)),
         Command::Approve(typed) => on_runtime(approve::approve(everywhere, typed)),
+        Command::Ctl(typed) => on_runtime(ctl::ctl(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
         Command::Certificate(command) => certificate::certificate(everywhere, command),

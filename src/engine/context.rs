@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::approval::Given;
+use super::steering::Steering;
 use super::step::{Epoch, Output, StepError, Work};
 
 /// Rehearsals and productions are runs of the same code; only the bound endpoints differ.
@@ -119,6 +120,8 @@ pub struct StepContext {
     pub progress: watch::Sender<Progress>,
     /// Set to true by a service that is ready.
     pub ready: watch::Sender<bool>,
+    /// Whether new pieces of work may be begun, and how fast.
+    pub steering: Steering,
     /// Where checkpoints go.
     pub checkpoints: Arc<dyn Checkpoints>,
     /// Rates measured by the last rehearsal, by step id: what estimates are made from.

@@ -4,16 +4,18 @@
 //! [`resume`](super::resume) settles what a crash left open, [`scheduler`](super::scheduler) runs a stage, [`undo`](super::undo) goes back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Remaining};
 use super::context::{Outputs, Progress, RunKind, StepContext};
+use super::control::socket::Socket;
+use super::control::{Asked, Live};
 use super::crash;
 use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
@@ -24,12 +26,16 @@ use super::lease::{Entered, Heartbeat};
 use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
 use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
+use super::steering::Steer;
 use super::step::{Failure, Output, StepKind, TargetLease, Work};
 use super::way_back::rolled_back_already;
 use crate::playbook::model::StageName;
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// Acts that wait for the driver at most.
+const ASKED: usize = 8;
+
 /// Why the way forward ended.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -92,7 +98,15 @@ pub(super) struct Driver {
     pub given_up: bool,
     /// The point of no return was left in a state that a person has to look at: nothing may be undone.
     pub unclear: bool,
+    /// What steps hear of pauses and limits.
+    pub steer: Steer,
+    /// What people say over the socket.
+    pub asked: mpsc::Receiver<Asked>,
+    /// Where they are told how it stands.
+    pub live: Arc<Mutex<Live>>,
+    ask: mpsc::Sender<Asked>,
 }
+
 impl Driver {
     pub(super) fn new(
         request: RunRequest,
@@ -111,6 +125,7 @@ impl Driver {
             Rehearsed::Certificate(Some(certificate)) => certificate.rates(),
             _ => journal.journal().reader().and_then(|reader| reader.rates(&request.playbook.playbook)).unwrap_or_default(),
         };
+        let (ask, asked) = mpsc::channel(ASKED);
         Driver {
             request,
             graph,
@@ -138,16 +153,22 @@ impl Driver {
             undone: Vec::new(),
             given_up: false,
             unclear: false,
+            steer: Steer::default(),
+            asked,
+            live: Arc::default(),
+            ask,
         }
     }
 
     /// Drives the run to its end and lets go of it.
     pub(super) async fn drive(mut self, leases: &[Arc<dyn TargetLease>]) -> Result<RunOutcome, EngineError> {
+        let socket = self.listen().await;
         let ended = match self.forward(leases).await {
             Ok(verdict) => Ok(verdict),
             Err(stop) => self.fall_back(stop).await,
         };
         self.stop_all().await;
+        drop(socket);
         let result = match ended {
             Ok(Verdict::LeaseLost { message }) => Ok(self.outcome(Verdict::LeaseLost { message })),
             Ok(verdict) => self.finish(verdict, leases).await,
@@ -158,6 +179,25 @@ impl Driver {
             // Lost or unwritable: either way the next driver finds this process gone, or its heartbeat old.
         }
         result
+    }
+
+    /// Lets people steer. A run goes on without, if that can't be.
+    async fn listen(&self) -> Option<Socket> {
+        self.steer();
+        let path = self.journal.journal().path();
+        let listening = path
+            .parent()
+            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+            .and_then(|directory| Socket::listen(directory, self.journal.clone(), self.live.clone(), self.ask.clone()));
+        match listening {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                let text = format!("`dbmove ctl` can't reach this driver: no socket can be made in the state directory: {error}");
+                // A journal that can't be written ends the run at its next event.
+                let _ = self.journal.append(Event::Note { step: None, text }).await;
+                None
+            }
+        }
     }
 
     pub(super) async fn finish(&mut self, verdict: Verdict, leases: &[Arc<dyn TargetLease>]) -> Result<RunOutcome, EngineError> {
@@ -321,6 +361,7 @@ impl Driver {
             cancel: self.heartbeat.lost.child_token(),
             progress: execute::progress_channel().0,
             ready: watch::channel(false).0,
+            steering: self.steer.steering(),
             checkpoints: Arc::new(self.journal.clone()),
             rates: self.rates.clone(),
             outputs: self.outputs(),

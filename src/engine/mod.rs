@@ -12,6 +12,7 @@
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
+//! | [`control`], [`steering`] | a run told to pause, slow down, wait or end; what its steps hear of it |
 //! | [`drift`] | whether a playbook changed under a run |
 //! | [`observer`] | what a person sees meanwhile |
 //! | [`outcome`] | how a run ends, and the exit codes |
@@ -21,6 +22,7 @@ pub mod approval;
 pub mod budget;
 pub mod certificate;
 pub mod context;
+pub mod control;
 pub mod crash;
 pub mod deadline;
 pub mod drift;
@@ -36,6 +38,7 @@ pub mod outcome;
 mod resume;
 pub mod run;
 mod scheduler;
+pub mod steering;
 pub mod step;
 mod undo;
 mod way_back;

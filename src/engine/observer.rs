@@ -35,6 +35,8 @@ pub trait Observer: Send + Sync {
     fn undo_ended(&self, _step: &str, _failed: Option<&str>) {}
     /// The newest forecast, every few seconds while a deadline is set and once before anything starts.
     fn forecast(&self, _forecast: &Forecast) {}
+    /// Why nothing new is begun, if so; told about four times a second.
+    fn held_back(&self, _why: Option<&str>) {}
     /// Writes have been held for `held` of at most `limit`; told about four times a second while they are.
     fn write_gap(&self, _held: Duration, _limit: Duration) {}
 }

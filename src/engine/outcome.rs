@@ -137,6 +137,14 @@ pub enum Verdict {
     },
     /// Stopped on request; the same command goes on from here.
     Interrupted,
+    /// A person ended it by `dbmove ctl`; what is undone then is told in [`run`](super::run).
+    Aborted {
+        /// Who, by the name they gave.
+        by: String,
+        /// Why, in their words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// All that the run made is gone again, as it was asked for.
     Undone,
     /// Clients are on the source again, with all they wrote on the target.
@@ -160,7 +168,7 @@ impl Verdict {
             Verdict::DeadlineMissed { .. } => ExitCode::DeadlineMissed,
             Verdict::WaitingForApproval { .. } => ExitCode::WaitingForApproval,
             Verdict::LeaseLost { .. } => ExitCode::LeaseHeld,
-            Verdict::Interrupted => ExitCode::Interrupted,
+            Verdict::Interrupted | Verdict::Aborted { .. } => ExitCode::Interrupted,
         }
     }
 
@@ -214,6 +222,8 @@ impl fmt::Display for Verdict {
             Verdict::WaitingForApproval { step, message } => write!(f, "step `{step}` waits for approval: {message}"),
             Verdict::HandedOver { to } => write!(f, "handed over to {to}"),
             Verdict::Interrupted => f.write_str("stopped on request"),
+            Verdict::Aborted { by, reason: Some(reason) } => write!(f, "aborted by {by}: {reason}"),
+            Verdict::Aborted { by, reason: None } => write!(f, "aborted by {by}"),
             Verdict::Undone => f.write_str("all that this run made is gone again, as asked for"),
             Verdict::RolledBack => f.write_str("rolled back: clients are on the source again, with everything they wrote on the target"),
             Verdict::LeaseLost { message } => write!(f, "the lease was lost: {message}"),

@@ -10,6 +10,8 @@
 //!   because stopping inside it would leave clients waiting.
 //! * **A rehearsal** undoes everything at its end, whether it passed or failed, the point of no return too. Interrupted, it stays
 //!   resumable.
+//! * **A guard that fires or a person who aborts** ends a run as Ctrl-C does, but a rehearsal is undone then. See
+//!   [`control`](super::control).
 //! * **A run that is given up** ([`RunRequest::give_up`]) is undone as a whole, if the point of no return is not passed: a cutover that a
 //!   crash cut short is settled first, and where it can't be told whether clients were switched nothing is undone. Then the run is over.
 //!
@@ -40,6 +42,7 @@ use super::journal::{Journal, JournalError, RunStarted};
 use super::lease::{self, Entry, LeaseError};
 use super::observer::Observer;
 use super::outcome::RunOutcome;
+use super::steering::Steering;
 use super::step::{Epoch, Estimate, Plan, Step, StepError, TargetLease, Work};
 use crate::playbook::model::{Playbook, StageName, StepSpec};
 
@@ -293,6 +296,7 @@ pub async fn preview(
             cancel: CancellationToken::new(),
             progress: super::execute::progress_channel().0,
             ready: tokio::sync::watch::channel(false).0,
+            steering: Steering::free(),
             checkpoints: Arc::new(NoCheckpoints),
             rates: all_rates.clone(),
             outputs: Arc::clone(&outputs),

@@ -5,6 +5,7 @@
 //! the driver aborts them. A stage is done when every task in it is done and every service ready *in this process*; so
 //! the same code runs a stage for the first time, goes on inside it after a crash, and brings the services of a finished one back.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::budget::REFORECAST;
 use super::context::RunKind;
+use super::control;
 use super::crash;
 use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
@@ -52,6 +54,9 @@ impl Driver {
         let members = self.graph.stage(stage);
         if !again {
             if stage == StageName::Cutover {
+                while self.cutover_held() {
+                    self.wait().await?;
+                }
                 self.check_certificate(true).await?;
             }
             if self.journal.with_state(|state| state.stages.get(&stage).is_none_or(|stage| stage.started.is_none())) {
@@ -64,6 +69,8 @@ impl Driver {
             self.look_for_answers()?;
             for &index in &members {
                 let waits = self.graph.needs[index].iter().any(|need| !self.is_satisfied(*need));
+                // Following goes on in a paused run: the source may purge the log that nobody follows.
+                let waits = waits || (self.paused().is_some() && !(self.is_service(index) && self.is_satisfied_on_disk(index)));
                 if !waits && !self.waiting.contains(&index) && !self.is_satisfied(index) && !self.running.contains_key(&index) {
                     self.start(index).await?;
                 }
@@ -167,10 +174,11 @@ impl Driver {
             Ended(Result<(Id, Result<Output, Halt>), JoinError>),
             Cancelled,
             Asked(Asked),
+            Told(control::Asked),
             Nudged,
             Ticked,
         }
-        let (asked, withdrawn) = (&mut self.heartbeat.asked, self.withdrawn);
+        let (asked, withdrawn, told) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.asked);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
@@ -184,6 +192,7 @@ impl Driver {
                 // The heartbeat has ended, which it does only with the lease.
                 None => Woken::Lost,
             },
+            Some(told) = told.recv() => Woken::Told(told),
             () = self.nudge.notified() => Woken::Nudged,
             _ = self.tick.tick() => Woken::Ticked,
         };
@@ -201,6 +210,7 @@ impl Driver {
                 self.withdrawn = Some(request.id);
                 Ok(())
             }
+            Woken::Told(told) => self.obey(told).await,
             Woken::Nudged => Ok(()),
             Woken::Ticked => self.look().await,
         }
@@ -215,6 +225,7 @@ impl Driver {
             if running.progress.has_changed().unwrap_or(false) {
                 let progress = running.progress.borrow_and_update().clone();
                 self.observer.step_progress(id, &progress);
+                self.live.lock().unwrap_or_else(PoisonError::into_inner).steps.insert(id.to_owned(), progress);
             }
             if sample && !running.progress.borrow().unit.is_empty() {
                 samples.extend(Sample::of_progress(id, &running.progress.borrow()));
@@ -224,6 +235,8 @@ impl Driver {
             self.sampled = Instant::now();
             self.journal.samples(samples).await?;
         }
+        let held = || self.cutover_held().then(|| "the cutover waits for `dbmove ctl … go`".to_owned());
+        self.observer.held_back(self.paused().or_else(held).as_deref());
         if let Some(started) = self.write_gap {
             self.observer.write_gap(started.elapsed(), self.request.max_write_gap);
         }
@@ -256,6 +269,7 @@ impl Driver {
         };
         let index = self.task_of.remove(&task)?;
         self.running.remove(&index);
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).steps.remove(self.graph.id(index));
         Some((index, result))
     }
 

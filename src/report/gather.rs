@@ -30,6 +30,7 @@ struct Told {
     accepted_certificate: Option<String>,
     deadline: Option<Deadline>,
     drivers: u32,
+    controls: Vec<super::model::Told>,
     undone: BTreeMap<String, bool>,
     failures: BTreeMap<String, StepError>,
 }
@@ -86,6 +87,13 @@ impl Told {
                 let undone = *action == journal::Action::Undo && matches!(result, journal::StepResult::Done { .. });
                 self.undone.insert(step.clone(), undone);
             }
+            Event::Controlled(told) => self.controls.push(super::model::Told {
+                act: told.act.to_string(),
+                by: told.by.clone(),
+                at,
+                reason: told.reason.clone(),
+                from: told.from.clone(),
+            }),
             Event::Note { step, text } => self.notes.push(Note { at, step: step.clone(), text: text.clone() }),
             Event::PlaybookAccepted { changes, .. } => self.accepted_changes.extend(changes.iter().map(ToString::to_string)),
             Event::CertificateAccepted { certificate } => self.accepted_certificate = Some(certificate.clone()),
@@ -164,6 +172,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             without_rehearsal: state.without_rehearsal.clone(),
             accepted_changes: told.accepted_changes,
             given: approvals(&state),
+            told: told.controls,
         },
         retries: told.retries,
         undos: told.undos,

@@ -381,6 +381,25 @@ pub struct Approvals {
     /// What people said yes to, in order.
     #[serde(default)]
     pub given: Vec<Approval>,
+    /// What people told the run while it was driven, in order.
+    #[serde(default)]
+    pub told: Vec<Told>,
+}
+
+/// What a person told a run by `dbmove ctl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Told {
+    /// What: `pause`, `throttle 20MiB/s` …
+    pub act: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Option<String>,
+    /// From where, as the system knows it.
+    pub from: String,
 }
 
 /// A person's yes.

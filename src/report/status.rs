@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::model::{Outcome, Serving};
 use super::{gather, next};
 use crate::engine::context::RunKind;
+use crate::engine::control::Control;
 use crate::engine::journal::{JournalError, JournalReader, Phase, RunState};
 use crate::engine::lease::{LeaseView, Liveness};
 use crate::engine::outcome::Verdict;
@@ -69,6 +70,8 @@ pub struct RunStatus {
     pub deadline: Option<(String, f64)>,
     /// Seconds for which writes have been held, while they are.
     pub writes_held_seconds: Option<f64>,
+    /// What people and guards have told it that still stands.
+    pub control: Control,
     /// Steps in order, with where each stands.
     pub steps: Vec<StepStatus>,
     /// The commands that make sense now.
@@ -123,7 +126,7 @@ pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
             Verdict::WriteGapExceeded { .. } => Outcome::WriteGapExceeded,
             Verdict::WaitingForApproval { .. } => Outcome::WaitingForApproval,
             Verdict::HandedOver { .. } => Outcome::HandedOver,
-            Verdict::Interrupted => Outcome::Interrupted,
+            Verdict::Interrupted | Verdict::Aborted { .. } => Outcome::Interrupted,
             Verdict::Undone => Outcome::Undone,
             Verdict::RolledBack => Outcome::RolledBack,
             Verdict::LeaseLost { .. } => Outcome::LeaseLost,
@@ -223,6 +226,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         last: state.last,
         deadline: state.deadline.as_ref().map(|(text, until)| (text.clone(), -since(*until))),
         writes_held_seconds: state.write_gap.as_ref().filter(|gap| gap.seconds.is_none()).map(|gap| since(gap.started)),
+        control: state.control.clone(),
         steps,
         next: next::commands(&state, outcome, None),
         driver,

@@ -296,6 +296,10 @@ fn evidence(text: &mut Text, report: &Report) {
             approval.at
         ));
     }
+    for told in &report.approvals.told {
+        let reason = told.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+        text.line(format!("told         {} by {} at {:.0}{reason}", told.act, printable(&told.by), told.at));
+    }
     for change in &report.approvals.accepted_changes {
         text.line(format!("accepted     {}", printable(change)));
     }
@@ -342,6 +346,9 @@ pub fn status(status: &RunStatus) -> String {
     }
     if let Some(held) = status.writes_held_seconds {
         text.line(format!("  WRITES ARE HELD, for {}", human::seconds(held)));
+    }
+    for told in status.control.lines() {
+        text.block("  ", &told);
     }
     for step in &status.steps {
         let mut line = format!(

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dbmove::engine::steering::Steering;
 use dbmove::local::LocalServer;
 use dbmove::mysql::connect::Server;
 use dbmove::mysql::names::Selection;
@@ -91,7 +92,10 @@ impl Side<'_> {
         let store =
             MysqlStore::open("engines", server(&self.world.source), server(&self.world.target), selection, StoreSettings::default());
         let verifier = Arc::new(Verifier::new(&store, engine, false).await.map_err(|error| error.to_string())?);
-        verifier.full(2, &Arc::new(VerifyProgress::default()), &CancellationToken::new()).await.map_err(|error| error.to_string())
+        verifier
+            .full(2, &Arc::new(VerifyProgress::default()), &Steering::free(), &CancellationToken::new())
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -34,6 +34,7 @@ pub fn context(id: &str, kind: RunKind) -> StepContext {
         cancel: CancellationToken::new(),
         progress: watch::channel(Progress::default()).0,
         ready: watch::channel(false).0,
+        steering: dbmove::engine::steering::Steering::free(),
         checkpoints: Arc::new(Memory::default()),
         rates: Arc::default(),
         outputs: Arc::new(BTreeMap::from([("provision".to_owned(), BTreeMap::from([("endpoint".to_owned(), Value::from("db.example"))]))])),

@@ -16,6 +16,7 @@ use crate::engine::approval::Approval;
 use crate::engine::budget::Forecast;
 use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
+use crate::engine::control::Controlled;
 use crate::engine::drift::{Change, PlaybookFingerprint};
 use crate::engine::lease::Owner;
 use crate::engine::outcome::{Serving, Verdict};
@@ -235,6 +236,8 @@ pub enum Event {
     },
     /// A person has said yes to what a step asks. Written by whoever said it, not by the driver.
     Approved(Approval),
+    /// A person steered the run.
+    Controlled(Controlled),
     /// A cutover goes ahead without a certificate.
     WithoutRehearsal {
         /// Why, in the operator's words.
@@ -343,6 +346,7 @@ impl Event {
             Event::Probed { .. } => "probed",
             Event::PlaybookAccepted { .. } => "playbook_accepted",
             Event::Approved(_) => Event::APPROVED,
+            Event::Controlled(_) => "controlled",
             Event::WithoutRehearsal { .. } => "without_rehearsal",
             Event::CertificateAccepted { .. } => "certificate_accepted",
             Event::CertificateIssued { .. } => "certificate_issued",

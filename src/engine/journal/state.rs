@@ -13,6 +13,7 @@ use super::event::{Action, AfterUndo, Event, PlannedStep, RecordedError, Recorde
 use crate::engine::approval::Given;
 use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
+use crate::engine::control::Control;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Failure, Output};
@@ -180,6 +181,9 @@ pub struct RunState {
     pub without_rehearsal: Option<String>,
     /// What people have said yes to, in order; a driver's own copy lacks what others wrote since it began.
     pub approvals: Vec<Given>,
+    /// What people and guards have told it that still stands.
+    #[serde(default)]
+    pub control: Control,
     /// How the last driver ended; `None` while one drives, or after a crash.
     pub finished: Option<Finished>,
 }
@@ -211,6 +215,7 @@ impl RunState {
             certificate: None,
             without_rehearsal: None,
             approvals: Vec::new(),
+            control: Control::default(),
             finished: None,
         };
         for event in events {
@@ -227,7 +232,11 @@ impl RunState {
             Event::RunStarted(_) | Event::Probed { .. } | Event::Forecast { .. } | Event::Note { .. } | Event::Unknown => {}
             Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
             Event::RunResumed { .. } => self.finished = None,
-            Event::LeaseTaken { epoch, .. } => self.epoch = Some(*epoch),
+            Event::LeaseTaken { epoch, .. } => {
+                self.epoch = Some(*epoch);
+                // Each driver looks for itself.
+                self.control.guards.clear();
+            }
             Event::StageStarted { stage } => {
                 self.stages.insert(*stage, StageState { started: Some(at), done: None });
                 // A stage only starts when the undo before it has had its say.
@@ -247,6 +256,7 @@ impl RunState {
                 self.plan.clone_from(steps);
             }
             Event::Approved(approval) => self.approvals.push(Given { at, approval: approval.clone() }),
+            Event::Controlled(controlled) => self.control.apply(at, controlled),
             Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),

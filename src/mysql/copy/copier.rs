@@ -17,6 +17,7 @@ use super::plan::{self, Pace, TableState};
 use super::read_chunk::Reader;
 use super::write_chunk::{Entered, Writer};
 use super::{Chunk, CopySettings, LoadPath, LoadedChunk, indexes, load};
+use crate::engine::steering::Steering;
 use crate::engine::step::Epoch;
 use crate::mysql::apply::applier::Applied;
 use crate::mysql::bookkeeping;
@@ -93,6 +94,8 @@ pub struct Copier {
     pub applied: watch::Receiver<Applied>,
     /// Kept by every task until it has ended: the definitions don't change before.
     pub guard: Guard,
+    /// Whether another chunk may be read.
+    pub steering: Steering,
     /// Where the progress is published.
     pub progress: Arc<CopyProgress>,
 }
@@ -252,11 +255,18 @@ impl Copier {
     }
 
     async fn keyless(&self, id: TableId, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<()> {
-        let name = self.shared.tables.get(id).name();
+        let table = self.shared.tables.get(id);
+        let name = table.name();
         self.progress.say(format!("copying `{name}` (no key: as a whole)"));
+        // Not slowed down on its way: that would only hold its snapshot, or its lock, for longer.
+        tokio::select! {
+            () = cancel.cancelled() => return Err(MysqlError::Cancelled),
+            () = self.steering.turn() => {}
+        }
         let copy =
             KeylessCopy { shared: &self.shared, source: &self.source, epoch: self.epoch, path, chunk_bytes: self.settings.chunk_bytes };
         let loaded = copy.copy(id, target, cancel).await?;
+        self.steering.spent(loaded.inserted, table.table.data_bytes);
         self.progress.rows.fetch_add(loaded.inserted, Ordering::Relaxed);
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -290,8 +300,11 @@ impl Copier {
                 tables: self.shared.tables.clone(),
                 chunk_bytes: self.settings.chunk_bytes,
                 under_way: under_way.clone(),
+                steering: self.steering.clone(),
             };
-            tasks.spawn(read_chunks(reader, chunks.clone(), read_again.clone(), loaded.clone(), paces.clone(), finished.clone()));
+            let taken =
+                Taken { chunks: chunks.clone(), read_again: read_again.clone(), finished: finished.clone(), cancel: cancel.clone() };
+            tasks.spawn(read_chunks(reader, taken, loaded.clone(), paces.clone()));
         }
         for _ in 0..self.settings.writers.max(1) {
             tasks.spawn(self.clone().write_chunks(parts.clone(), again.clone(), open.clone(), path, cancel.clone()));
@@ -494,23 +507,43 @@ impl Copier {
     }
 }
 
+/// Where a reader takes its chunks from, and when it ends.
+struct Taken {
+    chunks: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+    read_again: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+    finished: CancellationToken,
+    cancel: CancellationToken,
+}
+
 /// Reads chunk after chunk, those that come back first.
 async fn read_chunks(
     mut reader: Reader,
-    chunks: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
-    read_again: Arc<tokio::sync::Mutex<mpsc::Receiver<Chunk>>>,
+    taken: Taken,
     loaded: mpsc::Sender<LoadedChunk>,
     paces: Arc<HashMap<TableId, Pace>>,
-    finished: CancellationToken,
 ) -> Result<()> {
+    let steering = reader.steering.clone();
     loop {
+        // Before a chunk is taken, so that what waits is nobody's yet.
+        tokio::select! {
+            biased;
+            () = taken.cancel.cancelled() => return Err(MysqlError::Cancelled),
+            () = steering.turn() => {}
+            () = taken.finished.cancelled() => return Ok(()),
+        }
         let chunk = tokio::select! {
             biased;
-            Some(chunk) = next(&read_again) => chunk,
-            Some(chunk) = next(&chunks) => chunk,
+            Some(chunk) = next(&taken.read_again) => chunk,
+            Some(chunk) = next(&taken.chunks) => chunk,
             // Everything planned is in: nothing comes back any more.
-            () = finished.cancelled() => return Ok(()),
+            () = taken.finished.cancelled() => return Ok(()),
         };
+        // A pause may have come while there was nothing to read.
+        tokio::select! {
+            biased;
+            () = taken.cancel.cancelled() => return Err(MysqlError::Cancelled),
+            () = steering.turn() => {}
+        }
         let Some(pace) = paces.get(&chunk.table) else { continue };
         reader.read(&chunk, pace, &loaded).await?;
     }

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::plan::Pace;
 use super::{Chunk, LoadedChunk};
+use crate::engine::steering::Steering;
 use crate::mysql::connect::Session;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::range::KeyRange;
@@ -30,6 +31,8 @@ pub struct Reader {
     pub chunk_bytes: usize,
     /// Limits the bytes under way.
     pub under_way: MemoryLimit,
+    /// Told what was read.
+    pub steering: Steering,
 }
 
 impl Reader {
@@ -58,6 +61,7 @@ impl Reader {
                 rows.push((lines.len(), key));
             }
             pace.saw(rows.len(), lines.len(), started.elapsed());
+            self.steering.spent(rows.len() as u64, lines.len() as u64);
             let read_at = status::current_position(&mut self.position).await?;
             let last = rows.last().map(|(_, key)| key.clone());
             let through = if finished { chunk.range.through.clone() } else { last };

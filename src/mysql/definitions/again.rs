@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::records;
+use crate::engine::steering::Steering;
 use crate::engine::step::Epoch;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::CopySettings;
@@ -24,7 +25,13 @@ use crate::mysql::verification::Verifier;
 ///
 /// # Errors
 /// As the servers give them. What is in stays in; running it again goes on from there.
-pub async fn copy(store: &Arc<MysqlStore>, epoch: Epoch, settings: CopySettings, cancel: &CancellationToken) -> Result<Vec<TableName>> {
+pub async fn copy(
+    store: &Arc<MysqlStore>,
+    epoch: Epoch,
+    settings: CopySettings,
+    steering: Steering,
+    cancel: &CancellationToken,
+) -> Result<Vec<TableName>> {
     let steady = store.definitions.steady().await;
     let _turn = store.copying.lock().await;
     let mut session = Session::open(&store.target, Purpose::Catalog).await?;
@@ -44,6 +51,7 @@ pub async fn copy(store: &Arc<MysqlStore>, epoch: Epoch, settings: CopySettings,
             mender: Verifier::mender(store).await?,
             only: Some(Arc::new(only.clone())),
             applied: store.applied.subscribe(),
+            steering,
             progress: Arc::new(CopyProgress::default()),
             guard: steady.guard.clone(),
         };

@@ -176,7 +176,7 @@ impl Replicate {
                     moving: true,
                     found: std::sync::Mutex::default(),
                 });
-                match again.full(1, &Arc::default(), cancel).await {
+                match again.full(1, &Arc::default(), &context.steering, cancel).await {
                     Ok(found) if found.difference_count > 0 => return Err(differ(found.difference_count, found.differences.first())),
                     Ok(_) => {}
                     Err(MysqlError::Cancelled) => return Ok(()),
@@ -248,7 +248,7 @@ impl Replicate {
         if !self.store.again.borrow().is_empty() {
             let described = self.store.described().await?;
             let settings = CopySettings { settle: snapshot::settle(&described.source), ..CopySettings::default() };
-            again::copy(&self.store, context.epoch, settings, &context.cancel).await?;
+            again::copy(&self.store, context.epoch, settings, context.steering.clone(), &context.cancel).await?;
             if context.checkpoints.load(COUNTERS, &self.store.name)?.is_some() {
                 let (counters, _) = counters::raise(&self.store).await?;
                 context.checkpoints.save(COUNTERS, &self.store.name, &serde_json::json!(counters.into_iter().collect::<Vec<_>>()))?;

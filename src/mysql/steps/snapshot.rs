@@ -121,10 +121,12 @@ impl Snapshot {
             only: None,
             applied: self.store.applied.subscribe(),
             guard,
+            steering: context.steering.clone(),
             progress: progress.clone(),
         };
         let meter = Meter::default();
-        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), described.shared.throttled());
+        let throttled = || context.steering.held_back().or_else(|| described.shared.throttled());
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), throttled());
         let started = Instant::now();
         shown(context, show, copier.run(since, &context.cancel)).await?;
         // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.

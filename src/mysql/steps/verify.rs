@@ -103,13 +103,13 @@ impl Verify {
         let expected: u64 = described.catalog.tables.values().map(|table| table.row_estimate).sum();
         let progress = Arc::new(VerifyProgress::default());
         let meter = Meter::default();
-        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), None);
+        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), context.steering.paused());
         let started = Instant::now();
         let foreign_before = foreign::baseline(&self.store).await?;
         let counters = self.counters(context)?;
         let structure = stoppable(context, verifier.structure(None, &counters, &context.cancel)).await?;
         let workers = usize::from(self.arguments.workers.unwrap_or(3).max(1));
-        let mut verification = shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?;
+        let mut verification = shown(context, &show, verifier.full(workers, &progress, &context.steering, &context.cancel)).await?;
         for _ in 0..REPAIRS {
             if !self.arguments.repair || verification.difference_count == 0 {
                 break;
@@ -119,8 +119,10 @@ impl Verify {
             if done == Repaired::default() {
                 break;
             }
-            let before =
-                std::mem::replace(&mut verification, shown(context, &show, verifier.full(workers, &progress, &context.cancel)).await?);
+            let before = std::mem::replace(
+                &mut verification,
+                shown(context, &show, verifier.full(workers, &progress, &context.steering, &context.cancel)).await?,
+            );
             verification.repaired_since(before);
         }
         structure.into_verification(&mut verification);

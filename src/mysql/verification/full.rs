@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settle::Settled;
 use super::{Compared, Pair, Verifier};
+use crate::engine::steering::Steering;
 use crate::mysql::cell::Key;
 use crate::mysql::checksum::{Side, keyless, listing, tally};
 use crate::mysql::error::{MysqlError, Result};
@@ -68,8 +69,25 @@ struct Sums {
 
 type Work = (Arc<Compared>, u64, KeyRange);
 
+/// When the next chunk may be compared.
+#[derive(Clone)]
+struct Turns {
+    steering: Steering,
+    cancel: CancellationToken,
+}
+
+impl Turns {
+    async fn next(&self) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(MysqlError::Cancelled),
+            () = self.steering.compares() => Ok(()),
+        }
+    }
+}
+
 impl Verifier {
-    /// Compares everything. `workers` chunks are compared at once.
+    /// Compares everything. `workers` chunks are compared at once; a paused run begins no new one.
     ///
     /// # Errors
     /// As the servers give them. Differences are no error: they are in the result.
@@ -77,6 +95,7 @@ impl Verifier {
         self: &Arc<Self>,
         workers: usize,
         progress: &Arc<VerifyProgress>,
+        steering: &Steering,
         cancel: &CancellationToken,
     ) -> Result<Verification> {
         let touches = &self.described.shared.touches;
@@ -89,9 +108,10 @@ impl Verifier {
         let (planned, work) = mpsc::channel::<Work>(workers * 2);
         let work = Arc::new(tokio::sync::Mutex::new(work));
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-        tasks.spawn(self.clone().plan(planned, sums.clone(), progress.clone(), cancel.clone()));
+        let turns = Turns { steering: steering.clone(), cancel: cancel.clone() };
+        tasks.spawn(self.clone().plan(planned, sums.clone(), progress.clone(), turns.clone()));
         for _ in 0..workers.max(1) {
-            tasks.spawn(self.clone().compare_chunks(work.clone(), sums.clone(), progress.clone(), cancel.clone()));
+            tasks.spawn(self.clone().compare_chunks(work.clone(), sums.clone(), progress.clone(), turns.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| MysqlError::Object {
@@ -108,13 +128,15 @@ impl Verifier {
         planned: mpsc::Sender<Work>,
         sums: Arc<Mutex<Sums>>,
         progress: Arc<VerifyProgress>,
-        cancel: CancellationToken,
+        turns: Turns,
     ) -> Result<()> {
+        let cancel = turns.cancel.clone();
         let mut pair = Pair::open(&self.store).await?;
         for table in &self.tables {
             let described = table.comparison.table(Side::Source);
             progress.say(format!("comparing `{}`", described.name));
             if !table.comparison.has_key() {
+                turns.next().await?;
                 self.keyless(&mut pair, table, &sums, &progress, &cancel).await?;
                 continue;
             }
@@ -146,12 +168,14 @@ impl Verifier {
         work: Arc<tokio::sync::Mutex<mpsc::Receiver<Work>>>,
         sums: Arc<Mutex<Sums>>,
         progress: Arc<VerifyProgress>,
-        cancel: CancellationToken,
+        turns: Turns,
     ) -> Result<()> {
+        let cancel = turns.cancel.clone();
         let mut pair = Pair::open(&self.store).await?;
         loop {
             let next = work.lock().await.recv().await;
             let Some((table, number, range)) = next else { return Ok(()) };
+            turns.next().await?;
             let started = Instant::now();
             let (tally, position, settled) = self.chunk(&mut pair, &table, &range, &cancel).await?;
             progress.rows.fetch_add(tally.rows, Ordering::Relaxed);

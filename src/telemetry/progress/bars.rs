@@ -39,12 +39,13 @@ struct Rows {
     steps: HashMap<String, Row>,
     budget: Option<ProgressBar>,
     write_gap: Option<ProgressBar>,
+    held_back: Option<ProgressBar>,
 }
 
 impl Rows {
     /// How many rows stay below the steps'.
     fn below(&self) -> usize {
-        usize::from(self.budget.is_some()) + usize::from(self.write_gap.is_some())
+        [&self.budget, &self.write_gap, &self.held_back].into_iter().filter(|bar| bar.is_some()).count()
     }
 }
 
@@ -135,7 +136,7 @@ impl Observer for Bars {
                 for (_, row) in rows.steps.drain() {
                     self.clear(row);
                 }
-                for bar in [rows.budget.take(), rows.write_gap.take()].into_iter().flatten() {
+                for bar in [rows.budget.take(), rows.write_gap.take(), rows.held_back.take()].into_iter().flatten() {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
                 }
@@ -187,6 +188,23 @@ impl Observer for Bars {
             bar
         });
         bar.set_message(describe::budget(forecast));
+    }
+
+    fn held_back(&self, why: Option<&str>) {
+        let mut rows = self.rows();
+        let Some(why) = why else {
+            if let Some(bar) = rows.held_back.take() {
+                bar.finish_and_clear();
+                self.bars.remove(&bar);
+            }
+            return;
+        };
+        let bar = rows.held_back.get_or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new(RESOLUTION));
+            bar.set_style(self.words.clone());
+            bar
+        });
+        bar.set_message(format!("held back: {}", printable(why)));
     }
 
     fn write_gap(&self, held: Duration, limit: Duration) {

@@ -32,6 +32,7 @@ pub(super) struct Lines {
 /// Keys for what is no step; no step's id has a blank.
 const FORECAST: &str = "the forecast";
 const WRITE_GAP: &str = "the write gap";
+const HELD_BACK: &str = "what holds it back";
 
 impl Lines {
     pub(super) fn new(screen: Screen) -> Lines {
@@ -117,6 +118,14 @@ impl Observer for Lines {
             );
         } else {
             self.line(&describe::budget(forecast));
+        }
+    }
+
+    fn held_back(&self, why: Option<&str>) {
+        match why {
+            Some(why) if self.is_due(HELD_BACK, Instant::now()) => self.line(&format!("held back: {}", printable(why))),
+            Some(_) => {}
+            None => self.forget(HELD_BACK),
         }
     }
 

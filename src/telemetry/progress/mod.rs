@@ -88,6 +88,10 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::PlaybookAccepted { changes, .. } if changes.is_empty() => return None,
         Event::PlaybookAccepted { changes, .. } => format!("the changed playbook was accepted ({} changes)", changes.len()),
         Event::Approved(approval) => format!("{} was approved by {}", printable(&approval.step), printable(&approval.by)),
+        Event::Controlled(told) => {
+            let reason = told.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+            format!("{} by {} ({}){reason}", told.act, printable(&told.by), printable(&told.from))
+        }
         Event::WithoutRehearsal { reason } => format!("going ahead without a rehearsal: {}", printable(reason)),
         Event::CertificateAccepted { certificate } => format!("certificate {} accepted", short_hash(certificate)),
         Event::CertificateIssued { certificate } => {

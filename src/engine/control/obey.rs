@@ -1,0 +1,123 @@
+//! The driver's side: whether an act may be taken now, and what follows from it.
+
+use tokio::sync::oneshot;
+
+use super::{Act, Answer, Controlled};
+use crate::engine::crash;
+use crate::engine::driver::{Driver, Stop};
+use crate::engine::journal::{Event, RunState};
+use crate::engine::outcome::Verdict;
+use crate::playbook::model::StageName;
+
+/// An act that waits for the driver.
+pub(in crate::engine) struct Asked {
+    pub controlled: Controlled,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+impl Driver {
+    /// Takes an act, or refuses it.
+    pub(in crate::engine) async fn obey(&mut self, asked: Asked) -> Result<(), Stop> {
+        let Asked { controlled, answer } = asked;
+        // Withdrawn: whoever asked was told that nobody came.
+        if answer.is_closed() {
+            return Ok(());
+        }
+        let act = controlled.act;
+        if let Some(refusal) = self.stands(act).or_else(|| self.refuses(act).map(|message| Answer::Refused { message })) {
+            let _ = answer.send(refusal);
+            return Ok(());
+        }
+        self.journal.append(Event::Controlled(controlled.clone())).await?;
+        crash::point("control.recorded");
+        self.steer();
+        let _ = answer.send(Answer::Taken { message: self.consequence(act) });
+        if act == Act::Abort {
+            let Controlled { by, reason, .. } = controlled;
+            return Err(Stop::Verdict(Verdict::Aborted { by, reason }));
+        }
+        Ok(())
+    }
+
+    /// Tells the steps what holds.
+    pub(in crate::engine) fn steer(&self) {
+        self.steer.say(self.journal.with_state(|state| state.control.steered()));
+    }
+
+    /// Why nothing new may be begun, if so.
+    pub(in crate::engine) fn paused(&self) -> Option<String> {
+        self.journal.with_state(|state| state.control.pause())
+    }
+
+    /// Writes are held, or the switch is under way: nobody may make clients wait longer.
+    pub(in crate::engine) fn keeps_clients_waiting(&self) -> bool {
+        self.write_gap.is_some() || self.is_switching()
+    }
+
+    /// True if the cutover waits for a person's `go`.
+    pub(in crate::engine) fn cutover_held(&self) -> bool {
+        self.journal.with_state(|state| state.control.held.is_some() && !begun(state))
+    }
+
+    fn stands(&self, act: Act) -> Option<Answer> {
+        let control = self.journal.with_state(|state| state.control.clone());
+        let guards = || match control.pause().filter(|_| !control.guards.is_empty()) {
+            Some(pause) => format!("the run is {pause}; a guard's pause ends when the guard is quiet again"),
+            None => "the run is not paused".to_owned(),
+        };
+        let message = match act {
+            Act::Pause => control.paused.as_ref().map(|pause| format!("the run is paused already, {}", pause.by()))?,
+            Act::Resume if control.paused.is_none() => guards(),
+            Act::Throttle { .. } => {
+                let same = control.throttled.as_ref().filter(|standing| standing.controlled.act == act)?;
+                format!("copying is throttled so already, {}", same.by())
+            }
+            Act::Unthrottle if control.throttled.is_none() => "copying is not throttled".to_owned(),
+            Act::HoldCutover => control.held.as_ref().map(|hold| format!("the cutover is held already, {}", hold.by()))?,
+            Act::Go if control.held.is_none() => "the cutover is not held".to_owned(),
+            _ => return None,
+        };
+        Some(Answer::Stood { message: format!("{message}; nothing was recorded") })
+    }
+
+    fn refuses(&self, act: Act) -> Option<String> {
+        let why = match act {
+            Act::Pause if self.is_switching() => "clients are being switched, and a pause would keep them waiting",
+            Act::Pause if self.keeps_clients_waiting() => {
+                "writes are held, and a pause would keep clients waiting for a person; `abort` undoes the cutover"
+            }
+            Act::HoldCutover if self.journal.with_state(begun) => "the cutover has begun; `pause` or `abort` say what it is to do",
+            Act::HoldCutover if self.graph.stage(StageName::Cutover).is_empty() => "this playbook has no cutover",
+            Act::Abort if self.is_switching() => {
+                "the point of no return is reached, and the cutover is brought to its end: half of it is worse than all"
+            }
+            _ => return None,
+        };
+        Some(format!("{why}; nothing was changed"))
+    }
+
+    fn consequence(&self, act: Act) -> String {
+        let state = self.journal.state();
+        match act {
+            Act::Pause => "no new step starts, and no new chunk is copied or compared; following goes on. `resume` lifts it".to_owned(),
+            Act::Resume => match state.control.pause() {
+                Some(pause) => format!("your pause is lifted, but the run is {pause}; a guard's pause ends when the guard is quiet again"),
+                None => "the run goes on".to_owned(),
+            },
+            Act::Throttle { limit } => {
+                format!("copying reads at most {limit}, on average, from the next chunk on; `throttle off` lifts it")
+            }
+            Act::Unthrottle => "copying goes as fast as it can".to_owned(),
+            Act::HoldCutover => "the cutover's first step waits for `go`; following goes on".to_owned(),
+            Act::Go if self.request.until >= StageName::Cutover => "the cutover begins as soon as what comes before it is done".to_owned(),
+            Act::Go => "the cutover is not held any more; `dbmove cutover` begins it".to_owned(),
+            Act::Abort if self.in_cutover() && !state.switched() => "the cutover is undone, and the run ends; the source serves".to_owned(),
+            Act::Abort => "the run ends at its checkpoints".to_owned(),
+        }
+    }
+}
+
+/// The cutover's first step was started, and is not undone.
+fn begun(state: &RunState) -> bool {
+    state.switched() || state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some())
+}
