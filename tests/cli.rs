@@ -6,6 +6,8 @@
 mod certificate;
 #[path = "cli/command.rs"]
 mod command;
+#[path = "cli/ctl.rs"]
+mod ctl;
 #[path = "cli/driving.rs"]
 mod driving;
 #[path = "cli/exit_codes.rs"]

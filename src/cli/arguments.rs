@@ -357,7 +357,7 @@ pub struct Ctl {
     #[arg(required_unless_present = "run")]
     pub playbook: Option<PathBuf>,
     /// A run's id, instead of the playbook
-    #[arg(long, value_name = "RUN", global = true, conflicts_with = "playbook")]
+    #[arg(long, value_name = "RUN", conflicts_with = "playbook")]
     pub run: Option<String>,
     /// Who says it; goes into journal and report [default: your login name]
     #[arg(long, value_name = "NAME", global = true)]

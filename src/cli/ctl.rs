@@ -144,5 +144,6 @@ fn not_asked(error: &AskError) -> Refusal {
         }
         AskError::Io { .. } => "`dbmove status` shows whether it was taken; Ctrl-C in the driver's terminal ends it",
     };
-    Refusal::new(ExitCode::Error, format!("{error}; nothing is known to have changed")).hint(hint).next(["dbmove status".to_owned()])
+    let changed = if matches!(error, AskError::Nobody { .. }) { "nothing was changed" } else { "whether it was taken is not known" };
+    Refusal::new(ExitCode::Error, format!("{error}; {changed}")).hint(hint).next(["dbmove status".to_owned()])
 }
