@@ -101,7 +101,7 @@ pub(super) struct Driver {
     /// What steps hear of pauses and limits.
     pub steer: Steer,
     /// What people say over the socket.
-    pub asked: mpsc::Receiver<Asked>,
+    pub told: mpsc::Receiver<Asked>,
     /// Where they are told how it stands.
     pub live: Arc<Mutex<Live>>,
     ask: mpsc::Sender<Asked>,
@@ -125,7 +125,7 @@ impl Driver {
             Rehearsed::Certificate(Some(certificate)) => certificate.rates(),
             _ => journal.journal().reader().and_then(|reader| reader.rates(&request.playbook.playbook)).unwrap_or_default(),
         };
-        let (ask, asked) = mpsc::channel(ASKED);
+        let (ask, told) = mpsc::channel(ASKED);
         Driver {
             request,
             graph,
@@ -154,7 +154,7 @@ impl Driver {
             given_up: false,
             unclear: false,
             steer: Steer::default(),
-            asked,
+            told,
             live: Arc::default(),
             ask,
         }

@@ -178,7 +178,7 @@ impl Driver {
             Nudged,
             Ticked,
         }
-        let (asked, withdrawn, told) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.asked);
+        let (asked, withdrawn, told) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.told);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
