@@ -76,7 +76,7 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
         }
     }
     text.push_str(&terminal::next_lines(&status.next));
-    let data = Data { run: &run, act: act.map(|act| act.to_string()), taken, message: &message, status: &status, live: live.as_ref() };
+    let data = Data { run: &run, act: act.map(|act| act.to_string()), taken, message: &message, status: &status, live: live.as_deref() };
     Ok(Answer::new("ctl", ExitCode::Done, &data, &status.next, text))
 }
 

@@ -237,7 +237,7 @@ pub enum Answer {
         message: String,
     },
     /// How the run stands.
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// What only the driver knows.
@@ -283,7 +283,7 @@ mod tests {
         let line = serde_json::to_string(&request).unwrap();
         assert!(!line.contains('\n'), "{line}");
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
-        let reply = Reply { version: VERSION, answer: Answer::Live(Live { pid: 1, ..Live::default() }) };
+        let reply = Reply { version: VERSION, answer: Answer::Live(Box::new(Live { pid: 1, ..Live::default() })) };
         assert_eq!(serde_json::from_str::<Reply>(&serde_json::to_string(&reply).unwrap()).unwrap(), reply);
     }
 }

@@ -171,7 +171,7 @@ impl Desk {
         let Some(act) = request.act else {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
             (live.pid, live.control) = (std::process::id(), self.journal.with_state(|state| state.control.clone()));
-            return Answer::Live(live);
+            return Answer::Live(Box::new(live));
         };
         if request.by.trim().is_empty() {
             return refused("who says it is recorded, so a name is needed; nothing was done".to_owned());
