@@ -264,6 +264,9 @@ impl Driver {
             let (reason, hint) = rolled_back_already();
             return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
         }
+        if self.way_back_is_open() {
+            self.give_back().await?;
+        }
         self.check_certificate(false).await?;
         self.set_deadline().await?;
         self.settle_intents().await?;

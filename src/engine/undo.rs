@@ -161,9 +161,7 @@ impl Driver {
                     failed.insert(id, error.message.clone());
                     if rollback && self.graph.point_of_no_return == Some(index) {
                         // Clients may be on the target still: they write there, and the way back stays open.
-                        if let Stop::Verdict(Verdict::Failed { step: Some(step), message, .. }) =
-                            self.give_back_all(Stop::Verdict(Verdict::Interrupted)).await
-                        {
+                        if let Err(Stop::Verdict(Verdict::Failed { step: Some(step), message, .. })) = self.give_back().await {
                             failed.insert(step, message);
                         }
                         break;

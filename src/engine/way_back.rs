@@ -226,6 +226,14 @@ impl Driver {
             // Somebody else drives now, and gives back or goes on.
             return stop;
         }
+        match self.give_back().await {
+            Ok(()) => stop,
+            Err(worse) => worse,
+        }
+    }
+
+    /// Lets clients write on the target again. A driver that is not asked to roll back does so before anything else, for one that died while it was.
+    pub(super) async fn give_back(&mut self) -> Result<(), Stop> {
         for index in self.way_back_steps() {
             let id = self.graph.id(index).to_owned();
             let attempt = self.journal.with_state(|state| state.step(&id).attempt);
@@ -237,15 +245,12 @@ impl Driver {
                     let message =
                         format!("the target could not be given back to its clients, look at `read_only` there: {}", error.message);
                     let hint = Some("give the same command again, or set `read_only = 0` on the target by hand".to_owned());
-                    return Stop::Verdict(Verdict::Failed { step: Some(id), message, hint });
+                    return Err(Stop::Verdict(Verdict::Failed { step: Some(id), message, hint }));
                 }
                 tokio::time::sleep(pause(&self.request.limits, failures)).await;
             }
         }
-        match self.end_write_gap(false).await {
-            Ok(()) => stop,
-            Err(error) => error.into(),
-        }
+        Ok(self.end_write_gap(false).await?)
     }
 }
 
