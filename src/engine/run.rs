@@ -10,7 +10,7 @@
 //!   because stopping inside it would leave clients waiting.
 //! * **A rehearsal** undoes everything at its end, whether it passed or failed, the point of no return too. Interrupted, it stays
 //!   resumable.
-//! * **A guard that fires or a person who aborts** ends a run as Ctrl-C does, but a rehearsal is undone then. See
+//! * **A person who aborts** ends a run as Ctrl-C does, but a rehearsal is undone then. See
 //!   [`control`](super::control).
 //! * **A run that is given up** ([`RunRequest::give_up`]) is undone as a whole, if the point of no return is not passed: a cutover that a
 //!   crash cut short is settled first, and where it can't be told whether clients were switched nothing is undone. Then the run is over.

@@ -1,4 +1,4 @@
-//! What a person (or a guard) says to steps that are under way: wait, or slow down.
+//! What a person says to steps that are under way: wait, or slow down.
 //!
 //! A step that works in pieces asks for its turn before each ([`Steering::turn`]) and tells afterwards what the piece was
 //! ([`Steering::spent`]). So nothing is held while it waits: no open result, no transaction, no lock. That is also why a limit is kept on

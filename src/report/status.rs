@@ -70,7 +70,7 @@ pub struct RunStatus {
     pub deadline: Option<(String, f64)>,
     /// Seconds for which writes have been held, while they are.
     pub writes_held_seconds: Option<f64>,
-    /// What people and guards have told it that still stands.
+    /// What people have told it that still stands.
     pub control: Control,
     /// Steps in order, with where each stands.
     pub steps: Vec<StepStatus>,

@@ -13,7 +13,7 @@
 //!   an earlier driver are started again in a paused run. The deadline goes on too, and its keeping is
 //!   not paused: a run that can't be finished any more is undone in time, paused or not. From when writes are held until the switch is
 //!   done or undone a pause is refused: it would make clients wait for a person.
-//! * **resume** lifts a person's pause. A guard's pause is lifted by the guard, when it is quiet again.
+//! * **resume** lifts a pause.
 //! * **throttle** limits how many rows or bytes a second all copying together reads; `off` lifts it. Following and comparing are not slowed down.
 //! * **hold-cutover**: the cutover's first step waits for **go**. Following goes on, Ctrl-C and handover work as before. Refused when
 //!   the cutover has begun.
@@ -125,9 +125,6 @@ pub struct Control {
     /// A person's hold of the cutover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Standing>,
-    /// Guards that pause it, by name, with what they found; those of the driver at work.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub guards: BTreeMap<String, String>,
 }
 
 impl Control {
@@ -148,10 +145,7 @@ impl Control {
     /// Why nothing new is begun, if so.
     #[must_use]
     pub fn pause(&self) -> Option<String> {
-        let person = self.paused.as_ref().map(|pause| format!("paused {}", pause.by()));
-        let guards = self.guards.iter().map(|(guard, found)| format!("paused by guard `{guard}`: {found}"));
-        let all: Vec<String> = person.into_iter().chain(guards).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+        self.paused.as_ref().map(|pause| format!("paused {}", pause.by()))
     }
 
     /// What steps have to know of it.
@@ -173,7 +167,6 @@ impl Control {
         if let Some(pause) = &self.paused {
             lines.push(format!("PAUSED by {}{}", since(pause), why(pause)));
         }
-        lines.extend(self.guards.iter().map(|(guard, found)| format!("PAUSED by guard `{guard}`: {found}")));
         if let Some((limit, standing)) = self.steered().limit.zip(self.throttled.as_ref()) {
             lines.push(format!("copying is throttled to {} by {}{}", limit.0, since(standing), why(standing)));
         }

@@ -61,13 +61,9 @@ impl Driver {
 
     fn stands(&self, act: Act) -> Option<Answer> {
         let control = self.journal.with_state(|state| state.control.clone());
-        let guards = || match control.pause().filter(|_| !control.guards.is_empty()) {
-            Some(pause) => format!("the run is {pause}; a guard's pause ends when the guard is quiet again"),
-            None => "the run is not paused".to_owned(),
-        };
         let message = match act {
             Act::Pause => control.paused.as_ref().map(|pause| format!("the run is paused already, {}", pause.by()))?,
-            Act::Resume if control.paused.is_none() => guards(),
+            Act::Resume if control.paused.is_none() => "the run is not paused".to_owned(),
             Act::Throttle { .. } => {
                 let same = control.throttled.as_ref().filter(|standing| standing.controlled.act == act)?;
                 format!("copying is throttled so already, {}", same.by())
@@ -100,10 +96,7 @@ impl Driver {
         let state = self.journal.state();
         match act {
             Act::Pause => "no new step starts, and no new chunk is copied or compared; following goes on. `resume` lifts it".to_owned(),
-            Act::Resume => match state.control.pause() {
-                Some(pause) => format!("your pause is lifted, but the run is {pause}; a guard's pause ends when the guard is quiet again"),
-                None => "the run goes on".to_owned(),
-            },
+            Act::Resume => "the run goes on".to_owned(),
             Act::Throttle { limit } => {
                 format!("copying reads at most {limit}, on average, from the next chunk on; `throttle off` lifts it")
             }

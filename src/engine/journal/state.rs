@@ -181,7 +181,7 @@ pub struct RunState {
     pub without_rehearsal: Option<String>,
     /// What people have said yes to, in order; a driver's own copy lacks what others wrote since it began.
     pub approvals: Vec<Given>,
-    /// What people and guards have told it that still stands.
+    /// What people have told it that still stands.
     #[serde(default)]
     pub control: Control,
     /// How the last driver ended; `None` while one drives, or after a crash.
@@ -232,11 +232,7 @@ impl RunState {
             Event::RunStarted(_) | Event::Probed { .. } | Event::Forecast { .. } | Event::Note { .. } | Event::Unknown => {}
             Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
             Event::RunResumed { .. } => self.finished = None,
-            Event::LeaseTaken { epoch, .. } => {
-                self.epoch = Some(*epoch);
-                // Each driver looks for itself.
-                self.control.guards.clear();
-            }
+            Event::LeaseTaken { epoch, .. } => self.epoch = Some(*epoch),
             Event::StageStarted { stage } => {
                 self.stages.insert(*stage, StageState { started: Some(at), done: None });
                 // A stage only starts when the undo before it has had its say.
