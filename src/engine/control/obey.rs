@@ -3,7 +3,6 @@
 use tokio::sync::oneshot;
 
 use super::{Act, Answer, Controlled};
-use crate::engine::crash;
 use crate::engine::driver::{Driver, Stop};
 use crate::engine::journal::{Event, RunState};
 use crate::engine::outcome::Verdict;
@@ -29,7 +28,6 @@ impl Driver {
             return Ok(());
         }
         self.journal.append(Event::Controlled(controlled.clone())).await?;
-        crash::point("control.recorded");
         self.steer();
         let _ = answer.send(Answer::Taken { message: self.consequence(act) });
         if act == Act::Abort {
