@@ -48,7 +48,7 @@
 //!
 //! The switch then points back: were dbmove killed with HAProxy pointed to the target, its connections would end, clients be let through
 //! before the point of no return, and what they wrote there be lost by the undo. That can happen only in the milliseconds of the try; what
-//! they write then counts as a foreign writer's, for `mysql.verify` and the next fence to find.
+//! they write then, until the next driver points HAProxy back, is a foreign writer's: the next fence is refused and names them.
 //!
 //! The release points to the target again and sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
 //! then and those in it would wait for ever: so a number that nothing reaches comes first, and 0 when the queue is empty.
