@@ -333,7 +333,7 @@ impl Step for Prepare {
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         // A rollback has left it on.
-        super::reverse::restore_target(context, &self.store).await?;
+        super::reverse::rollback::restore_target(context, &self.store).await?;
         Ok(self.drop_created().await?)
     }
 }
