@@ -16,6 +16,7 @@
 //! | [`telemetry`] | logs and progress |
 //! | [`gate`] | steps that ask whether a run may go on |
 //! | [`hook`] | commands of the operator's own, run as steps |
+//! | [`http`] | the one way in which a server is asked by HTTP |
 //! | [`traffic`] | where clients are pointed: route files, commands, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
@@ -27,6 +28,7 @@
 //! | [`demo`] | everything but [`cli`]: it stands outside, and runs the built program |
 //! | [`steps`] | whoever has steps: [`mysql`], [`traffic`], [`hook`], [`gate`] |
 //! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
+//! | [`http`] | [`playbook`], for references; the printable text of [`telemetry`] |
 //! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
 //! | [`report`] | [`engine`]'s journal, [`playbook`], [`verify`], [`telemetry`] |
 //! | [`telemetry`] | what [`engine`] tells its observers |
@@ -45,6 +47,7 @@ pub mod demo;
 pub mod engine;
 pub mod gate;
 pub mod hook;
+pub mod http;
 pub mod local;
 pub mod mysql;
 pub mod playbook;

@@ -149,6 +149,32 @@ impl Template {
         Ok(self.resolve(resolver).await?.as_str().to_owned())
     }
 
+    /// The text with all references resolved, and by itself each value that may be a secret: whoever sends it on keeps these from what
+    /// comes back. Outputs of steps are none; they are kept in the journal.
+    ///
+    /// # Errors
+    /// As [`Template::resolve_secret`].
+    pub async fn resolve_with_secrets(&self, resolver: &Resolver) -> Result<(SecretString, Vec<SecretString>), ReferenceError> {
+        let mut text = Zeroizing::new(String::new());
+        let mut secrets = Vec::new();
+        for piece in self.parse()? {
+            match piece {
+                Piece::Text(plain) => text.push_str(&plain),
+                Piece::Reference(reference) => {
+                    let value = resolver.resolve(&reference).await?;
+                    text.push_str(&value);
+                    if !matches!(reference, Reference::StepOutput { .. }) {
+                        secrets.push(SecretBox::new(value.as_str().into()));
+                    }
+                }
+            }
+        }
+        if text.is_empty() {
+            return Err(ReferenceError::Empty { reference: self.0.clone() });
+        }
+        Ok((SecretBox::new(text.as_str().into()), secrets))
+    }
+
     async fn resolve(&self, resolver: &Resolver) -> Result<Zeroizing<String>, ReferenceError> {
         let mut text = Zeroizing::new(String::new());
         for piece in self.parse()? {
