@@ -144,7 +144,8 @@ fn parse(url: &str, written: &str) -> Result<Uri, HttpError> {
     match uri.authority() {
         None => Err(error("it names no host")),
         Some(authority) if authority.as_str().contains('@') => Err(error("it holds a user or password before `@`; send them by a header")),
-        Some(authority) if authority.host().is_empty() || authority.port().is_some_and(|port| port.as_str().parse::<u16>().is_err()) => {
+        // A port that is none is left out by the parser, and another one would be asked.
+        Some(authority) if authority.host().is_empty() || (authority.port_u16().is_none() && authority.as_str() != authority.host()) => {
             Err(error("its host or port can't be one"))
         }
         Some(_) => Ok(uri),
