@@ -175,7 +175,17 @@ fn shown(issued: &Issued) -> String {
     lines.extend(told(fact::BYTES).and_then(serde_json::Value::as_u64).map(|bytes| ("bytes", human::bytes(bytes))));
     lines.extend(word(fact::VERIFICATION_ROOT).map(|root| ("verified", beginning(&root))));
     lines.extend(certificate.write_gap_seconds.map(|gap| ("write gap", human::seconds(gap))));
-    lines.push(("way back", human::seconds(certificate.undo_seconds)));
+    lines.push(("undo", human::seconds(certificate.undo_seconds)));
+    lines.push((
+        "rollback",
+        match certificate.rollback_seconds {
+            Some(took) => {
+                let held = certificate.rollback_write_gap_seconds.map(|held| format!(", writes held {}", human::seconds(held)));
+                format!("{}{}", human::seconds(took), held.unwrap_or_default())
+            }
+            None => "not rehearsed: the playbook has no `mysql.reverse`".to_owned(),
+        },
+    ));
     lines.push(("journal", format!("event {}, {}", human::count(issued.event), beginning(&issued.event_hash))));
     let mut text: String = lines.iter().map(|(label, value)| format!("{label:<12} {value}\n")).collect();
     let width = certificate.measured.keys().map(String::len).max().unwrap_or(0).max(4);

@@ -163,9 +163,11 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
             let certificate = match reading::journal(&everywhere.state_directory)? {
                 Some(reader) => {
                     let certificate = reader.certificate(&playbook.playbook)?;
+                    // A rollback asks for no certificate, only for its times.
                     if let Some(certificate) = &certificate
                         && request.kind == RunKind::Production
                         && request.until >= StageName::Cutover
+                        && !request.roll_back
                     {
                         certificate::refuse(&trace(certificate, &reader)?)?;
                     }

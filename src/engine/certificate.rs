@@ -77,6 +77,12 @@ pub struct Certificate {
     pub measured: BTreeMap<String, Measured>,
     /// How long the drill held writes, in seconds.
     pub write_gap_seconds: Option<f64>,
+    /// How long its rollback took, from its beginning until clients were pointed back, in seconds; of a playbook without a way back none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_seconds: Option<f64>,
+    /// How long its rollback held writes, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_write_gap_seconds: Option<f64>,
     /// How long it took to undo the cutover stage, in seconds.
     pub undo_seconds: f64,
     /// When it was issued.
@@ -327,6 +333,8 @@ mod tests {
                 facts: Facts::new(),
                 measured: BTreeMap::from([("snapshot".to_owned(), Measured { seconds: seconds * 1.1, work })]),
                 write_gap_seconds: Some(seconds / 3.0),
+                rollback_seconds: Some(seconds / 5.0),
+                rollback_write_gap_seconds: None,
                 undo_seconds: seconds / 9.0,
                 issued: Timestamp::UNIX_EPOCH,
                 expires: Timestamp::MAX,

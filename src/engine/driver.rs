@@ -21,7 +21,7 @@ use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
 use super::graph::Graph;
 use super::handover::RequestId;
-use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, UndoScope};
+use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, RunState, UndoScope};
 use super::lease::{Entered, Heartbeat};
 use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
@@ -260,7 +260,10 @@ impl Driver {
         if let Some(verdict) = self.settle_undo().await? {
             return Ok(verdict);
         }
-        if self.journal.with_state(|state| state.rolled_back.is_some()) {
+        if self.journal.with_state(RunState::rolled_back) {
+            if self.request.kind == RunKind::Rehearsal {
+                return self.end_rehearsal().await;
+            }
             let (reason, hint) = rolled_back_already();
             return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
         }
@@ -294,10 +297,15 @@ impl Driver {
             }
         }
         if self.request.kind == RunKind::Rehearsal && self.request.rollback_after {
-            self.undo("the rehearsal is over", UndoScope::Everything, AfterUndo::Certify, false).await?;
-            return self.certify().await;
+            self.try_rollback().await?;
+            return self.end_rehearsal().await;
         }
         Ok(Verdict::Done { until: self.request.until })
+    }
+
+    async fn end_rehearsal(&mut self) -> Result<Verdict, Stop> {
+        self.undo("the rehearsal is over", UndoScope::Everything, AfterUndo::Certify, false).await?;
+        self.certify().await
     }
 
     pub(super) fn more_to_do(&self) -> bool {
@@ -318,12 +326,12 @@ impl Driver {
     pub(super) fn way_back_runs(&self) -> bool {
         self.request.kind == RunKind::Production
             && self.running.keys().any(|index| self.graph.steps[*index].step.keeps_way_back())
-            && self.journal.with_state(super::journal::RunState::switched)
+            && self.journal.with_state(RunState::switched)
     }
 
     /// True while clients are on the target and a service has to carry back what they write.
     fn way_back_is_open(&self) -> bool {
-        let open = |state: &super::journal::RunState| {
+        let open = |state: &RunState| {
             let mut steps = self.graph.steps.iter().enumerate().filter(|(_, built)| built.step.keeps_way_back());
             state.switched() && steps.any(|(index, _)| state.step(self.graph.id(index)).phase != Phase::Done)
         };

@@ -13,7 +13,7 @@ use super::certificate::{self, Certificate, Measured, Today};
 use super::context::RunKind;
 use super::crash;
 use super::driver::{Driver, Stop};
-use super::journal::Event;
+use super::journal::{Event, Rollback};
 use super::outcome::Verdict;
 use super::run::{EngineError, Rehearsed, undo_reserve};
 use super::step::Estimate;
@@ -192,6 +192,8 @@ impl Driver {
                 facts: certificate::facts_of(&outputs),
                 measured: measured.collect(),
                 write_gap_seconds: state.write_gap.as_ref().and_then(|gap| gap.seconds),
+                rollback_seconds: state.rollback.as_ref().and_then(Rollback::seconds),
+                rollback_write_gap_seconds: state.rollback.as_ref().and_then(|rollback| rollback.write_gap.as_ref()?.seconds),
                 undo_seconds: state.steps.iter().filter(|(id, _)| in_cutover(id)).filter_map(|(_, step)| step.undo_seconds).sum(),
                 issued,
                 expires: Certificate::expiry(issued, self.request.certificate_lifetime),

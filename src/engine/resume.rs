@@ -58,7 +58,8 @@ impl Driver {
         let cutover = UndoScope::Stage { stage: StageName::Cutover };
         if state.switched() || state.stage_done(StageName::Cutover) || state.begun_in(cutover).is_empty() {
             if state.switched() {
-                self.end_write_gap(true).await?;
+                // Of a rollback that died before its own switch, nothing was switched.
+                self.end_write_gap(state.write_gap.as_ref().is_some_and(|gap| gap.seconds.is_none())).await?;
             }
             return Ok(());
         }

@@ -51,7 +51,9 @@ impl Driver {
 
     /// Runs a stage, or (`again`) brings back what of a finished one lives in the process.
     pub(super) async fn run_stage(&mut self, stage: StageName, again: bool) -> Result<(), Stop> {
-        let members = self.graph.stage(stage);
+        let mut members = self.graph.stage(stage);
+        let left = self.left_to_production(&members);
+        members.retain(|index| !left.contains(index));
         if !again {
             if stage == StageName::Cutover {
                 while self.cutover_held() {
@@ -64,6 +66,10 @@ impl Driver {
             }
             self.observer.stage_started(stage);
             crash::point("stage.started");
+            for index in &left {
+                let text = "left to production: it ends the way back, or waits for that, and the rollback is rehearsed".to_owned();
+                self.journal.append(Event::Note { step: Some(self.graph.id(*index).to_owned()), text }).await?;
+            }
         }
         loop {
             self.look_for_answers()?;
@@ -307,7 +313,7 @@ impl Driver {
     pub(super) async fn end_write_gap(&mut self, switched: bool) -> Result<(), JournalError> {
         let here = self.write_gap.take().map(|started| started.elapsed().as_secs_f64());
         let recorded = self.journal.with_state(|state| {
-            let gap = state.write_gap.as_ref().filter(|gap| gap.seconds.is_none())?;
+            let gap = state.open_write_gap()?;
             Some(Timestamp::now().duration_since(gap.started).as_secs_f64().max(0.0))
         });
         let Some(recorded) = recorded else { return Ok(()) };

@@ -210,6 +210,10 @@ pub trait Step: Send + Sync {
     fn keeps_way_back(&self) -> bool {
         false
     }
+    /// True if there is no rollback any more behind this step. A rehearsal that tries a rollback leaves it out.
+    fn ends_way_back(&self) -> bool {
+        false
+    }
     /// Of a step that keeps the way back, before a rollback holds writes: returns when the source has what the target has logged by now.
     /// Refuses if there is no way back any more.
     async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {

@@ -170,7 +170,7 @@ impl Driver {
             }
         }
         if failed.is_empty() {
-            self.end_write_gap(false).await?;
+            self.end_write_gap(rollback).await?;
         }
         self.journal.append(Event::UndoFinished { failed, seconds: started.elapsed().as_secs_f64() }).await?;
         crash::point("undo.finished");

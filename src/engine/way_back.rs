@@ -13,9 +13,12 @@
 //! * *Resumed at any moment.* Before the undo has begun there is nothing to resume: the target serves. An undo that a crash cut short is carried
 //!   on by the next driver, whatever it was asked for; but as long as the way back is not closed, writes on the target are held and taken
 //!   along once more before it goes on, because the lock died with the process.
+//! * *A rehearsal tries it*, behind everything else that can be tried: by the same code, on the rehearsal pair, under the same limit. What
+//!   would have refused a rollback refuses the certificate. A step that ends the way back ([`Step::ends_way_back`]) is left out there.
 //! * *It is the end of the run's way forward.* The run can only be undone afterwards (`dbmove undo` drops the copy on the target), and another
 //!   one started: what the source's log holds since the fence is the target's own past.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::context::RunKind;
 use super::crash;
 use super::driver::{Driver, Stop};
 use super::execute::pause;
@@ -46,7 +50,7 @@ const RESERVE: Duration = Duration::from_secs(3);
 impl AfterUndo {
     /// True if the undo is a rollback's.
     pub(super) fn is_rollback(&self) -> bool {
-        matches!(self, AfterUndo::End { verdict: Verdict::RolledBack })
+        matches!(self, AfterUndo::End { verdict: Verdict::RolledBack } | AfterUndo::EndRehearsal)
     }
 }
 
@@ -65,21 +69,67 @@ impl Driver {
             return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
         }
         if let Some(deadline) = self.request.deadline.clone() {
+            if let Some((reason, hint)) = self.no_time(deadline.until) {
+                return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
+            }
             self.journal.append(Event::DeadlineSet { text: deadline.text, until: deadline.until }).await?;
             self.budget = Some(Budget::start(deadline.until, Timestamp::now()));
         }
+        let then = AfterUndo::End { verdict: Verdict::RolledBack };
+        Ok(self.point_back("a rollback was asked for", then).await?.unwrap_or(Verdict::RolledBack))
+    }
+
+    /// Tries the rollback of a rehearsal that has come to its end, if there is a way back.
+    pub(super) async fn try_rollback(&mut self) -> Result<(), Stop> {
+        if self.way_back_steps().is_empty() {
+            return Ok(());
+        }
+        if let Some((reason, hint)) = self.no_rollback() {
+            let reasons = vec![format!("the rollback can't be rehearsed: {reason}")];
+            return Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint: Some(hint) }));
+        }
+        match self.point_back("the rollback is rehearsed", AfterUndo::EndRehearsal).await? {
+            Some(failed) => Err(Stop::Verdict(failed)),
+            None => Ok(()),
+        }
+    }
+
+    /// A rollback, once nothing speaks against it. Returns a verdict if it did not come to its end.
+    async fn point_back(&mut self, why: &str, then: AfterUndo) -> Result<Option<Verdict>, Stop> {
+        self.journal.append(Event::RollbackStarted).await?;
         if let Err(stop) = self.take_back_all().await {
             return Err(self.give_back_all(stop).await);
         }
-        let cutover = UndoScope::Stage { stage: StageName::Cutover };
-        self.undo("a rollback was asked for", cutover, AfterUndo::End { verdict: Verdict::RolledBack }, false).await?;
-        Ok(self.undo_failed("the rollback did not come to its end").unwrap_or(Verdict::RolledBack))
+        self.undo(why, UndoScope::Stage { stage: StageName::Cutover }, then, false).await?;
+        Ok(self.undo_failed("the rollback did not come to its end"))
+    }
+
+    /// The steps of a stage that a rehearsal leaves to production, because it tries the rollback: those that end the way back, and those that
+    /// wait for them.
+    pub(super) fn left_to_production(&self, members: &[usize]) -> BTreeSet<usize> {
+        let mut left = BTreeSet::new();
+        if self.request.kind != RunKind::Rehearsal || !self.request.rollback_after || self.way_back_steps().is_empty() {
+            return left;
+        }
+        // A step waits for others anywhere in its stage: until nothing is added any more.
+        loop {
+            let waits = |index: &usize| self.graph.needs[*index].iter().any(|need| left.contains(need));
+            let more: Vec<usize> = members
+                .iter()
+                .copied()
+                .filter(|index| !left.contains(index) && (self.graph.steps[*index].step.ends_way_back() || waits(index)))
+                .collect();
+            if more.is_empty() {
+                return left;
+            }
+            left.extend(more);
+        }
     }
 
     /// Why there is no rollback of this run, and what to do.
     fn no_rollback(&self) -> Option<(String, String)> {
         let state = self.journal.state();
-        if state.rolled_back.is_some() {
+        if state.rolled_back() {
             return Some(rolled_back_already());
         }
         if !state.switched() {
@@ -104,6 +154,20 @@ impl Driver {
             }
             Undoable::Yes | Undoable::Nothing => None,
         }
+    }
+
+    /// Why a rollback would not be over by then, as far as the rehearsal tells, and what to do.
+    fn no_time(&self, until: Timestamp) -> Option<(String, String)> {
+        let rehearsed = self.certificate()?.rollback_seconds?;
+        let needed = rehearsed * self.request.margin;
+        let left = until.duration_since(Timestamp::now()).as_secs_f64();
+        (needed > left).then(|| {
+            let reason = format!(
+                "a rollback took {rehearsed:.0} s in the rehearsal, so {needed:.0} s are needed, and {left:.0} s are left; nothing was touched, clients stay on \
+                 the target"
+            );
+            (reason, "give it a later `--deadline`, or none".to_owned())
+        })
     }
 
     /// Before an undo of a rollback goes on: holds the target's writes and takes them along once more, unless the way back is closed already.

@@ -9,8 +9,8 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::model::{
-    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Run, Serving, Stage, Step, StepError,
-    StepState, Undo, Verdict, Verification, Work, WriteGap,
+    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Rollback, Run, Serving, Stage, Step,
+    StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
 use super::{next, status, verification};
 use crate::engine::budget::StepForecast;
@@ -166,6 +166,11 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             seconds: gap.seconds,
             limit_seconds: gap.limit_seconds,
             switched: gap.switched,
+        }),
+        rollback: state.rollback.as_ref().map(|rollback| Rollback {
+            started: rollback.started,
+            seconds: rollback.seconds(),
+            held_seconds: rollback.write_gap.as_ref().and_then(|gap| gap.seconds),
         }),
         certificate,
         approvals: Approvals {

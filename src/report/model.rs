@@ -38,6 +38,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How long writes were held, if they were.
     pub write_gap: Option<WriteGap>,
+    /// The newest rollback, if one has begun.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
     /// The certificate this rehearsal left, or the one this run was allowed by.
     pub certificate: Option<Certificate>,
     /// What people answered for.
@@ -355,6 +358,18 @@ pub struct WriteGap {
     pub limit_seconds: f64,
     /// True if the switch was done, false if the holding was undone.
     pub switched: bool,
+}
+
+/// Clients pointed back to the source behind the switch, or the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Rollback {
+    /// When it began.
+    #[schemars(with = "String")]
+    pub started: Timestamp,
+    /// How long it took until clients were pointed back; none if they were not, or not yet.
+    pub seconds: Option<f64>,
+    /// How long writes on the target were held; none before that, and while they are.
+    pub held_seconds: Option<f64>,
 }
 
 /// A rehearsal's certificate.

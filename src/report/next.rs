@@ -55,7 +55,7 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
     };
     let giving_up = state.undo.as_ref().is_some_and(|undo| undo.then == AfterUndo::End { verdict: Verdict::Undone });
     let rolling_back = state.rolling_back();
-    let giving_up = giving_up || state.rolled_back.is_some();
+    let giving_up = giving_up || state.rolled_back();
     let command = match (giving_up, state.kind) {
         (false, _) if rolling_back => "rollback",
         (false, _) => command,

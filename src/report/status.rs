@@ -225,7 +225,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         started: state.started,
         last: state.last,
         deadline: state.deadline.as_ref().map(|(text, until)| (text.clone(), -since(*until))),
-        writes_held_seconds: state.write_gap.as_ref().filter(|gap| gap.seconds.is_none()).map(|gap| since(gap.started)),
+        writes_held_seconds: state.open_write_gap().map(|gap| since(gap.started)),
         control: state.control.clone(),
         steps,
         next: next::commands(&state, outcome, None),

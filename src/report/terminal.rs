@@ -122,6 +122,11 @@ fn head(text: &mut Text, report: &Report) {
         let then = if gap.switched { "then switched" } else { "then let through again" };
         text.line(format!("write gap  {held} of at most {}, {then}", human::seconds(gap.limit_seconds)));
     }
+    if let Some(rollback) = &report.rollback {
+        let took = rollback.seconds.map_or_else(|| "not carried through".to_owned(), human::seconds);
+        let held = rollback.held_seconds.map(|held| format!(", writes held {}", human::seconds(held))).unwrap_or_default();
+        text.line(format!("rollback   {took}{held}"));
+    }
 }
 
 fn steps(text: &mut Text, report: &Report) {

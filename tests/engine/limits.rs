@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, ledger, net, step, switch, whole_story};
+use crate::world::{World, ledger, net, step, story_with_way_back, switch, whole_story};
 
 fn cutover(drain: Value, switch_with: Value) -> World {
     World::new(json!({
@@ -220,6 +220,51 @@ async fn a_rehearsal_goes_through_the_switch_and_all_the_way_back() {
     world.scenario.rehearsal = true;
     assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
     assert_eq!(world.reader().runs().unwrap().len(), 2);
+}
+
+/// The way back is tried behind everything else, the step that ends it is left out, and its time is in the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_tries_the_rollback() {
+    let (world, certificate) = rehearsed(story_with_way_back()).await;
+    let ledger = ledger(world.path());
+    let place = |line: &str| ledger.iter().position(|found| found == line).unwrap_or_else(|| panic!("no `{line}` in {ledger:?}"));
+    let order = ["apply switch", "apply watch", "near back", "take back", "undo switch", "undo back", "undo watch"];
+    assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{ledger:?}");
+    assert!(!ledger.iter().any(|line| line.ends_with(" retire") || line.ends_with(" tidy")), "{ledger:?}");
+    assert!(net(world.path()).is_empty(), "{ledger:?}");
+    let (rollback, held) = (certificate.rollback_seconds.unwrap(), certificate.rollback_write_gap_seconds.unwrap());
+    assert!(held >= 0.02 && rollback >= held, "{held} {rollback}");
+    assert!(certificate.write_gap_seconds.is_some_and(|gap| gap > 0.0));
+    let state = world.state();
+    assert_eq!(state.write_gap.unwrap().step, "fence");
+    let (plain, without) = rehearsed(whole_story()).await;
+    assert_eq!((without.rollback_seconds, plain.state().rollback), (None, None));
+}
+
+/// What would refuse a rollback in the night refuses the certificate; what would take too long does too. Both are undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_whose_rollback_fails_certifies_nothing() {
+    for slow in [false, true] {
+        let mut world = World::new(story_with_way_back());
+        world.scenario.rehearsal = true;
+        if slow {
+            world.scenario.max_write_gap_ms = 1_000;
+            world.scenario.playbook.stages.cutover[2].with.insert("take_ms".to_owned(), json!(60_000));
+        } else {
+            world.put("broken");
+        }
+        let outcome = world.drive().await.unwrap();
+        assert_eq!(outcome.certificate, None, "{}", outcome.verdict);
+        if slow {
+            assert!(matches!(outcome.verdict, Verdict::WriteGapExceeded { .. }), "{}", outcome.verdict);
+        } else {
+            assert_eq!(outcome.exit_code(), ExitCode::Refused, "{}", outcome.verdict);
+            assert!(outcome.verdict.to_string().contains("would lose a row"), "{}", outcome.verdict);
+        }
+        assert!(ledger(world.path()).contains(&"give back".to_owned()), "{:?}", ledger(world.path()));
+        assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+        assert_eq!(outcome.serving, Serving::Source);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,13 @@ struct Behaviour {
     facts: BTreeMap<String, Value>,
     foreign_while: String,
     panics: bool,
+    /// A service that keeps the way back.
+    way_back: bool,
+    ends_way_back: bool,
+    /// There is no way back while this file stands in the world.
+    broken_while: String,
+    /// How long taking back takes.
+    take_ms: u64,
     /// Only so that a test can change it.
     threads: u32,
 }
@@ -114,7 +121,31 @@ impl Step for LedgerStep {
         "test.ledger"
     }
     fn kind(&self) -> StepKind {
-        if self.behaviour.service { StepKind::Service } else { StepKind::Task }
+        if self.behaviour.service || self.behaviour.way_back { StepKind::Service } else { StepKind::Task }
+    }
+    fn keeps_way_back(&self) -> bool {
+        self.behaviour.way_back
+    }
+    fn ends_way_back(&self) -> bool {
+        self.behaviour.ends_way_back
+    }
+    async fn near_back(&self, _context: &StepContext) -> Result<(), StepError> {
+        if self.stands(&self.behaviour.broken_while) {
+            return Err(StepError::new(Failure::Refused, "rollback would lose a row"));
+        }
+        self.write("near");
+        Ok(())
+    }
+    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
+        self.write("take");
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(self.behaviour.take_ms)) => Ok(Output::default()),
+            () = context.cancel.cancelled() => Err(StepError::cancelled()),
+        }
+    }
+    async fn give_back(&self, _context: &StepContext) -> Result<(), StepError> {
+        self.write("give");
+        Ok(())
     }
     fn undoable(&self) -> Undoable {
         match self.behaviour.undoable.as_str() {
@@ -150,7 +181,7 @@ impl Step for LedgerStep {
         if let Some(error) = self.failure() {
             return Err(error);
         }
-        if self.behaviour.service {
+        if self.kind() == StepKind::Service {
             if !self.applied() {
                 self.write("apply");
             }
@@ -330,6 +361,17 @@ pub fn whole_story() -> Value {
         ],
         "settle": [step("watch", json!({}))],
     })
+}
+
+/// The same with a way back, and a step in `settle` that ends it.
+pub fn story_with_way_back() -> Value {
+    let mut story = whole_story();
+    let cutover = story["cutover"].as_array_mut().unwrap();
+    cutover.insert(2, step("back", json!({ "way_back": true, "broken_while": "broken", "take_ms": 20 })));
+    let settle = story["settle"].as_array_mut().unwrap();
+    settle.push(step("retire", json!({ "ends_way_back": true, "undoable": "no" })));
+    settle.push(step("tidy", json!({})));
+    story
 }
 
 impl World {

@@ -95,6 +95,8 @@ pub enum AfterUndo {
     StartAgain,
     /// The rehearsal has passed and its certificate is issued.
     Certify,
+    /// The rollback of a rehearsal was tried: everything else is undone too.
+    EndRehearsal,
 }
 
 /// What a run was started with.
@@ -284,6 +286,8 @@ pub enum Event {
         /// The step.
         step: String,
     },
+    /// A rollback begins. Clients write on the target until their writes are held.
+    RollbackStarted,
     /// Something is about to be undone, newest first.
     UndoStarted {
         /// Why, in words.
@@ -355,6 +359,7 @@ impl Event {
             Event::WriteGapStarted { .. } => "write_gap_started",
             Event::WriteGapEnded { .. } => "write_gap_ended",
             Event::PointOfNoReturn { .. } => "point_of_no_return",
+            Event::RollbackStarted => "rollback_started",
             Event::UndoStarted { .. } => "undo_started",
             Event::UndoFinished { .. } => "undo_finished",
             Event::RunFinished { .. } => "run_finished",

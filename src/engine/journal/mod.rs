@@ -37,7 +37,7 @@ pub use event::{Action, AfterUndo, Event, PlannedStep, RecordedError, RecordedEv
 pub use file::{FILE, FORMAT};
 pub use reader::{Issued, JournalReader, RunSummary, SeriesPoint};
 pub(super) use reader::{events_after, latest_run};
-pub use state::{Finished, Phase, RunState, StageState, StepState, UndoState, WriteGap};
+pub use state::{Finished, Phase, Rollback, RunState, StageState, StepState, UndoState, WriteGap};
 pub use writer::{Journal, RunJournal, Sample};
 
 use std::path::PathBuf;

@@ -126,6 +126,25 @@ pub struct WriteGap {
     pub switched: bool,
 }
 
+/// Clients on their way back to the source, behind the switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// When it began.
+    pub started: Timestamp,
+    /// When clients were pointed back; `None` if they were not, or not yet.
+    pub ended: Option<Timestamp>,
+    /// How long writes on the target were held; `None` before that.
+    pub write_gap: Option<WriteGap>,
+}
+
+impl Rollback {
+    /// From its beginning until clients were pointed back, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> Option<f64> {
+        self.ended.map(|ended| ended.duration_since(self.started).as_secs_f64().max(0.0))
+    }
+}
+
 /// How the last driver ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
@@ -168,12 +187,12 @@ pub struct RunState {
     pub deadline: Option<(String, Timestamp)>,
     /// An undo under way, or not yet followed by its verdict.
     pub undo: Option<UndoState>,
-    /// When clients were pointed back to the source by a rollback, if they were.
+    /// The newest rollback, if one has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rolled_back: Option<Timestamp>,
+    pub rollback: Option<Rollback>,
     /// Steps whose undo failed, each with why.
     pub not_undone: BTreeMap<String, String>,
-    /// The newest write gap.
+    /// The newest write gap of a cutover.
     pub write_gap: Option<WriteGap>,
     /// What a passed rehearsal left behind.
     pub certificate: Option<Certificate>,
@@ -209,7 +228,7 @@ impl RunState {
             epoch: None,
             deadline: None,
             undo: None,
-            rolled_back: None,
+            rollback: None,
             not_undone: BTreeMap::new(),
             write_gap: None,
             certificate: None,
@@ -257,14 +276,20 @@ impl RunState {
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),
             Event::WriteGapStarted { step, limit_seconds } => {
-                self.write_gap =
-                    Some(WriteGap { step: step.clone(), started: at, limit_seconds: *limit_seconds, seconds: None, switched: false });
+                let gap = WriteGap { step: step.clone(), started: at, limit_seconds: *limit_seconds, seconds: None, switched: false };
+                match &mut self.rollback {
+                    Some(rollback) if rollback.ended.is_none() => rollback.write_gap = Some(gap),
+                    _ => self.write_gap = Some(gap),
+                }
             }
             Event::WriteGapEnded { seconds, switched } => {
-                if let Some(gap) = &mut self.write_gap {
+                let of_rollback = self.rollback.as_mut().and_then(|rollback| rollback.write_gap.as_mut());
+                let open = [of_rollback, self.write_gap.as_mut()].into_iter().flatten().find(|gap| gap.seconds.is_none());
+                if let Some(gap) = open {
                     (gap.seconds, gap.switched) = (Some(*seconds), *switched);
                 }
             }
+            Event::RollbackStarted => self.rollback = Some(Rollback { started: at, ended: None, write_gap: None }),
             Event::UndoStarted { why, scope, then } => {
                 self.undo =
                     Some(UndoState { why: why.clone(), scope: *scope, then: then.clone(), started: at, finished: false, told: false });
@@ -275,7 +300,9 @@ impl RunState {
                 if let Some(undo) = &mut self.undo {
                     undo.finished = failed.is_empty();
                     if undo.finished && undo.then.is_rollback() {
-                        self.rolled_back = Some(at);
+                        // A journal of an older build does not say when it began.
+                        let begun = Rollback { started: undo.started, ended: None, write_gap: None };
+                        self.rollback.get_or_insert(begun).ended = Some(at);
                     }
                 }
                 match scope {
@@ -361,6 +388,19 @@ impl RunState {
     #[must_use]
     pub fn rolling_back(&self) -> bool {
         self.undo.as_ref().is_some_and(|undo| !undo.finished && undo.then.is_rollback())
+    }
+
+    /// True if clients were pointed back to the source by a rollback.
+    #[must_use]
+    pub fn rolled_back(&self) -> bool {
+        self.rollback.as_ref().is_some_and(|rollback| rollback.ended.is_some())
+    }
+
+    /// The write gap that has not ended, of a cutover or of a rollback.
+    #[must_use]
+    pub fn open_write_gap(&self) -> Option<&WriteGap> {
+        let of_rollback = self.rollback.as_ref().and_then(|rollback| rollback.write_gap.as_ref());
+        [of_rollback, self.write_gap.as_ref()].into_iter().flatten().find(|gap| gap.seconds.is_none())
     }
 
     /// Ids of all steps that may have left traces.

@@ -39,6 +39,9 @@ impl Step for Retire {
     fn undoable(&self) -> Undoable {
         Undoable::No("the way back is closed, and what is written on the target from then on is only there".to_owned())
     }
+    fn ends_way_back(&self) -> bool {
+        true
+    }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         Ok(Plan {
             lines: vec![

@@ -101,6 +101,7 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::WriteGapStarted { limit_seconds, .. } => format!("writes are held, for at most {}", human::seconds(*limit_seconds)),
         Event::WriteGapEnded { seconds, .. } => format!("writes were held for {}", human::seconds(*seconds)),
         Event::PointOfNoReturn { step } => format!("{} was the point of no return, and is passed", printable(step)),
+        Event::RollbackStarted => "a rollback begins: clients stay on the target until their writes are held".to_owned(),
         Event::UndoStarted { why, .. } => format!("undoing: {}", first_line(why)),
         Event::UndoFinished { failed, seconds } if failed.is_empty() => format!("undone in {}", human::seconds(*seconds)),
         Event::UndoFinished { failed, .. } => {
