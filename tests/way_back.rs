@@ -255,6 +255,117 @@ async fn killed_all_the_way_there_and_back() {
     assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
 }
 
+/// A step of `settle` that waits until the test has written what it wants on the target: it makes the file `reached` and waits for `go-on`.
+fn waits_in_settle(world: &World) {
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let directory = world.path("").display().to_string();
+    let script = format!("cd {directory} && touch reached && until [ -e go-on ]; do sleep 0.05; done");
+    let wait = format!("  settle:\n    - {{ id: use, run: hook.exec, with: {{ command: [sh, -c, \"{script}\"], undo: none }} }}\n");
+    assert!(text.contains("  settle:\n"));
+    std::fs::write(world.playbook(), text.replace("  settle:\n", &wait)).unwrap();
+}
+
+/// Waits for `reached` while a rehearsal runs, and lets the next one wait again.
+async fn reached(world: &World, child: &mut Child, log: &str) {
+    for _ in 0..1200 {
+        if world.path("reached").exists() {
+            std::fs::remove_file(world.path("reached")).unwrap();
+            return;
+        }
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "{ended:?}\n{}", std::fs::read_to_string(world.path(log)).unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the rehearsal never came to `settle`:\n{}", std::fs::read_to_string(world.path(log)).unwrap());
+}
+
+/// A rehearsal tries the rollback: what is written on its target comes back to its source, however often it is killed in the middle of that, and
+/// how long it took is in the certificate. A value that the old server can't hold refuses the certificate. Either leaves the pair as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rehearsal_tries_the_rollback() {
+    if real::skipped("a_rehearsal_tries_the_rollback", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await.with_rehearsal().await;
+    with_way_back(&world);
+    waits_in_settle(&world);
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let convert = "    include: [\"school.*\"]\n    charset: { \"school.notes\": utf8-to-utf8mb4 }\n";
+    std::fs::write(world.playbook(), text.replace("    include: [\"school.*\"]\n", convert)).unwrap();
+    let (source, target) = world.rehearsal.as_ref().unwrap();
+    for server in [&world.source, source] {
+        let mut conn = connect(server, Account::Root).await;
+        for statement in [
+            "CREATE TABLE school.notes (id INT PRIMARY KEY, word VARCHAR(50)) DEFAULT CHARSET utf8",
+            "CREATE TABLE school.shouts (id INT PRIMARY KEY, word VARCHAR(50)) ENGINE = InnoDB",
+            "CREATE TRIGGER school.shout BEFORE INSERT ON school.shouts FOR EACH ROW SET NEW.word = CONCAT(NEW.word, '!')",
+        ] {
+            conn.query_drop(statement).await.unwrap();
+        }
+    }
+    let playbook = world.playbook_argument();
+    let rehearse = ["--yes", "rehearse", &playbook];
+    let written = async |statement: &str| {
+        let mut conn = connect(target, Account::Root).await;
+        conn.query_drop("SET NAMES utf8mb4").await.unwrap();
+        conn.query_drop(statement).await.unwrap();
+    };
+
+    let mut first = world.started(&rehearse, "lossy.log");
+    reached(&world, &mut first, "lossy.log").await;
+    written("INSERT INTO school.notes VALUES (1, 'one \u{1F600}')").await;
+    std::fs::write(world.path("go-on"), "").unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(90), first.wait()).await.unwrap().unwrap();
+    let log = std::fs::read_to_string(world.path("lossy.log")).unwrap();
+    assert_eq!(status.code(), Some(4), "{log}");
+    assert!(log.contains("rollback would lose") && log.contains("school.notes"), "{log}");
+    as_before(source, target).await;
+
+    std::fs::remove_file(world.path("go-on")).unwrap();
+    std::fs::remove_file(world.path("reached")).ok();
+    let mut begun = world.started(&rehearse, "begun.log");
+    reached(&world, &mut begun, "begun.log").await;
+    written("INSERT INTO school.shouts VALUES (1, 'a')").await;
+    written("INSERT INTO school.notes VALUES (1, 'eins')").await;
+    begun.kill().await.unwrap();
+    std::fs::write(world.path("go-on"), "").unwrap();
+    for armed in ["rollback.held", "rollback.taken_back", "undo.started", "undo.effect_done#2", "reverse.triggers_back", "undo.finished"] {
+        let run = world.dbmove(&rehearse).env("DBMOVE_CRASH_AT", armed).output();
+        let output = tokio::time::timeout(Duration::from_secs(90), run).await.expect(armed).unwrap();
+        assert_eq!(code(&output), -9, "{armed}: {}", said(&output));
+        if armed == "undo.finished" {
+            let mut conn = connect(source, Account::Root).await;
+            let words: Vec<String> = conn.query("SELECT word FROM school.shouts UNION ALL SELECT word FROM school.notes").await.unwrap();
+            assert_eq!(words, ["a!", "eins"], "what was written on the target did not come back");
+        }
+    }
+    let passed = world.finished(&rehearse).await;
+    assert_eq!(code(&passed), 0, "{}", said(&passed));
+    as_before(source, target).await;
+    let shown = world.finished(&["certificate", "show", &playbook, "--json"]).await;
+    assert_eq!(code(&shown), 0, "{}", said(&shown));
+    let certificate: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let seconds =
+        |name: &str| certificate["certificate"]["certificate"][name].as_f64().unwrap_or_else(|| panic!("`{name}` in {certificate:#}"));
+    assert!(seconds("rollback_seconds") >= seconds("rollback_write_gap_seconds"), "{certificate:#}");
+    println!("rollback rehearsed: {:.2} s, killed and resumed in between", seconds("rollback_seconds"));
+}
+
+/// Nothing is left of a rehearsal on its pair: clients may write, the trigger is there, our schemas are gone.
+async fn as_before(source: &LocalServer, target: &LocalServer) {
+    let mut conn = connect(source, Account::Root).await;
+    let triggers: Vec<String> =
+        conn.query("SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = 'school'").await.unwrap();
+    assert!(triggers.contains(&"shout".to_owned()), "{triggers:?}");
+    for server in [source, target] {
+        let mut conn = connect(server, Account::Root).await;
+        let read_only: u8 = conn.query_first("SELECT @@global.read_only").await.unwrap().unwrap();
+        assert_eq!(read_only, 0, "{:?}", server.kind());
+        let left: Vec<String> = conn.query("SHOW DATABASES LIKE '\\_dbmove'").await.unwrap();
+        assert!(left.is_empty(), "{left:?} on {:?}", server.kind());
+    }
+}
+
 /// The app writes there, by the address that clients have.
 async fn app_writes(server: &LocalServer, statement: &str) -> Result<(), mysql_async::Error> {
     let mut conn = connect(server, Account::App).await;

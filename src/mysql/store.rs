@@ -202,8 +202,20 @@ impl MysqlStore {
     /// # Errors
     /// As [`copies::prove`].
     pub async fn prove_copies(&self) -> std::result::Result<Option<&Evidence>, StepError> {
+        self.prove(true).await
+    }
+
+    /// The same in the middle of a rehearsal that another process began: clients of its own, as the canary, may be connected by then.
+    ///
+    /// # Errors
+    /// As [`copies::prove`].
+    pub async fn prove_copies_in_use(&self) -> std::result::Result<Option<&Evidence>, StepError> {
+        self.prove(false).await
+    }
+
+    async fn prove(&self, alone: bool) -> std::result::Result<Option<&Evidence>, StepError> {
         match self.production.get() {
-            Some(production) => self.copies.get_or_try_init(|| copies::prove(self, production, true)).await.map(Some),
+            Some(production) => self.copies.get_or_try_init(|| copies::prove(self, production, alone)).await.map(Some),
             None => Ok(None),
         }
     }
