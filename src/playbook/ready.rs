@@ -19,7 +19,10 @@ pub struct ReadyPlaybook {
 }
 
 /// All of them by name. A test compares this list with the folder.
-pub const READY: [ReadyPlaybook; 1] = [ReadyPlaybook { name: DEFAULT, text: include_str!("../../playbooks/mysql-to-mysql.yaml") }];
+pub const READY: [ReadyPlaybook; 2] = [
+    ReadyPlaybook { name: "mysql-behind-haproxy", text: include_str!("../../playbooks/mysql-behind-haproxy.yaml") },
+    ReadyPlaybook { name: DEFAULT, text: include_str!("../../playbooks/mysql-to-mysql.yaml") },
+];
 
 /// What `dbmove playbook new` starts from if nothing else is named.
 pub const DEFAULT: &str = "mysql-to-mysql";

@@ -17,7 +17,8 @@ fn json(answer: &Answer) -> Value {
 fn list_and_show() {
     let listed = playbook::list();
     assert_eq!(listed.exit_code, ExitCode::Done);
-    assert!(listed.text.starts_with("mysql-to-mysql  MySQL 5.5"), "{}", listed.text);
+    assert!(listed.text.contains("mysql-to-mysql        MySQL 5.5"), "{}", listed.text);
+    assert!(listed.text.contains("mysql-behind-haproxy  "), "{}", listed.text);
     assert_eq!(playbook::show("mysql-to-mysql").unwrap().text, include_str!("../../playbooks/mysql-to-mysql.yaml"));
     assert!(playbook::show("mysql").unwrap_err().to_string().contains("no playbook `mysql` comes with dbmove"));
 }

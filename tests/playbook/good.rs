@@ -2,7 +2,7 @@
 
 use dbmove::playbook::model::StageName;
 use dbmove::playbook::quantity::HumanDuration;
-use dbmove::playbook::ready::READY;
+use dbmove::playbook::ready::{DEFAULT, READY, find};
 use dbmove::playbook::{load, load_text};
 
 use crate::vocabulary::VOCABULARY;
@@ -33,14 +33,14 @@ fn every_ready_playbook_is_embedded_and_loads() {
 
 #[test]
 fn the_model_holds_what_was_written() {
-    let playbook = load_text("p", READY[0].text, &dbmove::steps::vocabulary()).unwrap();
+    let playbook = load_text("p", find(DEFAULT).unwrap().text, &dbmove::steps::vocabulary()).unwrap();
     assert_eq!(playbook.deadline.unwrap().parse().unwrap(), "16h".parse::<HumanDuration>().unwrap().0);
     let store = &playbook.stores["main"];
     assert_eq!((store.include.as_slice(), store.exclude.as_slice()), (&["school.*".to_owned()][..], &["school.tmp_*".to_owned()][..]));
     assert!(store.rehearsal.is_some());
     let ids = |stage: StageName| playbook.stages.get(stage).iter().map(|step| step.id.as_str()).collect::<Vec<_>>();
     assert_eq!(ids(StageName::Sync), ["follow", "snapshot"]);
-    assert_eq!(ids(StageName::Cutover), ["canary", "fence", "drain", "last_check", "promote", "switch", "disconnect", "smoke"]);
+    assert_eq!(ids(StageName::Cutover), ["canary", "fence", "drain", "last_check", "promote", "back", "switch", "disconnect", "smoke"]);
     let switch = playbook.stages.get(StageName::Cutover).iter().find(|step| step.id == "switch").unwrap();
     assert!(switch.point_of_no_return);
     assert_eq!(switch.with["content"], "${env:TARGET_HOST}:${env:TARGET_PORT}\n");
