@@ -12,7 +12,7 @@ use super::model::{
     Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Rollback, Run, Serving, Stage, Step,
     StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
-use super::{next, status, verification};
+use super::{next, status, timeline, verification};
 use crate::engine::budget::StepForecast;
 use crate::engine::journal::{self, Event, JournalError, JournalReader, Phase, RecordedEvent, RunState, UndoScope};
 use crate::engine::outcome;
@@ -172,6 +172,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             seconds: rollback.seconds(),
             held_seconds: rollback.write_gap.as_ref().and_then(|gap| gap.seconds),
         }),
+        timelines: timeline::timelines(&events, &state.plan),
         certificate,
         approvals: Approvals {
             without_rehearsal: state.without_rehearsal.clone(),

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`model`] | the report: versioned, with a JSON Schema |
 //! | [`gather`] | journal → report |
+//! | [`timeline`] | the newest cutover and rollback, second by second |
 //! | [`verification`] | what verifying steps left in the journal, and how it is read |
 //! | [`terminal`] | report → text: the verdict first |
 //! | [`status`] | where the runs of a state directory stand, and who drives them |
@@ -17,4 +18,5 @@ pub mod model;
 pub mod next;
 pub mod status;
 pub mod terminal;
+pub mod timeline;
 pub mod verification;

@@ -41,6 +41,9 @@ pub struct Report {
     /// The newest rollback, if one has begun.
     #[serde(default)]
     pub rollback: Option<Rollback>,
+    /// The newest cutover and the newest rollback, second by second.
+    #[serde(default)]
+    pub timelines: Vec<Timeline>,
     /// The certificate this rehearsal left, or the one this run was allowed by.
     pub certificate: Option<Certificate>,
     /// What people answered for.
@@ -370,6 +373,53 @@ pub struct Rollback {
     pub seconds: Option<f64>,
     /// How long writes on the target were held; none before that, and while they are.
     pub held_seconds: Option<f64>,
+}
+
+/// A cutover or a rollback, second by second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Timeline {
+    /// `cutover` or `rollback`.
+    pub of: String,
+    /// When it began.
+    #[schemars(with = "String")]
+    pub started: Timestamp,
+    /// From its beginning to its last moment.
+    pub seconds: f64,
+    /// What happened, in order.
+    pub moments: Vec<Moment>,
+}
+
+/// A step of a [`Timeline`], or something that was said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Moment {
+    /// When it began, from the timeline's beginning.
+    pub at_seconds: f64,
+    /// How long it took; none while it runs, and of what is only said.
+    pub seconds: Option<f64>,
+    /// How it ended.
+    pub kind: MomentKind,
+    /// The step's id, `undo of` a step, or what is said.
+    pub what: String,
+    /// What the step does: `mysql.fence`.
+    pub does: Option<String>,
+}
+
+/// How a [`Moment`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentKind {
+    /// Done.
+    Done,
+    /// A service was ready.
+    Ready,
+    /// Stopped on request, or waiting for a person.
+    Stopped,
+    /// Failed.
+    Failed,
+    /// Under way, or left behind by a crash.
+    Running,
+    /// No step: something that holds from this moment on.
+    Said,
 }
 
 /// A rehearsal's certificate.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::model::{Outcome, Report, Serving, Step, StepState, Verification};
+use super::model::{MomentKind, Outcome, Report, Serving, Step, StepState, Timeline, Verification};
 use super::status::{Presence, RunStatus};
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, printable_lines, shortened};
@@ -89,6 +89,9 @@ pub fn summary(report: &Report) -> String {
     let mut text = Text(String::new());
     head(&mut text, report);
     steps(&mut text, report);
+    for timeline in &report.timelines {
+        second_by_second(&mut text, timeline);
+    }
     for verification in &report.verifications {
         verified(&mut text, verification);
     }
@@ -158,6 +161,44 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
             text.line(format!("    hint: {}", printable(hint)));
         }
     }
+}
+
+/// How wide a timeline's bars are.
+const BAR: usize = 24;
+
+/// One timeline: a line a step, with a bar for when it ran.
+fn second_by_second(text: &mut Text, timeline: &Timeline) {
+    let whole = timeline.seconds.max(f64::MIN_POSITIVE);
+    text.heading(&format!("{}, second by second, from {:.0}", timeline.of, timeline.started));
+    let width = timeline.moments.iter().filter(|moment| moment.does.is_some()).map(|moment| moment.what.chars().count());
+    let width = width.max().unwrap_or(0).clamp(4, 22);
+    for moment in &timeline.moments {
+        let at = format!("{:>+9.3}s", moment.at_seconds);
+        if moment.kind == MomentKind::Said {
+            text.line(format!("{at}  -- {}", printable(&moment.what)));
+            continue;
+        }
+        let took = moment.seconds.map_or_else(|| "-".to_owned(), human::seconds);
+        let state = match moment.kind {
+            MomentKind::Failed => "FAILED",
+            MomentKind::Stopped => "stopped",
+            MomentKind::Running => "running",
+            MomentKind::Ready => "ready",
+            MomentKind::Done | MomentKind::Said => "",
+        };
+        let bar = bar(moment.at_seconds / whole, (moment.at_seconds + moment.seconds.unwrap_or(whole)) / whole);
+        let what = printable(&moment.what);
+        let what = shortened(&what, width);
+        text.line(format!("{at}  {what:width$}  {took:>8}  {bar}  {state}"));
+    }
+}
+
+/// A bar from one share of the whole to another, at least one sign long.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "shares of 24 signs")]
+fn bar(from: f64, to: f64) -> String {
+    let place = |share: f64| ((share.clamp(0.0, 1.0) * BAR as f64) as usize).min(BAR - 1);
+    let (from, to) = (place(from), place(to));
+    (0..BAR).map(|sign| if (from..=to).contains(&sign) { '#' } else { '.' }).collect()
 }
 
 /// `client` or `server`: where the rows were hashed.
