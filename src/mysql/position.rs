@@ -23,6 +23,21 @@ impl Position {
         Position { file: file.into(), offset }
     }
 
+    /// Moves to where an event ends, as its header has it: offsets there have 32 bits, and a log file may be larger. 0 says nothing.
+    pub fn advance(&mut self, log_pos: u32) {
+        if log_pos == 0 {
+            return;
+        }
+        let mut end = (self.offset & !0xffff_ffff) | u64::from(log_pos);
+        if end < self.offset {
+            if self.offset - end < 1 << 31 {
+                return;
+            }
+            end += 1 << 32;
+        }
+        self.offset = end;
+    }
+
     /// The number at the end of the file's name; 0 if there is none.
     #[must_use]
     pub fn sequence(&self) -> u64 {
@@ -55,6 +70,15 @@ impl fmt::Display for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_follows_beyond_what_a_header_can_say() {
+        let mut position = Position::new("binlog.000001", 4);
+        for (log_pos, offset) in [(0, 4), (100, 100), (90, 100), (u32::MAX, 0xffff_ffff), (50, 0x1_0000_0032)] {
+            position.advance(log_pos);
+            assert_eq!(position.offset, offset);
+        }
+    }
 
     #[test]
     fn order_follows_the_number_not_the_text() {

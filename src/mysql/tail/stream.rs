@@ -196,7 +196,7 @@ impl Reading<'_> {
         if kind == event_type::ROTATE {
             return self.rotate(event, at).await;
         }
-        self.advance(header.log_pos());
+        self.position.advance(header.log_pos());
         match kind {
             event_type::QUERY => {
                 let query: QueryEvent<'_> = event.read_event().map_err(|error| self.unreadable("a statement", &error))?;
@@ -257,21 +257,6 @@ impl Reading<'_> {
                 "keep the log file for a bug report",
             )),
         }
-    }
-
-    /// The end of the event just read. Offsets in headers have 32 bits; a log file may be larger.
-    fn advance(&mut self, log_pos: u32) {
-        if log_pos == 0 {
-            return;
-        }
-        let mut end = (self.position.offset & !0xffff_ffff) | u64::from(log_pos);
-        if end < self.position.offset {
-            if self.position.offset - end < 1 << 31 {
-                return;
-            }
-            end += 1 << 32;
-        }
-        self.position.offset = end;
     }
 
     async fn rotate(&mut self, event: &Event, at: u32) -> Result<()> {
