@@ -5,14 +5,17 @@
 
 pub mod binding;
 pub mod deferred;
+mod load;
 pub mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use crate::engine::context::RunKind;
+use crate::engine::load::Load;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
@@ -524,6 +527,17 @@ pub struct Built {
     pub steps: Vec<BuiltStep>,
     /// Where the driver's epoch is written on the targets.
     pub leases: Vec<Arc<dyn TargetLease>>,
+    /// What steps of each store share.
+    stores: Vec<Arc<Shared>>,
+}
+
+impl Built {
+    /// What can write in clients' place in a rehearsal, one for each store: production's own log, from so long ago on.
+    #[must_use]
+    pub fn loads(&self, window: Duration) -> Vec<Arc<dyn Load>> {
+        let loads = self.stores.iter().filter_map(|shared| load::StoreLoad::of(shared, window));
+        loads.map(|load| Arc::new(load) as Arc<dyn Load>).collect()
+    }
 }
 
 /// Builds every step of a playbook for a kind of run.
@@ -546,6 +560,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
                     }
                 });
                 built.leases.extend(shared.lease());
+                built.stores.push(Arc::clone(&shared));
                 shared_by.insert(name, Arc::clone(&shared));
                 shared
             }

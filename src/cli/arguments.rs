@@ -253,6 +253,16 @@ pub struct Rehearse {
     /// What every driving command may be told.
     #[command(flatten)]
     pub driving: Driving,
+    /// Replay production's own recent writes into the rehearsal source meanwhile, at so many times their rate: `3x`, from
+    /// `0.1x` to `20x`. Fails if the target can't keep up
+    #[arg(long, value_name = "TIMES")]
+    pub load: Option<String>,
+    /// How far back the log is replayed; when it is through, it begins again [default: 1h]
+    #[arg(long, value_name = "DURATION", requires = "load")]
+    pub load_window: Option<String>,
+    /// How long the rehearsal is under load at least before the cutover begins [default: 1m]
+    #[arg(long, value_name = "DURATION", requires = "load")]
+    pub load_for: Option<String>,
 }
 
 /// `dbmove run`.

@@ -27,6 +27,7 @@ pub async fn cutover(everywhere: &Everywhere, typed: &Cutover) -> Result<Answer,
         give_up: false,
         roll_back: false,
         repair: false,
+        load: None,
         dangerous: Some("switch the production traffic"),
     };
     drive(everywhere, request).await

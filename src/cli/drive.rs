@@ -23,6 +23,7 @@ use crate::engine::certificate::trace;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::journal::Journal;
+use crate::engine::load::AskedLoad;
 use crate::engine::outcome::{RunOutcome, Verdict};
 use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
@@ -61,6 +62,8 @@ pub struct Request<'a> {
     pub roll_back: bool,
     /// Have the comparison copy rows that differ once more.
     pub repair: bool,
+    /// What a rehearsal runs under.
+    pub load: Option<super::rehearse::UnderLoad>,
     /// What would happen, for the question; `None`: needs no go-ahead.
     pub dangerous: Option<&'static str>,
 }
@@ -100,7 +103,7 @@ pub fn load(everywhere: &Everywhere, path: &Path) -> Result<Playbook, Refusal> {
 pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answer, Refusal> {
     let path = &request.driving.playbook;
     let playbook = load(everywhere, path)?;
-    let run_request = resolve(everywhere, &request, &playbook)?;
+    let mut run_request = resolve(everywhere, &request, &playbook)?;
     let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind)?;
     let resolver = Resolver::new(reading.outputs.clone());
     let built = if request.repair {
@@ -108,6 +111,8 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     } else {
         steps::build_all(&playbook, request.kind, &resolver).await?
     };
+    run_request.load =
+        request.load.map(|load| AskedLoad { multiple: load.multiple, at_least: load.at_least, loads: built.loads(load.window) });
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
@@ -197,6 +202,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         roll_back: request.roll_back,
         take_over: request.take_over,
         rehearsed,
+        load: None,
         limits: Limits::default(),
     })
 }

@@ -41,6 +41,7 @@ pub async fn rollback(everywhere: &Everywhere, typed: &Rollback) -> Result<Answe
         give_up: false,
         roll_back: true,
         repair: false,
+        load: None,
         dangerous: Some("point the production traffic back to the source"),
     };
     drive(everywhere, request).await

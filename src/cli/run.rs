@@ -27,6 +27,7 @@ pub async fn run(everywhere: &Everywhere, typed: &Run) -> Result<Answer, Refusal
         give_up: false,
         roll_back: false,
         repair: false,
+        load: None,
         dangerous: Some("prepare, copy and verify the production stores"),
     };
     drive(everywhere, request).await

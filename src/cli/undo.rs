@@ -46,6 +46,7 @@ pub async fn undo(everywhere: &Everywhere, typed: &Undo) -> Result<Answer, Refus
         give_up: true,
         roll_back: false,
         repair: false,
+        load: None,
         dangerous: Some(if typed.rehearsal { "undo the rehearsal" } else { "undo the production run" }),
     };
     drive(everywhere, request).await

@@ -56,6 +56,7 @@ pub async fn verify(everywhere: &Everywhere, typed: &Verify) -> Result<Answer, R
         give_up: false,
         roll_back: false,
         repair: typed.repair,
+        load: None,
         dangerous: None,
     };
     drive(everywhere, request).await

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::drift::{Change, PlaybookFingerprint, hash_json};
 use super::journal::chain::Break;
 use super::journal::{JournalError, JournalReader};
+use super::load::CertifiedLoad;
 use super::step::{Output, Work};
 
 /// Names under which steps put facts into their output for the certificate.
@@ -85,6 +86,9 @@ pub struct Certificate {
     pub rollback_write_gap_seconds: Option<f64>,
     /// How long it took to undo the cutover stage, in seconds.
     pub undo_seconds: f64,
+    /// The load that it was rehearsed under, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<CertifiedLoad>,
     /// When it was issued.
     pub issued: Timestamp,
     /// When it expires.
@@ -336,6 +340,7 @@ mod tests {
                 rollback_seconds: Some(seconds / 5.0),
                 rollback_write_gap_seconds: None,
                 undo_seconds: seconds / 9.0,
+                load: None,
                 issued: Timestamp::UNIX_EPOCH,
                 expires: Timestamp::MAX,
                 journal_head: String::new(),

@@ -23,6 +23,7 @@ use super::graph::Graph;
 use super::handover::RequestId;
 use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, RunState, UndoScope};
 use super::lease::{Entered, Heartbeat};
+use super::load::Beside;
 use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
 use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
@@ -98,6 +99,8 @@ pub(super) struct Driver {
     pub given_up: bool,
     /// The point of no return was left in a state that a person has to look at: nothing may be undone.
     pub unclear: bool,
+    /// What writes in clients' place, in a rehearsal that was asked for it.
+    pub beside: Option<Beside>,
     /// What steps hear of pauses and limits.
     pub steer: Steer,
     /// What people say over the socket.
@@ -153,6 +156,7 @@ impl Driver {
             undone: Vec::new(),
             given_up: false,
             unclear: false,
+            beside: None,
             steer: Steer::default(),
             told,
             live: Arc::default(),
@@ -273,12 +277,14 @@ impl Driver {
         self.check_certificate(false).await?;
         self.set_deadline().await?;
         self.settle_intents().await?;
+        self.check_load().await?;
         for stage in StageName::ALL {
             if stage > self.request.until || self.graph.stage(stage).is_empty() {
                 continue;
             }
             let done = self.request.again != Some(stage) && self.journal.with_state(|state| state.stage_done(stage));
             if !done || self.more_to_do() {
+                self.load_before(stage).await?;
                 self.run_stage(stage, done).await?;
             }
         }
@@ -298,6 +304,7 @@ impl Driver {
         }
         if self.request.kind == RunKind::Rehearsal && self.request.rollback_after {
             self.try_rollback().await?;
+            self.judge_load().await?;
             return self.end_rehearsal().await;
         }
         Ok(Verdict::Done { until: self.request.until })
@@ -357,7 +364,7 @@ impl Driver {
     }
 
     /// What the run's steps have left behind so far.
-    fn outputs(&self) -> Arc<Outputs> {
+    pub(super) fn outputs(&self) -> Arc<Outputs> {
         Arc::new(self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect()))
     }
 

@@ -195,6 +195,7 @@ impl Driver {
                 rollback_seconds: state.rollback.as_ref().and_then(Rollback::seconds),
                 rollback_write_gap_seconds: state.rollback.as_ref().and_then(|rollback| rollback.write_gap.as_ref()?.seconds),
                 undo_seconds: state.steps.iter().filter(|(id, _)| in_cutover(id)).filter_map(|(_, step)| step.undo_seconds).sum(),
+                load: state.load.as_ref().map(super::load::LoadReport::certified),
                 issued,
                 expires: Certificate::expiry(issued, self.request.certificate_lifetime),
                 journal_head: head.hash,

@@ -11,6 +11,7 @@
 //! | `way_back` | rollback: clients back to the source behind the point of no return |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
+//! | [`load`] | what runs beside a rehearsal in clients' place, and whether following kept up with it |
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`control`], [`steering`] | a run told to pause, slow down, wait or end; what its steps hear of it |
 //! | [`drift`] | whether a playbook changed under a run |
@@ -33,6 +34,7 @@ mod graph;
 pub mod handover;
 pub mod journal;
 pub mod lease;
+pub mod load;
 pub mod observer;
 pub mod outcome;
 mod resume;

@@ -23,6 +23,10 @@ pub trait Observer: Send + Sync {
     fn step_started(&self, _step: &str, _name: &str, _attempt: u32) {}
     /// The newest progress of a running step; at most a few times a second for each step.
     fn step_progress(&self, _step: &str, _progress: &Progress) {}
+    /// A load runs beside the steps from now on; it tells its progress by this name, which no step has.
+    fn load_started(&self, _name: &str) {}
+    /// It has ended.
+    fn load_ended(&self, _name: &str) {}
     /// A transient failure: the step is tried again after `wait`.
     fn step_retry(&self, _step: &str, _attempt: u32, _wait: Duration, _error: &str) {}
     /// A service has caught up.

@@ -40,6 +40,7 @@ use super::driver::Driver;
 use super::graph::Graph;
 use super::journal::{Journal, JournalError, RunStarted};
 use super::lease::{self, Entry, LeaseError};
+use super::load::AskedLoad;
 use super::observer::Observer;
 use super::outcome::RunOutcome;
 use super::steering::Steering;
@@ -125,6 +126,8 @@ pub struct RunRequest {
     pub take_over: Option<Duration>,
     /// What stands behind a cutover.
     pub rehearsed: Rehearsed,
+    /// What a rehearsal runs under.
+    pub load: Option<AskedLoad>,
     /// Times that rarely need changing.
     pub limits: Limits,
 }
@@ -150,6 +153,7 @@ impl RunRequest {
             roll_back: false,
             take_over: None,
             rehearsed: Rehearsed::Certificate(None),
+            load: None,
             limits: Limits::default(),
             playbook,
             playbook_file: None,

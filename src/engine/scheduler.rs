@@ -22,6 +22,7 @@ use super::execute::{self, Execution, Halt};
 use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
 use super::lease::LeaseError;
+use super::load::Clients;
 use super::outcome::Verdict;
 use super::step::{Failure, Output, StepError};
 use crate::playbook::model::StageName;
@@ -125,6 +126,7 @@ impl Driver {
             self.write_gap = Some(Instant::now());
             let limit_seconds = self.request.max_write_gap.as_secs_f64();
             self.journal.append(Event::WriteGapStarted { step: built.spec.id.clone(), limit_seconds }).await?;
+            self.clients_are(Clients::Held);
             crash::point("write_gap.started");
         }
         if point_of_no_return {
@@ -237,6 +239,7 @@ impl Driver {
                 samples.extend(Sample::of_progress(id, &running.progress.borrow()));
             }
         }
+        self.look_at_load(sample.then_some(&mut samples))?;
         if sample {
             self.sampled = Instant::now();
             self.journal.samples(samples).await?;
@@ -304,6 +307,7 @@ impl Driver {
     /// The point of no return is passed.
     pub(super) async fn passed(&mut self, index: usize) -> Result<(), Stop> {
         self.journal.append(Event::PointOfNoReturn { step: self.graph.id(index).to_owned() }).await?;
+        self.clients_are(Clients::OnTarget);
         self.end_write_gap(true).await?;
         crash::point("point_of_no_return.passed");
         Ok(())

@@ -29,6 +29,7 @@ impl Driver {
                 // Somebody else drives now: stop acting, at once.
                 self.tasks.shutdown().await;
                 self.running.clear();
+                self.beside = None;
                 return Ok(Verdict::LeaseLost { message });
             }
             Stop::Verdict(verdict) => (verdict, true),
@@ -42,6 +43,9 @@ impl Driver {
                 (Verdict::Failed { step: None, message: error.to_string(), hint: None }, true)
             }
         };
+        if let Err(error) = self.end_load().await {
+            tracing::warn!(%error, "what became of the load could not be written down");
+        }
         self.stop_tasks().await;
         let scope = if may_undo && !self.unclear { self.scope_after(&verdict) } else { None };
         if let Some(scope) = scope {

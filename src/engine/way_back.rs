@@ -31,6 +31,7 @@ use super::crash;
 use super::driver::{Driver, Stop};
 use super::execute::pause;
 use super::journal::{AfterUndo, Event, Phase, RunState, UndoScope};
+use super::load::Clients;
 use super::outcome::Verdict;
 #[cfg(doc)]
 use super::step::Step;
@@ -199,6 +200,7 @@ impl Driver {
         }
         let limit_seconds = self.request.max_write_gap.as_secs_f64();
         if let Some(&first) = steps.first() {
+            self.clients_are(Clients::HeldOnTarget);
             self.write_gap = Some(Instant::now());
             self.journal.append(Event::WriteGapStarted { step: self.graph.id(first).to_owned(), limit_seconds }).await?;
             crash::point("rollback.write_gap_started");

@@ -12,7 +12,8 @@
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`accounts`] | users and what they may do: moved as far as the target allows, or named |
-//! | [`copies`] | in a rehearsal: the proof that its servers are copies |
+//! | [`copies`], [`production`] | in a rehearsal: the proof that its servers are copies; the only way to production, which is to look |
+//! | [`replay`] | in a rehearsal: production's own log, written again in clients' place |
 //! | [`conversion`] | text that the target calls by another character set, with the same bytes |
 //! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
 //! | [`bookkeeping`] | what is kept on the target: lease, positions, finished chunks |
@@ -58,9 +59,11 @@ pub mod lock_out;
 pub mod names;
 pub mod objects;
 pub mod position;
+pub mod production;
 pub mod range;
 pub mod range_gate;
 pub mod read;
+pub mod replay;
 pub mod reverse;
 pub mod rows;
 pub mod shared;

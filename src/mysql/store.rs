@@ -18,7 +18,7 @@ use super::bookkeeping;
 use super::catalog::{Catalog, ServerFacts};
 use super::connect::{Purpose, Server, Session};
 use super::conversion::{Conversions, ConvertedTables};
-use super::copies::{self, Evidence, Production};
+use super::copies::{self, Copies, Evidence, Production};
 use super::copy::copier::AfterRows;
 use super::ddl::{TargetSchema, Wanted};
 use super::definitions::{Beginnings, Definitions, Misfits};
@@ -121,7 +121,7 @@ pub struct MysqlStore {
     pub settings: StoreSettings,
     /// In a rehearsal: what it has to be kept away from.
     pub production: std::sync::OnceLock<Production>,
-    copies: tokio::sync::OnceCell<Evidence>,
+    copies: tokio::sync::OnceCell<(Copies, Evidence)>,
     described: tokio::sync::Mutex<Option<Arc<Described>>>,
     /// Who works by the definitions as they are described.
     pub definitions: Definitions,
@@ -215,9 +215,25 @@ impl MysqlStore {
 
     async fn prove(&self, alone: bool) -> std::result::Result<Option<&Evidence>, StepError> {
         match self.production.get() {
-            Some(production) => self.copies.get_or_try_init(|| copies::prove(self, production, alone)).await.map(Some),
+            Some(production) => self.proven(production, alone).await.map(|(_, evidence)| Some(evidence)),
             None => Ok(None),
         }
+    }
+
+    /// In a rehearsal: its servers, once they have proven to be copies.
+    ///
+    /// # Errors
+    /// As [`copies::prove`].
+    pub async fn copies(&self) -> std::result::Result<Option<&Copies>, StepError> {
+        match self.production.get() {
+            // Whether they are used by others was asked when the rehearsal began.
+            Some(production) => self.proven(production, false).await.map(|(copies, _)| Some(copies)),
+            None => Ok(None),
+        }
+    }
+
+    async fn proven(&self, production: &Production, alone: bool) -> std::result::Result<&(Copies, Evidence), StepError> {
+        self.copies.get_or_try_init(|| copies::prove(self, production, alone)).await
     }
 
     /// What the way back is called in the bookkeeping on the source.

@@ -196,6 +196,9 @@ pub struct RehearsalPair {
     pub source: Endpoint,
     /// Stands in for the target.
     pub target: Endpoint,
+    /// Whose binary log `--load` replays: a replica of the source that logs what it replicates. Default: the source itself. Read, never written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_from: Option<Endpoint>,
     /// Accounts that may be connected to the two: monitoring, not traffic. Else a rehearsal is refused while others are connected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_accounts: Vec<String>,

@@ -28,6 +28,9 @@ pub(crate) fn check(tree: &Node, source: &str) -> Vec<Problem> {
                 check_endpoint(&endpoint.value, source, &mut problems);
             }
         }
+        if let Some(endpoint) = store.value.field("rehearsal").and_then(|pair| pair.value.field("load_from")) {
+            check_endpoint(&endpoint.value, source, &mut problems);
+        }
         check_same_server(&store.value, &mut problems);
         check_patterns(&store.key, &store.value, &mut problems);
         check_passwords(&store.value, source, &mut problems);

@@ -173,6 +173,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             held_seconds: rollback.write_gap.as_ref().and_then(|gap| gap.seconds),
         }),
         timelines: timeline::timelines(&events, &state.plan),
+        load: state.load.clone(),
         certificate,
         approvals: Approvals {
             without_rehearsal: state.without_rehearsal.clone(),

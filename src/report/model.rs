@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::load::LoadReport;
 use crate::verify::difference::ChangedColumn;
 use crate::verify::report::{ForeignLook, NotCompared};
 
@@ -44,6 +45,9 @@ pub struct Report {
     /// The newest cutover and the newest rollback, second by second.
     #[serde(default)]
     pub timelines: Vec<Timeline>,
+    /// What the rehearsal was under, if it was asked to be.
+    #[serde(default)]
+    pub load: Option<LoadReport>,
     /// The certificate this rehearsal left, or the one this run was allowed by.
     pub certificate: Option<Certificate>,
     /// What people answered for.

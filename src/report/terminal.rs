@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::model::{MomentKind, Outcome, Report, Serving, Step, StepState, Timeline, Verification};
 use super::status::{Presence, RunStatus};
+use crate::engine::load::{LoadFigures, LoadReport};
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, printable_lines, shortened};
 use crate::verify::report::foremost;
@@ -94,6 +95,9 @@ pub fn summary(report: &Report) -> String {
     }
     for verification in &report.verifications {
         verified(&mut text, verification);
+    }
+    if let Some(load) = &report.load {
+        loaded(&mut text, load);
     }
     evidence(&mut text, report);
     next(&mut text, &report.next);
@@ -291,6 +295,58 @@ fn verified(text: &mut Text, verification: &Verification) {
     }
     if let Some(root) = &verification.run_root {
         text.line(format!("  run root {root}"));
+    }
+}
+
+/// What a rehearsal was under.
+fn loaded(text: &mut Text, load: &LoadReport) {
+    text.heading(&format!("load: {} of production's own writes", load.asked));
+    for sentence in &load.sentences {
+        text.block("  ", sentence);
+    }
+    for lag in &load.lag {
+        let [p50, p95, p99, max] = [lag.p50_seconds, lag.p95_seconds, lag.p99_seconds, lag.max_seconds].map(human::seconds);
+        text.line(format!("  lag of `{}`  p50 {p50}, p95 {p95}, p99 {p99}, max {max}", printable(&lag.step)));
+    }
+    for (store, figures) in &load.stores {
+        store_load(text, store, figures);
+    }
+}
+
+fn store_load(text: &mut Text, store: &str, figures: &LoadFigures) {
+    text.line(format!(
+        "  `{}`: asked {:.0}, reached {:.0} writes/s for {}",
+        printable(store),
+        figures.asked_per_second,
+        figures.reached_per_second,
+        human::seconds(figures.seconds)
+    ));
+    if let (Some(begins), Some(ends)) = (figures.window_begins, figures.window_ends) {
+        text.line(format!("    from {begins:.0} to {ends:.0}, pass {}, log of the {}", figures.passes, printable(&figures.from)));
+    }
+    text.line(format!(
+        "    {} in {}, {} connections at most, {} made anew",
+        human::amount(figures.changes, "changes"),
+        human::amount(figures.transactions, "transactions"),
+        figures.connections,
+        figures.reconnected
+    ));
+    text.line(format!(
+        "    {} as logged, {} of rows that were not there, {} of rows that were there already; {} had no effect",
+        human::count(figures.as_logged),
+        human::count(figures.was_not_there),
+        human::count(figures.was_there),
+        human::count(figures.without_effect)
+    ));
+    for (why, count) in &figures.refused {
+        text.line(format!("    refused: {} for {}", human::amount(*count, "changes"), printable(why)));
+    }
+    for (why, count) in &figures.left_out {
+        text.line(format!("    left out: {} {}", human::count(*count), printable(why)));
+    }
+    let sent: Vec<String> = figures.sent.iter().map(|sent| format!("{} times `{}`", sent.count, printable(&sent.statement))).collect();
+    if !sent.is_empty() {
+        text.line(format!("    sent to production for it: {}", sent.join(", ")));
     }
 }
 

@@ -62,9 +62,11 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
     }
     let other_accounts = store.rehearsal.as_ref().map(|pair| pair.other_accounts.clone()).unwrap_or_default();
     let rehearsal = [("source", source), ("target", target)];
+    let log_of = store.rehearsal.as_ref().and_then(|pair| pair.load_from.as_ref());
     let production = [("source", &store.source), ("target", &store.target)];
+    let production = production.into_iter().chain(log_of.map(|replica| ("replica in `load_from`", replica)));
     for (rehearsal_side, ours) in rehearsal {
-        for (production_side, theirs) in production {
+        for (production_side, theirs) in production.clone() {
             if let Some(address) = same_place(name, ours, theirs, resolver).await? {
                 return Err(BuildError::SameAsProduction {
                     store: name.to_owned(),
@@ -78,9 +80,21 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
     let mut known = Production { other_accounts, ..Production::default() };
     for (side, theirs) in production {
         match server(name, side, theirs, resolver).await {
-            Ok(server) => known.servers.push(Arc::new(server)),
+            Ok(server) => {
+                let server = Arc::new(server);
+                // A load reads the log of the source, or of the replica that stands in for it: the last one of the two.
+                if side != "target" {
+                    known.log_of = Some(server.clone());
+                }
+                known.servers.push(server);
+            }
             // Secrets and outputs that only the real night has.
-            Err(error) => known.unknown.push(format!("whether a server of this rehearsal is the {side} of `{name}`: {error}")),
+            Err(error) => {
+                if side != "target" {
+                    known.log_of = None;
+                }
+                known.unknown.push(format!("whether a server of this rehearsal is the {side} of `{name}`: {error}"));
+            }
         }
     }
     Ok(Binding {

@@ -175,7 +175,7 @@ impl Shared {
     }
 
     /// True if a step that an address refers to has left nothing behind yet.
-    fn waits_for_a_step(&self, outputs: &Outputs) -> bool {
+    pub(super) fn waits_for_a_step(&self, outputs: &Outputs) -> bool {
         let Some(late) = &self.late else { return false };
         let endpoints = binding::endpoints(&late.name, &late.store, late.kind).ok();
         let awaited = |endpoint: &Endpoint| providers(endpoint).iter().any(|step| !outputs.contains_key(step));

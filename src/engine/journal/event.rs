@@ -19,6 +19,8 @@ use crate::engine::context::RunKind;
 use crate::engine::control::Controlled;
 use crate::engine::drift::{Change, PlaybookFingerprint};
 use crate::engine::lease::Owner;
+use crate::engine::load::LoadReport;
+use crate::engine::load::multiple::Multiple;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Output, Probe, StepError};
 use crate::playbook::model::StageName;
@@ -281,6 +283,16 @@ pub enum Event {
         /// True if the switch was done, false if the holding was undone.
         switched: bool,
     },
+    /// A rehearsal is under load from now on.
+    LoadStarted {
+        /// How many times production's own rate.
+        asked: Multiple,
+    },
+    /// The load has ended.
+    LoadEnded {
+        /// What became of it.
+        load: Box<LoadReport>,
+    },
     /// The point of no return is passed.
     PointOfNoReturn {
         /// The step.
@@ -358,6 +370,8 @@ impl Event {
             Event::Forecast { .. } => "forecast",
             Event::WriteGapStarted { .. } => "write_gap_started",
             Event::WriteGapEnded { .. } => "write_gap_ended",
+            Event::LoadStarted { .. } => "load_started",
+            Event::LoadEnded { .. } => "load_ended",
             Event::PointOfNoReturn { .. } => "point_of_no_return",
             Event::RollbackStarted => "rollback_started",
             Event::UndoStarted { .. } => "undo_started",

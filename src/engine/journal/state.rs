@@ -15,6 +15,7 @@ use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
 use crate::engine::control::Control;
 use crate::engine::drift::PlaybookFingerprint;
+use crate::engine::load::LoadReport;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Failure, Output};
 use crate::playbook::model::StageName;
@@ -194,6 +195,9 @@ pub struct RunState {
     pub not_undone: BTreeMap<String, String>,
     /// The newest write gap of a cutover.
     pub write_gap: Option<WriteGap>,
+    /// The load that the rehearsal was under last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadReport>,
     /// What a passed rehearsal left behind.
     pub certificate: Option<Certificate>,
     /// Why there was no rehearsal.
@@ -231,6 +235,7 @@ impl RunState {
             rollback: None,
             not_undone: BTreeMap::new(),
             write_gap: None,
+            load: None,
             certificate: None,
             without_rehearsal: None,
             approvals: Vec::new(),
@@ -249,11 +254,15 @@ impl RunState {
         let at = recorded.at;
         match &recorded.event {
             Event::RunStarted(_) | Event::Probed { .. } | Event::Forecast { .. } | Event::Note { .. } | Event::Unknown => {}
+            Event::LoadStarted { .. } => self.load = None,
+            Event::LoadEnded { load } => self.load = Some((**load).clone()),
             Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
             Event::RunResumed { .. } => self.finished = None,
             Event::LeaseTaken { epoch, .. } => self.epoch = Some(*epoch),
             Event::StageStarted { stage } => {
                 self.stages.insert(*stage, StageState { started: Some(at), done: None });
+                // One that ended before says nothing of what comes now.
+                self.load = None;
                 // A stage only starts when the undo before it has had its say.
                 self.undo = None;
             }

@@ -264,7 +264,12 @@ pub fn enum_errors(table: &Table, row: &[Cell]) -> u16 {
 }
 
 /// An INSERT of as many of the rows as fit a statement: its text, how many, and how many warnings are excused.
-fn insert_statement(table: &MovedTable, rows: &[&Row], on_duplicate: bool, version: &Version) -> (Vec<u8>, usize, u16) {
+pub(in crate::mysql) fn insert_statement(
+    table: &MovedTable,
+    rows: &[&Row],
+    on_duplicate: bool,
+    version: &Version,
+) -> (Vec<u8>, usize, u16) {
     let written = &table.written;
     let columns = &table.table.columns;
     let names = sql::columns(written.iter().map(|&column| &columns[column]));
@@ -345,7 +350,7 @@ async fn keyless_change(session: &mut Session, table: &MovedTable, change: &Keyl
 }
 
 /// Appends a condition that only rows with exactly these stored values meet.
-fn push_same_row(out: &mut Vec<u8>, table: &Table, row: &[Cell]) {
+pub(in crate::mysql) fn push_same_row(out: &mut Vec<u8>, table: &Table, row: &[Cell]) {
     for (index, (column, cell)) in table.columns.iter().zip(row).enumerate() {
         if index > 0 {
             out.extend_from_slice(b" AND ");

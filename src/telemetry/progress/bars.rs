@@ -179,6 +179,14 @@ impl Observer for Bars {
         }
     }
 
+    fn load_started(&self, name: &str) {
+        self.begin(name, "");
+    }
+
+    fn load_ended(&self, name: &str) {
+        self.end(name);
+    }
+
     fn forecast(&self, forecast: &Forecast) {
         let mut rows = self.rows();
         let below = usize::from(rows.write_gap.is_some());

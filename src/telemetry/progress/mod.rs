@@ -100,6 +100,8 @@ pub fn announcement(event: &Event) -> Option<String> {
         Event::DeadlineSet { text, until } => format!("deadline {}: everything is done or undone by {until:.0}", printable(text)),
         Event::WriteGapStarted { limit_seconds, .. } => format!("writes are held, for at most {}", human::seconds(*limit_seconds)),
         Event::WriteGapEnded { seconds, .. } => format!("writes were held for {}", human::seconds(*seconds)),
+        Event::LoadStarted { asked } => format!("under load from now on: {asked} of production's own writes"),
+        Event::LoadEnded { load } => format!("the load has ended: {}", printable(&load.sentences.join("; "))),
         Event::PointOfNoReturn { step } => format!("{} was the point of no return, and is passed", printable(step)),
         Event::RollbackStarted => "a rollback begins: clients stay on the target until their writes are held".to_owned(),
         Event::UndoStarted { why, .. } => format!("undoing: {}", first_line(why)),

@@ -1,0 +1,400 @@
+//! Reads a window of production's log, and hands on its transactions.
+//!
+//! Following stops at whatever it can't follow ([`tail`](crate::mysql::tail)). A load has no such duty: what can't be replayed is left out and counted by
+//! its reason. Rolled-back transactions are left out by the same rules as there ([`Transaction`]); a two-phase transaction counts when it is prepared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use mysql_async::BinlogStream;
+use mysql_async::binlog::events::{Event, QueryEvent, RotateEvent};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::window::Window;
+use crate::mysql::connect::Server;
+use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::names::Selection;
+use crate::mysql::position::Position;
+use crate::mysql::production::{Looker, Sendings};
+use crate::mysql::rows::{Decoder, RowsError, RowsEvent, TableMap};
+use crate::mysql::tables::{TableId, Tables};
+use crate::mysql::tail::dialect::Dialect;
+use crate::mysql::tail::statement::{self, Statement};
+use crate::mysql::tail::stream::SILENCE;
+use crate::mysql::tail::transaction::{HandedOnAlready, Transaction};
+use crate::mysql::tail::xa::XaStatement;
+use crate::mysql::tail::{MemoryLimit, Rows, event_type, weight};
+
+/// What of the log may be in memory, in bytes.
+pub const MEMORY: u64 = 64 << 20;
+/// A transaction whose rows weigh more is left out, in bytes.
+pub const LARGEST: usize = 32 << 20;
+
+/// How often in a row a lost connection is made anew without having read anything.
+const RECONNECTS: u32 = 10;
+/// Reasons kept at most: each may name a table.
+const REASONS: usize = 100;
+
+/// One transaction of the log.
+#[derive(Debug)]
+pub struct Logged {
+    /// When it was logged: seconds since 1970 by the server's clock.
+    pub at: u32,
+    /// Its row changes, event by event.
+    pub rows: Vec<Rows>,
+    /// Memory it holds, roughly, in bytes.
+    pub weight: usize,
+    /// What holds that against the limit.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Logged {
+    /// How many rows it changes.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.rows.iter().map(|rows| rows.changes.len() as u64).sum()
+    }
+}
+
+/// What the reader hands on.
+#[derive(Debug)]
+pub enum Item {
+    /// The next transaction.
+    Transaction(Logged),
+    /// The window is through.
+    PassEnded,
+}
+
+/// What was read so far; shared with whoever reports it.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// Bytes of the log.
+    pub bytes: AtomicU64,
+    /// What was left out, by why.
+    left_out: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Read {
+    fn leave_out(&self, why: String) {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = if left_out.len() < REASONS || left_out.contains_key(&why) { why } else { "other reasons".to_owned() };
+        *left_out.entry(why).or_default() += 1;
+    }
+
+    /// What was left out so far, by why.
+    #[must_use]
+    pub fn left_out(&self) -> BTreeMap<String, u64> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Reads the log of one server.
+pub struct LogReader {
+    /// Whose log.
+    pub server: Arc<Server>,
+    /// What is sent there is counted here.
+    pub sendings: Sendings,
+    /// A replica's number that nobody else uses.
+    pub server_id: u32,
+    /// The copy's tables.
+    pub tables: Arc<Tables>,
+    /// What moves.
+    pub selection: Arc<Selection>,
+    /// Names are stored in lower case, whatever was typed.
+    pub lower_case_names: bool,
+    /// Memory of transactions on their way.
+    pub limit: MemoryLimit,
+    /// What was read.
+    pub read: Arc<Read>,
+}
+
+enum Mapped {
+    Included(TableId, Box<Decoder>),
+    LeftOut(Option<String>),
+}
+
+struct Reading<'a> {
+    reader: &'a LogReader,
+    window: &'a Window,
+    out: &'a mpsc::Sender<Item>,
+    position: Position,
+    /// The last place between two transactions.
+    between: Position,
+    /// A transaction that belongs to the window has begun.
+    inside: bool,
+    maps: HashMap<u64, Mapped>,
+    transaction: Transaction,
+    too_large: bool,
+    handed_on: u64,
+}
+
+impl LogReader {
+    /// Hands on the window's transactions, also over lost connections; says how many.
+    ///
+    /// # Errors
+    /// If the server refuses (the log was purged), or stays away; [`MysqlError::Cancelled`] if nobody takes what is read any more.
+    pub async fn pass(&self, window: &Window, out: &mpsc::Sender<Item>) -> Result<u64> {
+        let mut reading = Reading {
+            reader: self,
+            window,
+            out,
+            position: window.start.clone(),
+            between: window.start.clone(),
+            inside: false,
+            maps: HashMap::new(),
+            transaction: Transaction::default(),
+            too_large: false,
+            handed_on: 0,
+        };
+        let mut lost = 0;
+        loop {
+            let before = reading.between.clone();
+            match self.read_from(&mut reading).await {
+                Err(error) if error.transient() => {
+                    lost = if reading.between > before { 1 } else { lost + 1 };
+                    if lost > RECONNECTS {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, lost, "the connection by which the load is read was lost, connecting again");
+                    tokio::time::sleep(Duration::from_millis(100 << lost.min(6))).await;
+                    reading.position = reading.between.clone();
+                    reading.transaction = Transaction::default();
+                    reading.too_large = false;
+                    reading.maps.clear();
+                }
+                ended => return ended.map(|()| reading.handed_on),
+            }
+        }
+    }
+
+    async fn read_from(&self, reading: &mut Reading<'_>) -> Result<()> {
+        let looker = Looker::open(&self.server, &self.sendings).await?;
+        let mut stream = looker.read_log(&reading.window.version, self.server_id, &reading.position).await?;
+        while !reading.is_through() {
+            let event = self.next(&mut stream, &reading.position).await?;
+            // A header and what is behind it.
+            self.read.bytes.fetch_add(event.data().len() as u64 + 19, Ordering::Relaxed);
+            reading.event(&event).await?;
+        }
+        Ok(())
+    }
+
+    async fn next(&self, stream: &mut BinlogStream, position: &Position) -> Result<Event> {
+        let lost = |source| MysqlError::Statement {
+            server: self.server.to_string(),
+            what: format!("reading the binary log from {position}"),
+            source: Box::new(source),
+        };
+        let gone = |why: &str| {
+            let source = std::io::Error::new(std::io::ErrorKind::ConnectionReset, why.to_owned());
+            lost(mysql_async::Error::Io(mysql_async::IoError::Io(source)))
+        };
+        match tokio::time::timeout(SILENCE, stream.next()).await {
+            Ok(Some(event)) => event.map_err(lost),
+            Ok(None) => Err(gone("the server ended the stream")),
+            Err(_) => Err(gone("the server has been silent, heartbeats too")),
+        }
+    }
+}
+
+impl Reading<'_> {
+    fn is_through(&self) -> bool {
+        self.position >= self.window.end && !self.transaction.is_open()
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<()> {
+        let (kind, at) = (event.header().event_type_raw(), event.header().timestamp());
+        if kind == event_type::ROTATE {
+            return self.rotate(event, at);
+        }
+        self.position.advance(event.header().log_pos());
+        match kind {
+            event_type::QUERY => {
+                let query: QueryEvent<'_> = event.read_event().map_err(|error| self.unreadable(&error))?;
+                let text = String::from_utf8_lossy(query.query_raw());
+                let dialect = Dialect::of(&query, self.reader.lower_case_names);
+                let meaning = statement::classify(&text, &query.schema(), &self.reader.selection, dialect);
+                return self.statement(meaning, at).await;
+            }
+            // A byte behind the sequence number (8 bytes) and the domain (4); its lowest bit says that no transaction begins.
+            event_type::MARIADB_GTID if event.data().get(12).is_some_and(|flags| flags & 1 == 0) => self.begin(at),
+            event_type::XID | event_type::XA_PREPARE => return self.commit(at).await,
+            event_type::TABLE_MAP => self.table_map(event.data()),
+            kind if RowsEvent::is_rows(kind) => return self.rows(kind, event.data(), at).await,
+            event_type::FORMAT_DESCRIPTION | event_type::STOP => {
+                // What a server had begun to log when it died was never committed.
+                self.transaction = Transaction::default();
+                self.maps.clear();
+            }
+            event_type::TRANSACTION_PAYLOAD | event_type::MARIADB_QUERY_COMPRESSED => {
+                return Err(MysqlError::Stream {
+                    position: self.position.clone(),
+                    message: format!("the log of the {} is compressed, and a load can't be made from it", self.reader.server),
+                    hint: "set `binlog_transaction_compression = OFF` (MySQL) or `log_bin_compress = OFF` (MariaDB) there and wait until there is enough of the log, or rehearse without `--load`".to_owned(),
+                });
+            }
+            _ => {}
+        }
+        if !self.transaction.is_open() {
+            self.between = self.position.clone();
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, event: &Event, at: u32) -> Result<()> {
+        let rotate: RotateEvent<'_> = event.read_event().map_err(|error| self.unreadable(&error))?;
+        let made_up = event.header().log_pos() == 0 || at == 0;
+        // At the start it says what we asked for, and may carry a checksum in its name.
+        if made_up && rotate.name_raw().starts_with(self.position.file.as_bytes()) {
+            return Ok(());
+        }
+        self.position = Position::new(rotate.name().into_owned(), rotate.position());
+        self.between = self.position.clone();
+        self.transaction = Transaction::default();
+        self.maps.clear();
+        Ok(())
+    }
+
+    fn begin(&mut self, at: u32) {
+        self.transaction.begin();
+        self.too_large = false;
+        self.inside = self.inside || at >= self.window.from;
+    }
+
+    async fn statement(&mut self, meaning: Statement, at: u32) -> Result<()> {
+        match meaning {
+            Statement::Begin | Statement::Xa(XaStatement::Start) => self.begin(at),
+            Statement::Commit => return self.commit(at).await,
+            Statement::Rollback => {
+                let rows = self.transaction.rollback().unwrap_or_else(|HandedOnAlready| {
+                    self.transaction = Transaction::default();
+                    Vec::new()
+                });
+                return self.ended(rows, at).await;
+            }
+            Statement::Savepoint(name) => self.transaction.savepoint(name),
+            // A larger one than may be held is left out as a whole.
+            Statement::RollbackTo(name) => self.too_large |= self.transaction.rollback_to(&name).is_err(),
+            Statement::Truncate(_) | Statement::DeleteAll(_) if self.inside => {
+                self.reader.read.leave_out("statements that empty a table".to_owned())
+            }
+            Statement::Definition(_) if self.inside => self.reader.read.leave_out("statements that change definitions".to_owned()),
+            Statement::DataByStatement if self.inside => {
+                self.reader.read.leave_out("changes that were logged by statement: their rows are not in the log".to_owned());
+            }
+            _ => {}
+        }
+        if !self.transaction.is_open() {
+            self.between = self.position.clone();
+        }
+        Ok(())
+    }
+
+    fn table_map(&mut self, body: &[u8]) {
+        let Ok(map) = TableMap::parse(body) else {
+            self.reader.read.leave_out("table maps that can't be read".to_owned());
+            return;
+        };
+        let (database, table) = (&map.name.database, &map.name.table);
+        let mapped = if !self.reader.selection.contains(database, table) {
+            Mapped::LeftOut(None)
+        } else if let Some(id) = self.reader.tables.id(database, table) {
+            match Decoder::new(&map, self.reader.tables.get(id).table.clone()) {
+                Ok(decoder) => Mapped::Included(id, Box::new(decoder)),
+                Err(_) => Mapped::LeftOut(Some(format!("row events of `{}`, which has another definition on the copy", map.name))),
+            }
+        } else {
+            Mapped::LeftOut(Some(format!("row events of `{}`, which is not on the copy", map.name)))
+        };
+        self.maps.insert(map.table_id, mapped);
+    }
+
+    async fn rows(&mut self, kind: u8, body: &[u8], at: u32) -> Result<()> {
+        let event = match RowsEvent::parse(kind, body) {
+            Ok(event) => event,
+            Err(error) => {
+                self.leave_rows_out(None, &error);
+                return Ok(());
+            }
+        };
+        let ends_statement = event.ends_statement;
+        match self.maps.get(&event.table_id) {
+            Some(Mapped::Included(id, decoder)) if self.inside || !self.transaction.is_open() => {
+                let changes: std::result::Result<Vec<_>, _> = decoder.changes(&event).and_then(Iterator::collect);
+                match changes {
+                    Ok(changes) => {
+                        let transactional = decoder.table().engine.eq_ignore_ascii_case("InnoDB");
+                        let weight = weight(&changes);
+                        let rows = Rows { table: *id, emptied: None, changes, end: self.position.clone(), weight, permit: None };
+                        self.transaction.add(rows, transactional);
+                    }
+                    Err(error) => {
+                        let name = decoder.table().name.to_string();
+                        self.leave_rows_out(Some(&name), &error);
+                    }
+                }
+            }
+            Some(Mapped::LeftOut(Some(why))) if self.inside => self.reader.read.leave_out(why.clone()),
+            _ => {}
+        }
+        if ends_statement {
+            self.maps.clear();
+        }
+        if self.transaction.weight() > LARGEST {
+            self.too_large = true;
+            drop(self.transaction.hand_on());
+        }
+        // A lone change of a table without transactions.
+        if ends_statement && !self.transaction.is_open() {
+            self.inside = self.inside || at >= self.window.from;
+            return self.commit(at).await;
+        }
+        Ok(())
+    }
+
+    fn leave_rows_out(&self, table: Option<&str>, error: &RowsError) {
+        let why = match (table, error) {
+            (Some(table), RowsError::PartialImage { .. }) => format!("row events of `{table}` without full row images"),
+            (Some(table), _) => format!("row events of `{table}` that can't be read"),
+            (None, _) => "row events that can't be read".to_owned(),
+        };
+        self.reader.read.leave_out(why);
+    }
+
+    async fn commit(&mut self, at: u32) -> Result<()> {
+        let rows = self.transaction.end();
+        self.ended(rows, at).await
+    }
+
+    async fn ended(&mut self, rows: Vec<Rows>, at: u32) -> Result<()> {
+        self.between = self.position.clone();
+        if !self.inside {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.too_large) {
+            self.reader.read.leave_out(format!("transactions of more than {} MiB of rows", LARGEST >> 20));
+            return Ok(());
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        // What a transaction weighs besides its rows, so that many small ones are not for nothing.
+        let weight = rows.iter().map(|rows| rows.weight).sum::<usize>() + 1024;
+        let permit = self.reader.limit.hold(weight).await;
+        self.handed_on += 1;
+        let logged = Logged { at, rows, weight, permit };
+        // Nobody takes them any more: the load has ended.
+        self.out.send(Item::Transaction(logged)).await.map_err(|_| MysqlError::Cancelled)
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> MysqlError {
+        MysqlError::Stream {
+            position: self.position.clone(),
+            message: format!("an event of the {} that can't be read ({error})", self.reader.server),
+            hint: "keep the log file for a bug report, and rehearse without `--load`".to_owned(),
+        }
+    }
+}

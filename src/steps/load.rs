@@ -1,0 +1,53 @@
+//! A store's load in a rehearsal, bound to its servers as late as its steps are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::shared::Shared;
+use crate::engine::context::Outputs;
+use crate::engine::load::{Load, LoadContext};
+use crate::engine::step::StepError;
+use crate::mysql::production::Sendings;
+use crate::mysql::replay::load::Replay;
+
+/// The load of one store.
+pub(super) struct StoreLoad {
+    name: String,
+    shared: Arc<Shared>,
+    window: Duration,
+    /// What production was sent for it: by the check, and by the load.
+    sendings: Sendings,
+}
+
+impl StoreLoad {
+    /// Of what steps of a store share; `None` of those that work on none.
+    pub(super) fn of(shared: &Arc<Shared>, window: Duration) -> Option<StoreLoad> {
+        let name = shared.shape().mysql.as_ref()?.name.clone();
+        Some(StoreLoad { name, shared: Arc::clone(shared), window, sendings: Sendings::default() })
+    }
+
+    async fn replay(&self, run: &str, outputs: &Arc<Outputs>) -> Result<Replay, StepError> {
+        let materials = self.shared.bound(run, outputs).await?;
+        let store = materials.mysql.clone().ok_or_else(|| StepError::definite(format!("store `{}` is not bound to servers", self.name)))?;
+        Ok(Replay { store, window: self.window, sendings: self.sendings.clone() })
+    }
+}
+
+#[async_trait]
+impl Load for StoreLoad {
+    fn store(&self) -> &str {
+        &self.name
+    }
+    async fn check(&self, run: &str, outputs: &Arc<Outputs>) -> Result<(), StepError> {
+        // Where a server comes into being in the run it is asked when the load begins.
+        if self.shared.waits_for_a_step(outputs) {
+            return Ok(());
+        }
+        self.replay(run, outputs).await?.check().await
+    }
+    async fn run(&self, context: LoadContext) -> Result<(), StepError> {
+        self.replay(&context.run, &context.outputs).await?.run(context).await
+    }
+}
