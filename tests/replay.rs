@@ -1,0 +1,395 @@
+//! A rehearsal under production's own load: what is replayed ends in production's rows, what production is sent is what the report lists, and a
+//! target, a log or an argument that is not up to it is named.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod real;
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "moving/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dbmove::demo::compare::compare;
+use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
+use dbmove::local::{Account, LocalServer, ServerKind};
+use dbmove::mysql::connect::Server;
+use dbmove::mysql::copies::Production;
+use dbmove::mysql::names::Selection;
+use dbmove::mysql::replay::load::Replay;
+use dbmove::mysql::store::{MysqlStore, StoreSettings};
+use dbmove::mysql::tls::Protection;
+use mysql_async::prelude::Queryable;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use world::{World, code, connect, number, said, says, side};
+
+const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
+
+/// Waits for what has to come, however slow the machine.
+async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < Duration::from_secs(180), "{what} never came");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn clock(server: &LocalServer) -> u64 {
+    number(server, "SELECT UNIX_TIMESTAMP()").await
+}
+
+/// So many seconds go by on the server's clock, by which its log is stamped.
+async fn seconds_pass(server: &LocalServer, seconds: u64) {
+    let before = clock(server).await;
+    wait_for("the server's clock", async || clock(server).await > before + seconds).await;
+}
+
+async fn command(server: &LocalServer, statements: &[&str]) {
+    let mut conn = connect(server, Account::Root).await;
+    for statement in statements {
+        conn.query_drop(*statement).await.unwrap();
+    }
+}
+
+fn server(local: &LocalServer, role: &str, user: &str) -> Server {
+    Server {
+        role: role.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: local.port(),
+        user: user.to_owned(),
+        password: Some("dbmove".to_owned().into()),
+        tls: Protection::Off,
+    }
+}
+
+/// Statements and commands that production was sent while its log was on, by dbmove's account.
+async fn logged(server: &LocalServer, user: &str) -> BTreeMap<String, u64> {
+    let mut conn = connect(server, Account::Root).await;
+    conn.query_drop("SET GLOBAL general_log = 0").await.unwrap();
+    let query = format!(
+        "SELECT command_type, CONVERT(argument USING utf8) FROM mysql.general_log WHERE user_host LIKE '{user}%' AND command_type NOT IN ('Connect', 'Quit')"
+    );
+    let mut counted = BTreeMap::new();
+    for (kind, text) in conn.query::<(String, String), _>(query).await.unwrap() {
+        let listed = match kind.as_str() {
+            "Binlog Dump" => "COM_BINLOG_DUMP".to_owned(),
+            // The name of a lock is not listed.
+            _ => text.split_once("('dbmove_").map_or(text.clone(), |(begin, _)| format!("{begin}('…')")),
+        };
+        *counted.entry(listed).or_default() += 1;
+    }
+    counted
+}
+
+async fn report(world: &World) -> Value {
+    let report = world.finished(&["report", "--json"]).await;
+    serde_json::from_slice(&report.stdout).unwrap()
+}
+
+/// What the report lists as sent to a server of production, by proof and load.
+fn listed(report: &Value, port: u16) -> BTreeMap<String, u64> {
+    let steps = report["stages"].as_array().unwrap().iter().flat_map(|stage| stage["steps"].as_array().unwrap());
+    let proofs = steps.filter_map(|step| step["facts"]["production_statements"]["sent"].as_array());
+    let load = report["load"]["stores"]["school"]["sent"].as_array();
+    let mut listed = BTreeMap::new();
+    for sent in proofs.chain(load).flatten() {
+        if sent["server"].as_str().unwrap().contains(&format!(":{port}`")) {
+            *listed.entry(sent["statement"].as_str().unwrap().to_owned()).or_default() += sent["count"].as_u64().unwrap();
+        }
+    }
+    listed
+}
+
+/// Production under writers, with some seconds of them in its log.
+async fn written(factor: f64, transfers: f64, changes: f64) -> (World, dbmove::demo::writers::Writers) {
+    let mut world = World::start(KINDS[0], KINDS[1], factor).await.with_rehearsal().await;
+    // What filled it is not part of any window.
+    seconds_pass(&world.source, 1).await;
+    let writers = world.write(transfers, changes).await;
+    seconds_pass(&world.source, 5).await;
+    (world, writers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drill_passes_under_twice_the_load_and_production_is_sent_what_is_listed() {
+    if real::skipped("the_drill_passes_under_twice_the_load_and_production_is_sent_what_is_listed", &KINDS) {
+        return;
+    }
+    let (world, writers) = written(0.02, 80.0, 40.0).await;
+    let before = number(&world.rehearsal.as_ref().unwrap().0, "SELECT COUNT(*) FROM school.transfers").await;
+    for server in [&world.source, &world.target] {
+        command(server, &["SET GLOBAL log_output = 'TABLE'", "TRUNCATE mysql.general_log", "SET GLOBAL general_log = 1"]).await;
+    }
+    let playbook = world.playbook_argument();
+    let rehearsed = world.finished(&["rehearse", &playbook, "--load", "2x", "--load-window", "5s", "--load-for", "8s"]).await;
+    eprintln!("{}", said(&rehearsed));
+    assert_eq!(code(&rehearsed), 0, "{}", said(&rehearsed));
+    let report = report(&world).await;
+    let load = &report["load"];
+    let school = &load["stores"]["school"];
+    assert_eq!((&load["asked"], &load["keeps_up"]), (&serde_json::json!(2.0), &Value::Bool(true)), "{load:#}");
+    for figure in ["asked_per_second", "reached_per_second", "seconds"] {
+        assert!(school[figure].as_f64().unwrap() > 0.0, "{figure}: {load:#}");
+    }
+    assert!(school["transactions"].as_u64().unwrap() > 0 && school["changes"].as_u64() > school["transactions"].as_u64(), "{load:#}");
+    let lag = &load["lag"][0];
+    assert!(lag["step"] == "follow" && lag["looks"].as_u64().unwrap() > 0 && lag["p99_seconds"].is_f64(), "{load:#}");
+    assert!(said(&rehearsed).contains("lag of `follow`  p50 "), "{}", said(&rehearsed));
+    assert_eq!(report["verifications"][0]["difference_count"], 0);
+
+    // Production heard nothing but what is listed, and its rows are its own.
+    for (server, user) in [(&world.source, "dbmove"), (&world.target, "admin")] {
+        let logged = logged(server, user).await;
+        assert!(!logged.is_empty(), "nothing was logged: the test sees nothing");
+        let mut listed = listed(&report, server.port());
+        // Servers don't log this command; it goes with each of the next.
+        assert_eq!(listed.remove("COM_REGISTER_SLAVE"), listed.get("COM_BINLOG_DUMP").copied());
+        assert_eq!(listed, logged, "the {:?}", server.kind());
+        for sent in logged.keys() {
+            assert!(
+                ["SELECT ", "SHOW ", "SET SESSION TRANSACTION READ ONLY", "SET SESSION net_write_timeout", "SET @master_", "COM_"]
+                    .iter()
+                    .any(|begin| sent.starts_with(begin)),
+                "{sent}"
+            );
+        }
+    }
+    world::stopped(writers).await;
+    assert!(world.ledger_on(&world.source).await.is_clean());
+
+    // The copy got production's own rows.
+    let mut there = connect(&world.source, Account::Root).await;
+    let own: std::collections::BTreeSet<String> =
+        there.query("SELECT reference FROM school.transfers").await.unwrap().into_iter().collect();
+    let mut copy = connect(&world.rehearsal.as_ref().unwrap().0, Account::Root).await;
+    let copied: Vec<String> = copy.query("SELECT reference FROM school.transfers").await.unwrap();
+    assert!(copied.len() as u64 > before && copied.iter().all(|reference| own.contains(reference)), "{} after {before}", copied.len());
+
+    // What it was rehearsed under is in the certificate, which still holds.
+    let shown = world.finished(&["--json", "certificate", "show", &playbook]).await;
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["certificate"]["certificate"]["load"]["asked"], 2.0, "{shown:#}");
+    assert_eq!(code(&world.finished(&["certificate", "check", &playbook]).await), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rehearsal_that_is_killed_leaves_no_load_and_goes_on_with_it() {
+    if real::skipped("a_rehearsal_that_is_killed_leaves_no_load_and_goes_on_with_it", &KINDS) {
+        return;
+    }
+    let (world, writers) = written(0.02, 60.0, 30.0).await;
+    let playbook = world.playbook_argument();
+    let words = ["rehearse", playbook.as_str(), "--load", "3x", "--load-window", "5s", "--load-for", "4s"];
+    let source = &world.rehearsal.as_ref().unwrap().0;
+    let before = number(source, "SELECT COUNT(*) FROM school.transfers").await;
+    let mut killed = world.started(&words, "killed.log");
+    wait_for("a write of the load", async || number(source, "SELECT COUNT(*) FROM school.transfers").await > before).await;
+    killed.kill().await.unwrap();
+    let connected = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'dbmove'";
+    for server in [source, &world.source] {
+        wait_for("the end of its connections", async || number(server, connected).await == 0).await;
+    }
+    let rehearsed = world.finished(&words).await;
+    assert_eq!(code(&rehearsed), 0, "{}\n{}", said(&rehearsed), std::fs::read_to_string(world.path("killed.log")).unwrap());
+    let report = report(&world).await;
+    assert!(report["load"]["keeps_up"] == true && report["run"]["drivers"] == 2, "{report:#}");
+    world::stopped(writers).await;
+}
+
+/// Behind the switch the load goes to the target, its rows come back to the source, and a rollback that is rehearsed takes all of them along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_load_follows_the_switch_and_comes_back() {
+    if real::skipped("the_load_follows_the_switch_and_comes_back", &KINDS) {
+        return;
+    }
+    let (world, writers) = written(0.02, 60.0, 30.0).await;
+    let text = world
+        .playbook_text("30s")
+        .replace("    - { id: switch", "    - { id: back, run: mysql.reverse, store: school }\n    - { id: switch");
+    let directory = world.path("").display().to_string();
+    let script = format!("cd {directory} && touch reached && until [ -e go-on ]; do sleep 0.05; done");
+    let wait =
+        format!("  settle:\n    - {{ id: use, run: hook.exec, with: {{ command: [sh, -c, \"{script}\"], undo: none, timeout: 180s }} }}\n");
+    std::fs::write(world.playbook(), text + &wait).unwrap();
+    let playbook = world.playbook_argument();
+    let log = world.path("back.log");
+    let words = ["rehearse", playbook.as_str(), "--load", "2x", "--load-window", "5s", "--load-for", "2s"];
+    let mut rehearsing = world.started(&words, "back.log");
+    wait_for("the stage behind the switch", async || {
+        assert!(rehearsing.try_wait().unwrap().is_none(), "{}", read(&log));
+        world.path("reached").exists()
+    })
+    .await;
+    // The window has been through: its transfers are all there. Where they come anew is where clients are.
+    let (source, target) = world.rehearsal.as_ref().unwrap();
+    let mut client = connect(target, Account::Root).await;
+    wait_for("an empty table", async || client.query_drop("DELETE FROM school.transfers").await.is_ok()).await;
+    // The provider's account, whose connections the rollback may not close.
+    client.disconnect().await.unwrap();
+    let transfers = "SELECT COUNT(*) FROM school.transfers";
+    wait_for("the load on the target", async || number(target, transfers).await > 0).await;
+    let seeded = "SELECT COUNT(*) FROM school.transfers WHERE reference LIKE '00000000%'";
+    wait_for("what came back of it", async || number(source, seeded).await == 0 && number(source, transfers).await > 0).await;
+    std::fs::write(world.path("go-on"), "").unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(180), rehearsing.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "{status}\n{}", read(&log));
+    let report = report(&world).await;
+    assert!(report["load"]["keeps_up"] == true && report["rollback"]["seconds"].is_f64(), "{report:#}");
+    world::stopped(writers).await;
+}
+
+/// The whole log since the copies were made, replayed: the copy has production's rows then, cascades and tables without key too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_replayed_ends_in_productions_rows() {
+    for kind in [ServerKind::Mysql55, ServerKind::Mysql56, ServerKind::MariaDb] {
+        if !real::skipped("what_is_replayed_ends_in_productions_rows", &[kind, ServerKind::Mysql97]) {
+            rows_are_productions(kind).await;
+        }
+    }
+}
+
+async fn rows_are_productions(kind: ServerKind) {
+    let mut world = World::start(kind, ServerKind::Mysql97, 0.02).await.with_rehearsal().await;
+    seconds_pass(&world.source, 1).await;
+    let began = clock(&world.source).await;
+    // A first transaction of its own and a gap behind it: the window begins again with them, and for so long the rows stay what they are.
+    command(&world.source, &["INSERT INTO school.accounts (id, owner, balance) VALUES (900001, 'first', 0)"]).await;
+    seconds_pass(&world.source, 6).await;
+    let writers = world.write(150.0, 150.0).await;
+    seconds_pass(&world.source, 4).await;
+    let counts = world::stopped(writers).await;
+
+    let (source, target) = world.rehearsal.as_ref().unwrap();
+    let store = MysqlStore::open(
+        "school",
+        server(source, "rehearsal source", "dbmove"),
+        server(target, "rehearsal target", "admin"),
+        Selection::new(&["school.*".to_owned()], &[]).unwrap(),
+        StoreSettings::default(),
+    );
+    let production = Arc::new(server(&world.source, "source", "dbmove"));
+    let production = Production { servers: vec![production.clone()], log_of: Some(production), ..Production::default() };
+    assert!(store.production.set(production).is_ok());
+    let window = Duration::from_secs(clock(&world.source).await - began);
+    let replay = Replay { store, window, sendings: Default::default() };
+    replay.check().await.unwrap();
+    let cancel = CancellationToken::new();
+    let (figures, seen) = watch::channel(LoadFigures::default());
+    let (_clients, clients) = watch::channel(Clients::OnSource);
+    let multiple = "1x".parse().unwrap();
+    let context = LoadContext { run: "test".into(), outputs: Arc::default(), multiple, cancel: cancel.clone(), clients, figures };
+    let equal = async {
+        let mut last = None;
+        let began = Instant::now();
+        loop {
+            let comparison = compare(&side(&world.source), &side(source), 50).await.unwrap();
+            if comparison.is_equal() {
+                break;
+            }
+            last = Some(comparison);
+            assert!(began.elapsed() < Duration::from_secs(120), "{kind:?}: {last:#?}\n{:#?}\n{counts:?}", seen.borrow().clone());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        cancel.cancel();
+        last
+    };
+    let (done, last) = tokio::join!(replay.run(context), equal);
+    done.unwrap();
+    assert!(last.is_some(), "{kind:?}: they were equal before anything was replayed");
+    let figures = seen.borrow().clone();
+    eprintln!("{kind:?}: {figures:#?}");
+    assert!(figures.transactions > counts.transfers_acknowledged && figures.refused.is_empty(), "{figures:#?}\n{counts:?}");
+}
+
+/// The rehearsal target stands still while production's writes come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_can_not_keep_up_is_named() {
+    if real::skipped("a_target_that_can_not_keep_up_is_named", &KINDS) {
+        return;
+    }
+    let (world, writers) = written(0.02, 60.0, 30.0).await;
+    std::fs::write(world.playbook(), world.playbook_text("4s")).unwrap();
+    let playbook = world.playbook_argument();
+    let log = world.path("slow.log");
+    let mut rehearsing = world.started(&["rehearse", &playbook, "--load", "3x", "--load-window", "5s", "--load-for", "40s"], "slow.log");
+    wait_for("the verified copy", async || says(&log, "stage verify done")).await;
+    let (_, target) = world.rehearsal.as_ref().unwrap();
+    let mut slow = connect(target, Account::Root).await;
+    slow.query_drop("LOCK TABLES school.transfers WRITE").await.unwrap();
+    wait_for("the end of the load", async || says(&log, "the load has ended")).await;
+    slow.query_drop("UNLOCK TABLES").await.unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(120), rehearsing.wait()).await.unwrap().unwrap();
+    let words = std::fs::read_to_string(&log).unwrap();
+    eprintln!("{words}");
+    assert_eq!(status.code(), Some(1), "{words}");
+    assert!(words.contains("this target can't keep up at 3x"), "{words}");
+    let report = report(&world).await;
+    assert!(report["load"]["keeps_up"] == false && report["certificate"].is_null(), "{report:#}");
+    world::stopped(writers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_can_not_be_replayed_is_named() {
+    if real::skipped("a_log_that_can_not_be_replayed_is_named", &KINDS) {
+        return;
+    }
+    let (world, writers) = written(0.01, 60.0, 30.0).await;
+    let playbook = world.playbook_argument();
+    command(&world.source, &["SET GLOBAL binlog_format = 'STATEMENT'"]).await;
+    let refused = world.finished(&["rehearse", &playbook, "--load", "1x"]).await;
+    assert_eq!(code(&refused), 4, "{}", said(&refused));
+    for words in ["the load of `school` can't be made", "`binlog_format` is `STATEMENT`, it has to be `ROW`", "nothing was touched"] {
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    }
+    let (_, target) = world.rehearsal.as_ref().unwrap();
+    assert_eq!(number(target, "SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('school', '_dbmove')").await, 0);
+    command(&world.source, &["SET GLOBAL binlog_format = 'ROW'"]).await;
+
+    // Purged while it is replayed: the next pass finds it gone.
+    let mut rehearsing =
+        world.started(&["rehearse", &playbook, "--new-run", "--load", "5x", "--load-window", "3s", "--load-for", "170s"], "purged.log");
+    let log = world.path("purged.log");
+    wait_for("the load", async || says(&log, "reached ")).await;
+    let mut conn = connect(&world.source, Account::Root).await;
+    wait_for("the purge", async || {
+        if conn.query_drop("FLUSH LOGS").await.is_err() || rehearsing.try_wait().unwrap().is_some() {
+            return true;
+        }
+        let files: Vec<(String, u64)> = conn.query("SHOW BINARY LOGS").await.unwrap();
+        let last = &files.last().unwrap().0;
+        conn.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).await.unwrap();
+        conn.query::<(String, u64), _>("SHOW BINARY LOGS").await.unwrap().len() == 1
+    })
+    .await;
+    let status = tokio::time::timeout(Duration::from_secs(180), rehearsing.wait()).await.unwrap().unwrap();
+    let words = read(&log);
+    assert_eq!(status.code(), Some(1), "{words}");
+    for expected in ["the load of `school` broke off", "purged the log that was being replayed", "--load-window"] {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    assert_eq!(number(target, "SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME IN ('school', '_dbmove')").await, 0);
+    world::stopped(writers).await;
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_can_not_be_meant_is_refused_before_anything_is_read() {
+    for (words, expected) in [
+        (&["--load", "3"][..], "it does not end with `x`"),
+        (&["--load", "50x"], "it is out of range"),
+        (&["--load", "fastx"], "the number can't be read"),
+        (&["--load", "3x", "--load-window", "0s"], "shorter than a second"),
+        (&["--load", "3x", "--load-for", "soon"], "`--load-for`"),
+        (&["--load-window", "5m"], "--load <TIMES>"),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dbmove")).args(["rehearse", "none.yaml"]).args(words).output().unwrap();
+        assert_eq!((code(&output), said(&output).contains(expected)), (2, true), "{words:?}: {}", said(&output));
+    }
+}
