@@ -11,10 +11,11 @@
 //! | [`verify`] | what every store shares: row hash, tally, Merkle root, differences |
 //! | [`mysql`] | the MySQL family: copy, follow, verify, fence |
 //! | [`demo`] | a school with live users: what the demo shows and the end-to-end tests judge by |
-//! | [`steps`] | the registry: every step there is, by name |
+//! | [`steps`] | the registry: every step and guard there is, by name |
 //! | [`report`] | from the journal to what people and programs read |
 //! | [`telemetry`] | logs and progress |
 //! | [`gate`] | steps that ask whether a run may go on |
+//! | [`guard`] | what is watched meanwhile and is no store: disk, addresses, Prometheus |
 //! | [`hook`] | commands of the operator's own, run as steps |
 //! | [`http`] | the one way in which a server is asked by HTTP |
 //! | [`traffic`] | where clients are pointed: route files, commands, the canary |
@@ -26,7 +27,8 @@
 //! | --- | --- |
 //! | [`cli`] | everything |
 //! | [`demo`] | everything but [`cli`]: it stands outside, and runs the built program |
-//! | [`steps`] | whoever has steps: [`mysql`], [`traffic`], [`hook`], [`gate`] |
+//! | [`steps`] | whoever has steps or guards: [`mysql`], [`traffic`], [`hook`], [`gate`], [`guard`] |
+//! | [`guard`] | [`engine`] (the guard trait), [`playbook`], [`http`] |
 //! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
 //! | [`http`] | [`playbook`], for references; the printable text of [`telemetry`] |
 //! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
@@ -46,6 +48,7 @@ pub mod cli;
 pub mod demo;
 pub mod engine;
 pub mod gate;
+pub mod guard;
 pub mod hook;
 pub mod http;
 pub mod local;

@@ -11,11 +11,17 @@ pub mod shared;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+pub mod guards;
+pub mod shared;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde::de::DeserializeOwned;
 
 use crate::engine::context::RunKind;
 use crate::engine::load::Load;
+use crate::engine::guards::BuiltGuard;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
@@ -30,7 +36,7 @@ use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Ve
 use crate::playbook::model::{Playbook, StoreKind};
 use crate::playbook::reference::Resolver;
 use crate::playbook::secret::ReferenceError;
-use crate::playbook::vocabulary::{ArgumentError, StepWord, arguments};
+use crate::playbook::vocabulary::{ArgumentError, GuardWord, StepWord, Vocabulary, arguments};
 use crate::traffic::canary::{CanaryArguments, TrafficCanary};
 use crate::traffic::check::{CheckArguments, TrafficCheck};
 use crate::traffic::exec::{SwitchArguments, TrafficExec};
@@ -411,10 +417,12 @@ fn of_step(error: StepError) -> ArgumentError {
     })
 }
 
-/// The words of all steps, for the playbook's loader.
+/// The words of all steps and guards, for the playbook's loader.
 #[must_use]
-pub fn vocabulary() -> Vec<StepWord> {
-    REGISTRY.iter().map(|entry| entry.word).collect()
+pub fn vocabulary() -> Vocabulary {
+    static STEPS: LazyLock<Vec<StepWord>> = LazyLock::new(|| REGISTRY.iter().map(|entry| entry.word).collect());
+    static GUARDS: LazyLock<Vec<GuardWord>> = LazyLock::new(|| guards::GUARDS.iter().map(|entry| entry.word).collect());
+    Vocabulary { steps: &STEPS, guards: &GUARDS }
 }
 
 /// Why a playbook's steps can't be built. Nothing was contacted or touched.
@@ -538,6 +546,8 @@ impl Built {
         let loads = self.stores.iter().filter_map(|shared| load::StoreLoad::of(shared, window));
         loads.map(|load| Arc::new(load) as Arc<dyn Load>).collect()
     }
+    /// What is watched meanwhile.
+    pub guards: Vec<BuiltGuard>,
 }
 
 /// Builds every step of a playbook for a kind of run.
@@ -575,6 +585,30 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             error,
         })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
+    }
+    for spec in &playbook.guards {
+        let name = spec.store.as_deref();
+        let shared = match (name, shared_by.get(&name)) {
+            (_, Some(shared)) => Some(Arc::clone(shared)),
+            (None, None) => None,
+            (Some(store), None) => {
+                // No step works on it, so nothing is claimed there.
+                let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: store.to_owned() };
+                let shared = Arc::new(Shared::of_store(store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver).await?);
+                shared_by.insert(name, Arc::clone(&shared));
+                Some(shared)
+            }
+        };
+        let entry = guards::GUARDS
+            .iter()
+            .find(|entry| entry.word.name == spec.watch)
+            .ok_or_else(|| BuildError::UnknownStep { step: spec.id.clone(), name: spec.watch.clone() })?;
+        let guard = guards::guard(&spec.with, entry.make, shared).map_err(|error| BuildError::Argument {
+            step: spec.id.clone(),
+            name: spec.watch.clone(),
+            error,
+        })?;
+        built.guards.push(BuiltGuard { spec: spec.clone(), guard });
     }
     Ok(built)
 }

@@ -65,7 +65,7 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
             if taken { act.to_string().to_uppercase() } else { "NOTHING TO DO".to_owned() },
             printable(&message)
         ));
-        for line in status.control.lines() {
+        for line in status.control.lines().into_iter().chain(status.guards.lines(&status.rollback)) {
             text.push_str(&format!("  {}\n", printable(&line)));
         }
     } else {
@@ -73,6 +73,9 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
         for (step, progress) in live.iter().flat_map(|live| &live.steps) {
             let words = [describe::figures(progress), describe::circumstances(progress)].join(" ");
             text.push_str(&format!("  {}: {}\n", printable(step), words.trim()));
+        }
+        for (guard, found) in live.iter().flat_map(|live| &live.guards) {
+            text.push_str(&format!("  guard {}: {}\n", printable(guard), printable(found)));
         }
     }
     text.push_str(&terminal::next_lines(&status.next));

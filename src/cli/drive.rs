@@ -93,7 +93,7 @@ struct NotUndone<'a> {
 /// # Errors
 /// If it can't be used.
 pub fn load(everywhere: &Everywhere, path: &Path) -> Result<Playbook, Refusal> {
-    crate::playbook::load(path, &steps::vocabulary()).map_err(|error| broken_playbook(path, &error, everywhere.columns, everywhere.colour))
+    crate::playbook::load(path, steps::vocabulary()).map_err(|error| broken_playbook(path, &error, everywhere.columns, everywhere.colour))
 }
 
 /// Drives a run as asked.
@@ -113,6 +113,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     };
     run_request.load =
         request.load.map(|load| AskedLoad { multiple: load.multiple, at_least: load.at_least, loads: built.loads(load.window) });
+    run_request.guards.clone_from(&built.guards);
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
@@ -203,6 +204,8 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         take_over: request.take_over,
         rehearsed,
         load: None,
+        // Known when the steps are built.
+        guards: Vec::new(),
         limits: Limits::default(),
     })
 }

@@ -160,8 +160,8 @@ fn execute_playbook(everywhere: &Everywhere, command: &PlaybookCommand) -> Resul
         PlaybookCommand::List => playbook::list(),
         PlaybookCommand::Show { name } => playbook::show(name)?,
         PlaybookCommand::New { name, from, directory } => playbook::new(directory, name, from.as_deref())?,
-        PlaybookCommand::Check { file } => playbook::check(file, &vocabulary, everywhere.columns, everywhere.colour),
-        PlaybookCommand::Schema => playbook::schema(&vocabulary),
+        PlaybookCommand::Check { file } => playbook::check(file, vocabulary, everywhere.columns, everywhere.colour),
+        PlaybookCommand::Schema => playbook::schema(vocabulary),
     })
 }
 

@@ -7,8 +7,12 @@ use serde::Serialize;
 use super::answer::Refusal;
 use super::reading::Reading;
 use crate::engine::budget::Forecast;
+use crate::engine::guards::BuiltGuard;
+use crate::engine::guards::judge::Terms;
 use crate::engine::run::{RunRequest, preview};
 use crate::engine::step::{StepKind, Undoable};
+use crate::playbook::model::GuardAction;
+use crate::playbook::quantity::HumanDuration;
 use crate::report::status;
 use crate::steps::Built;
 use crate::telemetry::describe;
@@ -24,6 +28,8 @@ pub struct Planned {
     pub kind: &'static str,
     /// Every step that was asked for, in order.
     pub steps: Vec<PlannedStep>,
+    /// What is watched meanwhile.
+    pub guards: Vec<PlannedGuard>,
     /// How long it should take, along the critical path.
     pub forecast: Forecast,
     /// True if a step could not be planned.
@@ -61,6 +67,49 @@ pub struct PlannedStep {
     pub error: Option<String>,
 }
 
+/// One guard of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedGuard {
+    /// Its id.
+    pub id: String,
+    /// What it looks at.
+    pub watch: String,
+    /// The store it looks at.
+    pub store: Option<String>,
+    /// What has to hold.
+    pub condition: String,
+    /// What is done when it does not: `pause`, `stop` or `undo`.
+    pub then: GuardAction,
+    /// When, and where: the durations and stages.
+    pub terms: String,
+    /// What deserves attention.
+    pub remarks: Vec<String>,
+}
+
+fn planned_guard(built: &BuiltGuard) -> PlannedGuard {
+    let terms = Terms::of(&built.spec);
+    let of = |duration| HumanDuration(duration).to_string();
+    let bad = if terms.bad_for.is_zero() { "at once".to_owned() } else { format!("after {}", of(terms.bad_for)) };
+    let stages = match &built.spec.stages {
+        Some(stages) => format!("in {}", stages.iter().map(|stage| format!("`{}`", stage.as_str())).collect::<Vec<_>>().join(", ")),
+        None => "in every stage".to_owned(),
+    };
+    PlannedGuard {
+        id: built.spec.id.clone(),
+        watch: built.spec.watch.clone(),
+        store: built.spec.store.clone(),
+        condition: built.guard.condition(),
+        then: built.spec.then,
+        terms: format!(
+            "{stages}, every {}; fires {bad}, is quiet after {}, and counts as bad after {} without an answer",
+            of(terms.every),
+            of(terms.quiet_for),
+            of(terms.unseen_for)
+        ),
+        remarks: built.guard.remarks(),
+    }
+}
+
 /// Plans every step up to the last stage asked for. A step that can't be planned has its error in its place; the others are still shown.
 ///
 /// # Errors
@@ -93,8 +142,9 @@ pub async fn plan(request: &RunRequest, built: &Built, reading: &Reading) -> Res
             error,
         });
     }
+    let guards = built.guards.iter().map(planned_guard).collect();
     let failed = steps.iter().any(|step| step.error.is_some());
-    Ok(Planned { playbook: request.playbook.playbook.clone(), kind: status::kind_word(request.kind), steps, forecast, failed })
+    Ok(Planned { playbook: request.playbook.playbook.clone(), kind: status::kind_word(request.kind), steps, guards, forecast, failed })
 }
 
 /// The plan for people.
@@ -134,6 +184,22 @@ pub fn text(planned: &Planned) -> String {
             let _ = writeln!(text, "    ! can't be planned: {}", printable(error));
         } else if step.seconds.is_none_or(|seconds| seconds > 0.0) {
             let _ = writeln!(text, "      ({})", printable(&step.basis));
+        }
+    }
+    if !planned.guards.is_empty() {
+        let _ = writeln!(text, "\nwatched meanwhile");
+    }
+    for guard in &planned.guards {
+        let store = guard.store.as_ref().map(|store| format!(" of `{}`", printable(store))).unwrap_or_default();
+        let then = match guard.then {
+            GuardAction::Pause => "pause",
+            GuardAction::Stop => "stop",
+            GuardAction::Undo => "undo",
+        };
+        let _ = writeln!(text, "  {} ({}{store}): {}, else {then}", printable(&guard.id), guard.watch, printable(&guard.condition));
+        let _ = writeln!(text, "      {}", guard.terms);
+        for remark in &guard.remarks {
+            let _ = writeln!(text, "    ! {}", printable(remark));
         }
     }
     let critical: Vec<_> = planned.steps.iter().filter(|step| step.critical && step.seconds.is_some_and(|seconds| seconds > 0.0)).collect();

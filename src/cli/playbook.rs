@@ -12,7 +12,7 @@ use crate::playbook::hash::Fingerprint;
 use crate::playbook::model::StageName;
 use crate::playbook::problem::{LocatedProblem, PlaybookError};
 use crate::playbook::ready::{self, READY, ReadyError};
-use crate::playbook::vocabulary::StepWord;
+use crate::playbook::vocabulary::Vocabulary;
 use crate::playbook::{load, schema as playbook_schema};
 use crate::report::next::playbook_word;
 
@@ -100,7 +100,7 @@ pub fn new(directory: &Path, name: &str, from: Option<&str>) -> Result<Answer, R
 
 /// Whether the playbook in a file can be used. Exit code 2 if not. Contacts no server and resolves no secret.
 #[must_use]
-pub fn check(path: &Path, vocabulary: &[StepWord], columns: usize, colour: bool) -> Answer {
+pub fn check(path: &Path, vocabulary: Vocabulary, columns: usize, colour: bool) -> Answer {
     let playbook = match load(path, vocabulary) {
         Ok(playbook) => playbook,
         Err(error) => return broken(path, &error, columns, colour),
@@ -150,7 +150,7 @@ fn broken(path: &Path, error: &PlaybookError, columns: usize, colour: bool) -> A
 
 /// The JSON Schema of playbooks, for editors; the same with `--json`.
 #[must_use]
-pub fn schema(vocabulary: &[StepWord]) -> Answer {
+pub fn schema(vocabulary: Vocabulary) -> Answer {
     // `#` asks for the indented form.
     let text = format!("{:#}\n", playbook_schema::schema(vocabulary));
     Answer { json: text.clone(), text, words: String::new(), exit_code: ExitCode::Done }

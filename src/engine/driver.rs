@@ -20,6 +20,7 @@ use super::crash;
 use super::drift::PlaybookFingerprint;
 use super::execute::{self, Halt};
 use super::graph::Graph;
+use super::guards::{Effect, Watching};
 use super::handover::RequestId;
 use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, RunState, UndoScope};
 use super::lease::{Entered, Heartbeat};
@@ -108,6 +109,10 @@ pub(super) struct Driver {
     /// Where they are told how it stands.
     pub live: Arc<Mutex<Live>>,
     ask: mpsc::Sender<Asked>,
+    /// Who is looked at meanwhile.
+    pub watching: Watching,
+    /// Why the cutover's first step waits, if so.
+    pub kept_back: Option<String>,
 }
 
 impl Driver {
@@ -161,6 +166,8 @@ impl Driver {
             told,
             live: Arc::default(),
             ask,
+            watching: Watching::nothing(),
+            kept_back: None,
         }
     }
 
@@ -209,7 +216,10 @@ impl Driver {
         let all_done = self.journal.with_state(|state| self.graph.steps.iter().all(|built| state.stage_done(built.stage)));
         let concluded = match self.request.kind {
             RunKind::Rehearsal => !verdict.resumable() && outcome.not_undone.is_empty(),
-            RunKind::Production => self.given_up || (matches!(verdict, Verdict::Done { .. }) && all_done),
+            RunKind::Production => {
+                let undone = matches!(verdict, Verdict::StoppedByGuard { effect: Effect::Undone, .. }) && outcome.not_undone.is_empty();
+                self.given_up || undone || (matches!(verdict, Verdict::Done { .. }) && all_done)
+            }
         };
         if concluded {
             for lease in leases {
@@ -278,6 +288,7 @@ impl Driver {
         self.set_deadline().await?;
         self.settle_intents().await?;
         self.check_load().await?;
+        self.watch().await?;
         for stage in StageName::ALL {
             if stage > self.request.until || self.graph.stage(stage).is_empty() {
                 continue;

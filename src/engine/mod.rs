@@ -14,6 +14,7 @@
 //! | [`load`] | what runs beside a rehearsal in clients' place, and whether following kept up with it |
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`control`], [`steering`] | a run told to pause, slow down, wait or end; what its steps hear of it |
+//! | [`guards`] | conditions that are watched meanwhile, and what is done when one fails |
 //! | [`drift`] | whether a playbook changed under a run |
 //! | [`observer`] | what a person sees meanwhile |
 //! | [`outcome`] | how a run ends, and the exit codes |
@@ -31,6 +32,7 @@ mod driver;
 mod execute;
 mod gates;
 mod graph;
+pub mod guards;
 pub mod handover;
 pub mod journal;
 pub mod lease;

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::Certificate;
+use super::guards::Effect;
 use super::run::EngineError;
 use super::step::Failure;
 use crate::playbook::model::StageName;
@@ -145,6 +146,15 @@ pub enum Verdict {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A guard fired, and the run ended by it.
+    StoppedByGuard {
+        /// The guard.
+        guard: String,
+        /// What was found.
+        found: String,
+        /// What became of the run.
+        effect: Effect,
+    },
     /// All that the run made is gone again, as it was asked for.
     Undone,
     /// Clients are on the source again, with all they wrote on the target.
@@ -162,7 +172,7 @@ impl Verdict {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Verdict::Done { .. } | Verdict::HandedOver { .. } | Verdict::Undone | Verdict::RolledBack => ExitCode::Done,
-            Verdict::Failed { .. } | Verdict::WriteGapExceeded { .. } => ExitCode::Error,
+            Verdict::Failed { .. } | Verdict::WriteGapExceeded { .. } | Verdict::StoppedByGuard { .. } => ExitCode::Error,
             Verdict::Differences { .. } => ExitCode::Differences,
             Verdict::Refused { .. } => ExitCode::Refused,
             Verdict::DeadlineMissed { .. } => ExitCode::DeadlineMissed,
@@ -190,6 +200,10 @@ impl Verdict {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Verdict::Failed { hint, .. } | Verdict::Differences { hint, .. } | Verdict::Refused { hint, .. } => hint.as_deref(),
+            Verdict::StoppedByGuard { effect: Effect::Undone, .. } => {
+                Some("when the guard is quiet, the same command with `--new-run` starts another run")
+            }
+            Verdict::StoppedByGuard { .. } => Some("when the guard is quiet, the same command goes on from here"),
             Verdict::Interrupted => Some("the same command goes on from here"),
             Verdict::RolledBack => Some(
                 "the copy on the target is left as it is, `read_only` where that could be set; `dbmove undo` drops it, then `dbmove run --new-run` starts another run",
@@ -224,6 +238,7 @@ impl fmt::Display for Verdict {
             Verdict::Interrupted => f.write_str("stopped on request"),
             Verdict::Aborted { by, reason: Some(reason) } => write!(f, "aborted by {by}: {reason}"),
             Verdict::Aborted { by, reason: None } => write!(f, "aborted by {by}"),
+            Verdict::StoppedByGuard { guard, found, .. } => write!(f, "guard `{guard}` fired: {found}"),
             Verdict::Undone => f.write_str("all that this run made is gone again, as asked for"),
             Verdict::RolledBack => f.write_str("rolled back: clients are on the source again, with everything they wrote on the target"),
             Verdict::LeaseLost { message } => write!(f, "the lease was lost: {message}"),
@@ -304,6 +319,9 @@ mod tests {
         assert_eq!(Verdict::RolledBack.exit_code().code(), 0);
         assert_eq!(Verdict::DeadlineMissed { message: String::new() }.exit_code().code(), 5);
         assert_eq!(Verdict::WriteGapExceeded { limit_seconds: 1.0, held_seconds: 2.0 }.exit_code().code(), 1);
+        let stopped = |effect| Verdict::StoppedByGuard { guard: String::new(), found: String::new(), effect };
+        assert_eq!(stopped(Effect::Stopped).exit_code().code(), 1);
+        assert_eq!(stopped(Effect::Undone).exit_code().code(), 1);
         assert_eq!(Verdict::Interrupted.exit_code().code(), 130);
         assert_eq!(EngineError::Playbook(String::new()).exit_code().code(), 2);
     }

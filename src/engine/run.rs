@@ -12,6 +12,7 @@
 //!   resumable.
 //! * **A person who aborts** ends a run as Ctrl-C does, but a rehearsal is undone then. See
 //!   [`control`](super::control).
+//! * **A guard that fires** pauses, stops or undoes, by its action and where the run is: see [`guards`](super::guards).
 //! * **A run that is given up** ([`RunRequest::give_up`]) is undone as a whole, if the point of no return is not passed: a cutover that a
 //!   crash cut short is settled first, and where it can't be told whether clients were switched nothing is undone. Then the run is over.
 //!
@@ -38,6 +39,7 @@ use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
 use super::graph::Graph;
+use super::guards::BuiltGuard;
 use super::journal::{Journal, JournalError, RunStarted};
 use super::lease::{self, Entry, LeaseError};
 use super::load::AskedLoad;
@@ -128,6 +130,8 @@ pub struct RunRequest {
     pub rehearsed: Rehearsed,
     /// What a rehearsal runs under.
     pub load: Option<AskedLoad>,
+    /// What is watched meanwhile.
+    pub guards: Vec<BuiltGuard>,
     /// Times that rarely need changing.
     pub limits: Limits,
 }
@@ -154,6 +158,7 @@ impl RunRequest {
             take_over: None,
             rehearsed: Rehearsed::Certificate(None),
             load: None,
+            guards: Vec::new(),
             limits: Limits::default(),
             playbook,
             playbook_file: None,

@@ -19,6 +19,7 @@ use super::control;
 use super::crash;
 use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
+use super::guards::Looked;
 use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
 use super::lease::LeaseError;
@@ -57,7 +58,9 @@ impl Driver {
         members.retain(|index| !left.contains(index));
         if !again {
             if stage == StageName::Cutover {
-                while self.cutover_held() {
+                self.watch_stage(stage).await?;
+                // Behind the switch nothing may wait any more.
+                while !self.is_switching() && self.waits_before_cutover() {
                     self.wait().await?;
                 }
                 self.check_certificate(true).await?;
@@ -72,12 +75,15 @@ impl Driver {
                 self.journal.append(Event::Note { step: Some(self.graph.id(*index).to_owned()), text }).await?;
             }
         }
+        self.watch_stage(stage).await?;
         loop {
             self.look_for_answers()?;
+            let held = stage == StageName::Settle && self.journal.with_state(|state| state.guards.holds_settle().is_some());
             for &index in &members {
                 let waits = self.graph.needs[index].iter().any(|need| !self.is_satisfied(*need));
                 // Following goes on in a paused run: the source may purge the log that nobody follows.
                 let waits = waits || (self.paused().is_some() && !(self.is_service(index) && self.is_satisfied_on_disk(index)));
+                let waits = waits || (held && !self.is_satisfied_on_disk(index));
                 if !waits && !self.waiting.contains(&index) && !self.is_satisfied(index) && !self.running.contains_key(&index) {
                     self.start(index).await?;
                 }
@@ -94,6 +100,13 @@ impl Driver {
             crash::point("stage.done");
         }
         Ok(())
+    }
+
+    /// True while the cutover's first step waits: for a person, or for guards to be quiet.
+    fn waits_before_cutover(&mut self) -> bool {
+        let waits = self.cutover_held() || self.paused().is_some();
+        self.kept_back = if waits { None } else { self.guards_keep_cutover_back() };
+        waits || self.kept_back.is_some()
     }
 
     /// Takes gates that have their answer by now out of [`Driver::waiting`].
@@ -183,10 +196,11 @@ impl Driver {
             Cancelled,
             Asked(Asked),
             Told(control::Asked),
+            Looked(Looked),
             Nudged,
             Ticked,
         }
-        let (asked, withdrawn, told) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.told);
+        let (asked, withdrawn, told, looks) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.told, &mut self.watching.looks);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
@@ -201,6 +215,7 @@ impl Driver {
                 None => Woken::Lost,
             },
             Some(told) = told.recv() => Woken::Told(told),
+            Some(looked) = looks.recv() => Woken::Looked(looked),
             () = self.nudge.notified() => Woken::Nudged,
             _ = self.tick.tick() => Woken::Ticked,
         };
@@ -219,6 +234,7 @@ impl Driver {
                 Ok(())
             }
             Woken::Told(told) => self.obey(told).await,
+            Woken::Looked(looked) => self.looked(looked).await,
             Woken::Nudged => Ok(()),
             Woken::Ticked => self.look().await,
         }
@@ -245,7 +261,8 @@ impl Driver {
             self.journal.samples(samples).await?;
         }
         let held = || self.cutover_held().then(|| "the cutover waits for `dbmove ctl … go`".to_owned());
-        self.observer.held_back(self.paused().or_else(held).as_deref());
+        let settles = || self.journal.with_state(|state| state.guards.holds_settle());
+        self.observer.held_back(self.paused().or_else(held).or_else(|| self.kept_back.clone()).or_else(settles).as_deref());
         if let Some(started) = self.write_gap {
             self.observer.write_gap(started.elapsed(), self.request.max_write_gap);
         }
@@ -287,6 +304,7 @@ impl Driver {
         match result {
             Ok(_) => {
                 self.done_here.insert(index);
+                self.tell_guards_outputs();
                 if self.graph.point_of_no_return == Some(index) {
                     self.passed(index).await?;
                 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::crash;
 use super::driver::{Driver, Stop, engine_error};
 use super::execute::{Halt, pause};
+use super::guards::Effect;
 use super::journal::{Action, AfterUndo, Event, JournalError, StepResult, UndoScope};
 use super::outcome::Verdict;
 use super::run::EngineError;
@@ -97,8 +98,9 @@ impl Driver {
         }
         let cutover = UndoScope::Stage { stage: StageName::Cutover };
         let mid_cutover = !state.switched() && !state.stage_done(StageName::Cutover) && !state.begun_in(cutover).is_empty();
+        let undone_by_guard = matches!(verdict, Verdict::StoppedByGuard { effect: Effect::Undone, .. }) && !state.switched();
         let rehearsal_over = self.request.kind == RunKind::Rehearsal && self.request.rollback_after && !verdict.resumable();
-        if rehearsal_over && !state.begun_in(UndoScope::Everything).is_empty() {
+        if (rehearsal_over || undone_by_guard) && !state.begun_in(UndoScope::Everything).is_empty() {
             Some(UndoScope::Everything)
         } else {
             mid_cutover.then_some(cutover)

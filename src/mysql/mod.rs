@@ -55,6 +55,7 @@ pub mod error;
 pub mod fence;
 pub mod follow;
 pub mod foreign;
+pub mod guards;
 pub mod lock_out;
 pub mod names;
 pub mod objects;

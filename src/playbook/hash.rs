@@ -81,6 +81,10 @@ impl Fingerprint {
         ] {
             parts.insert(name.to_owned(), digest(&value));
         }
+        // Playbooks without guards are what they were before there were any.
+        if !playbook.guards.is_empty() {
+            parts.insert("guards".to_owned(), digest(&json!(playbook.guards)));
+        }
         for (name, store) in &playbook.stores {
             parts.insert(format!("stores.{name}"), digest(&json!(store)));
         }

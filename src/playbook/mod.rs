@@ -7,7 +7,7 @@
 //!
 //! 1. `yaml`: text to a tree that knows its places, bounded in size, depth and aliases;
 //! 2. `shape`: fields, types and values against the JSON Schema of the [`model`];
-//! 3. `stores` and `steps`: what a schema can't say (names, order, references, arguments);
+//! 3. `stores`, `guards` and `steps`: what a schema can't say (names, order, references, arguments);
 //! 4. the tree becomes the [`model::Playbook`], only if nothing was found.
 //!
 //! | module | what it is for |
@@ -22,6 +22,7 @@
 //! | [`problem`] | mistakes and how they are shown |
 
 pub mod address;
+mod guards;
 pub mod hash;
 mod mask;
 pub mod model;
@@ -44,13 +45,13 @@ use std::path::Path;
 
 use model::Playbook;
 use problem::{LARGEST_PLAYBOOK, Mistake, PlaybookError, Problem};
-use vocabulary::StepWord;
+use vocabulary::Vocabulary;
 
 /// Reads the playbook in a file. Blocks: a file is read.
 ///
 /// # Errors
 /// If the file can't be read or has mistakes; all of them are in the error.
-pub fn load(path: &Path, vocabulary: &[StepWord]) -> Result<Playbook, PlaybookError> {
+pub fn load(path: &Path, vocabulary: Vocabulary) -> Result<Playbook, PlaybookError> {
     let name = path.display().to_string();
     let unreadable = |cause| PlaybookError::Unreadable { path: path.to_owned(), cause };
     // Looked at before it is opened, as opening a pipe would wait for a writer.
@@ -75,7 +76,7 @@ pub fn load(path: &Path, vocabulary: &[StepWord]) -> Result<Playbook, PlaybookEr
 ///
 /// # Errors
 /// If the text has mistakes; all of them are in the error.
-pub fn load_text(name: &str, text: &str, vocabulary: &[StepWord]) -> Result<Playbook, PlaybookError> {
+pub fn load_text(name: &str, text: &str, vocabulary: Vocabulary) -> Result<Playbook, PlaybookError> {
     if text.len() as u64 > LARGEST_PLAYBOOK {
         return Err(PlaybookError::TooLarge { name: name.to_owned() });
     }
@@ -92,7 +93,8 @@ pub fn load_text(name: &str, text: &str, vocabulary: &[StepWord]) -> Result<Play
     problems.extend(shape::check(model.as_value(), &tree, "the playbook").into_iter().map(shape::Finding::into_problem));
     problems.extend(check_name(&tree));
     problems.extend(stores::check(&tree, text));
-    problems.extend(steps::check(&tree, text, vocabulary));
+    problems.extend(guards::check(&tree, text, vocabulary.guards));
+    problems.extend(steps::check(&tree, text, vocabulary.steps));
     if problems.is_empty() {
         match serde_json::from_value(tree.to_json()) {
             Ok(playbook) => return Ok(playbook),

@@ -46,10 +46,58 @@ pub struct Playbook {
     /// How long a rehearsal's certificate is valid. Default `7d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_lifetime: Option<DurationText>,
+    /// What is watched while a run is driven, and what is done when it is not as it should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardSpec>,
     /// The stores that move, by name.
     pub stores: BTreeMap<String, Store>,
     /// What is done, stage by stage.
     pub stages: Stages,
+}
+
+/// A condition that is watched while a run is driven.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// The guard's id, unique among the guards: letters, digits, `-` and `_`.
+    pub id: String,
+    /// What is looked at: `mysql.lag`, `disk.free`, `http.probe` …
+    pub watch: String,
+    /// The store it looks at, where it looks at one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Its threshold, and whatever else it has to know.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub with: serde_json::Map<String, serde_json::Value>,
+    /// What is done when it fires. In `cutover`, before the switch, all three undo the cutover; behind it nothing is undone.
+    pub then: GuardAction,
+    /// How long it has to be bad, on every look, to fire. Default: one look is enough.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub bad_for: Option<DurationText>,
+    /// How long it has to be good, on every look, to be quiet again. Default `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_for: Option<DurationText>,
+    /// How long it may be impossible to ask it before that counts as bad. Default `1m`, or `for` if that is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_for: Option<DurationText>,
+    /// How often it is looked at. Default `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<DurationText>,
+    /// The stages in which it is watched. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<Vec<StageName>>,
+}
+
+/// What is done when a guard fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuardAction {
+    /// Nothing new is begun until it is quiet again; following goes on.
+    Pause,
+    /// The run ends at its checkpoints, and the same command goes on from there.
+    Stop,
+    /// Before `cutover`: all that the run made is undone, and the run is over.
+    Undo,
 }
 
 /// One store that moves.

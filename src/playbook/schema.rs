@@ -7,14 +7,14 @@
 use serde_json::{Map, Value, json};
 
 use super::model::{Playbook, StageName};
-use super::vocabulary::StepWord;
+use super::vocabulary::Vocabulary;
 
 /// The `$id` of the schema: its version changes when an older playbook would no longer be valid.
 const IDENTITY: &str = "urn:dbmove:playbook:1";
 
 /// The schema as JSON.
 #[must_use]
-pub fn schema(vocabulary: &[StepWord]) -> Value {
+pub fn schema(Vocabulary { steps: vocabulary, guards }: Vocabulary) -> Value {
     let mut schema = schemars::schema_for!(Playbook).to_value();
     schema["$id"] = json!(IDENTITY);
     schema["title"] = json!("dbmove playbook");
@@ -42,6 +42,25 @@ pub fn schema(vocabulary: &[StepWord]) -> Value {
     if let Some(step) = schema["$defs"]["StepSpec"].as_object_mut() {
         step["properties"]["run"] = json!({ "description": "What it does.", "type": "string", "oneOf": words });
         step.insert("allOf".to_owned(), json!(conditions));
+    }
+    let mut conditions = Vec::new();
+    for word in guards {
+        let name = format!("with.{}", word.name);
+        let required = add_arguments(&mut definitions, &name, (word.arguments)().to_value());
+        let mut then = json!({ "properties": { "with": { "$ref": format!("#/$defs/{name}") } } });
+        let mut needed: Vec<&str> = if required { vec!["with"] } else { Vec::new() };
+        if word.store.is_some() {
+            needed.push("store");
+        } else {
+            then["properties"]["store"] = json!(false);
+        }
+        then["required"] = json!(needed);
+        conditions.push(json!({ "if": { "properties": { "watch": { "const": word.name } }, "required": ["watch"] }, "then": then }));
+    }
+    let words: Vec<Value> = guards.iter().map(|word| json!({ "const": word.name, "description": word.about })).collect();
+    if let Some(guard) = schema["$defs"]["GuardSpec"].as_object_mut() {
+        guard["properties"]["watch"] = json!({ "description": "What is looked at.", "type": "string", "oneOf": words });
+        guard.insert("allOf".to_owned(), json!(conditions));
     }
     for stage in StageName::ALL {
         let here: Vec<&str> = vocabulary.iter().filter(|word| word.stages.contains(&stage)).map(|word| word.name).collect();

@@ -1,4 +1,4 @@
-//! The words a playbook may use after `run:`. Handed in from outside: the playbook knows no step.
+//! The words a playbook may use after `run:`, and after `watch:`. Handed in from outside: the playbook knows no step.
 //!
 //! Each step brings its name, where it may stand, what it needs before it, and its arguments as
 //! one serde type ([`arguments`] reads it). The JSON Schema of that type is what mistakes in
@@ -28,6 +28,30 @@ pub struct StepWord {
     pub arguments: fn() -> Schema,
     /// Whether the arguments can be used; usually [`arguments`] and whatever a type can't say.
     pub check: fn(&Map<String, Value>) -> Result<(), ArgumentError>,
+}
+
+/// One thing that a guard can watch.
+#[derive(Clone, Copy, Debug)]
+pub struct GuardWord {
+    /// What stands after `watch:`, such as `mysql.lag`.
+    pub name: &'static str,
+    /// What is looked at, in one sentence, for the schema and for messages.
+    pub about: &'static str,
+    /// The kind of store it looks at; none if it looks at no store.
+    pub store: Option<StoreKind>,
+    /// The JSON Schema of its arguments.
+    pub arguments: fn() -> Schema,
+    /// Whether the arguments can be used.
+    pub check: fn(&Map<String, Value>) -> Result<(), ArgumentError>,
+}
+
+/// All words there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Vocabulary {
+    /// After `run:`.
+    pub steps: &'static [StepWord],
+    /// After `watch:`.
+    pub guards: &'static [GuardWord],
 }
 
 /// The word of that name.

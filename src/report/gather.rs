@@ -9,11 +9,12 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::model::{
-    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, Note, Outcome, Report, Retry, Rollback, Run, Serving, Stage, Step,
+    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, GuardTold, Note, Outcome, Report, Retry, Rollback, Run, Serving, Stage, Step,
     StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
 use super::{next, status, timeline, verification};
 use crate::engine::budget::StepForecast;
+use crate::engine::guards::{Change, Effect, Guarded};
 use crate::engine::journal::{self, Event, JournalError, JournalReader, Phase, RecordedEvent, RunState, UndoScope};
 use crate::engine::outcome;
 use crate::engine::step::Failure;
@@ -31,6 +32,7 @@ struct Told {
     deadline: Option<Deadline>,
     drivers: u32,
     controls: Vec<super::model::Told>,
+    guards: Vec<GuardTold>,
     undone: BTreeMap<String, bool>,
     failures: BTreeMap<String, StepError>,
 }
@@ -94,6 +96,7 @@ impl Told {
                 reason: told.reason.clone(),
                 from: told.from.clone(),
             }),
+            Event::Guard(guarded) => self.guards.push(guard_told(guarded, at)),
             Event::Note { step, text } => self.notes.push(Note { at, step: step.clone(), text: text.clone() }),
             Event::PlaybookAccepted { changes, .. } => self.accepted_changes.extend(changes.iter().map(ToString::to_string)),
             Event::CertificateAccepted { certificate } => self.accepted_certificate = Some(certificate.clone()),
@@ -101,6 +104,26 @@ impl Told {
             _ => {}
         }
     }
+}
+
+fn guard_told(guarded: &Guarded, at: Timestamp) -> GuardTold {
+    let (change, found, effect) = match &guarded.change {
+        Change::Fired { found, effect, .. } => ("fired", found, Some(effect)),
+        Change::Quiet { found } => ("quiet", found, None),
+        Change::Unseen { why } => ("unseen", why, None),
+        Change::Seen { found } => ("seen", found, None),
+    };
+    let effect = effect.map(|effect| {
+        let word = match effect {
+            Effect::Paused => "paused",
+            Effect::Stopped => "stopped",
+            Effect::CutoverUndone => "cutover_undone",
+            Effect::Undone => "undone",
+            Effect::Told => "told",
+        };
+        word.to_owned()
+    });
+    GuardTold { guard: guarded.guard.clone(), at, change: change.to_owned(), found: found.clone(), effect }
 }
 
 /// Where a step stands, for people.
@@ -181,6 +204,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             given: approvals(&state),
             told: told.controls,
         },
+        guards: told.guards,
         retries: told.retries,
         undos: told.undos,
         notes: told.notes,

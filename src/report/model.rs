@@ -52,6 +52,9 @@ pub struct Report {
     pub certificate: Option<Certificate>,
     /// What people answered for.
     pub approvals: Approvals,
+    /// What guards told, in order.
+    #[serde(default)]
+    pub guards: Vec<GuardTold>,
     /// Transient failures that were tried again.
     pub retries: Vec<Retry>,
     /// What was undone.
@@ -103,6 +106,10 @@ pub enum Outcome {
     HandedOver,
     /// Stopped on request.
     Interrupted,
+    /// A guard fired, and the run ended at its checkpoints.
+    StoppedByGuard,
+    /// A guard fired, and what it was not to happen to was undone.
+    UndoneByGuard,
     /// All that the run made is gone again, as it was asked for.
     Undone,
     /// Clients are on the source again, with all they wrote on the target.
@@ -453,6 +460,22 @@ pub struct Approvals {
     /// What people told the run while it was driven, in order.
     #[serde(default)]
     pub told: Vec<Told>,
+}
+
+/// Something that a guard told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuardTold {
+    /// Its id.
+    pub guard: String,
+    /// When.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// `fired`, `quiet`, `unseen` or `seen`.
+    pub change: String,
+    /// What was found, or why it could not be asked.
+    pub found: String,
+    /// What was done about it: `paused`, `stopped`, `cutover_undone`, `undone` or `told`.
+    pub effect: Option<String>,
 }
 
 /// What a person told a run by `dbmove ctl`.

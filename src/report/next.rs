@@ -41,6 +41,12 @@ fn wants_a_rehearsal(state: &RunState) -> bool {
     }
 }
 
+/// The command that points clients back.
+#[must_use]
+pub fn rollback(state: &RunState) -> String {
+    format!("dbmove rollback {}", playbook_word(&state.playbook, state.playbook_file.as_deref()))
+}
+
 /// What makes sense after (or beside) a run. Without `path` the playbook is where it was when the run began.
 #[must_use]
 pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<String> {
@@ -65,6 +71,7 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
     let anew = if state.finished.as_ref().is_some_and(|finished| finished.concluded) { " --new-run" } else { "" };
     let again = format!("dbmove {command} {playbook}{anew}");
     match outcome {
+        Outcome::Running if state.control.paused.is_some() => vec![format!("dbmove ctl {playbook} resume"), "dbmove status".to_owned()],
         Outcome::Running => vec!["dbmove status".to_owned()],
         Outcome::WaitingForApproval => approval(state, path).into_iter().chain([again, report]).collect(),
         Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => vec![again, report],
@@ -78,6 +85,7 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         Outcome::Done => vec![again, report],
         Outcome::Differences => vec![report, format!("dbmove verify {playbook}")],
         Outcome::Refused if wants_a_rehearsal(state) => vec![format!("dbmove rehearse {playbook}"), report, again],
+        Outcome::StoppedByGuard | Outcome::UndoneByGuard => vec![report, again],
         Outcome::Failed | Outcome::Refused | Outcome::DeadlineMissed | Outcome::WriteGapExceeded => vec![report, again],
     }
 }

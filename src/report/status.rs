@@ -10,6 +10,7 @@ use super::model::{Outcome, Serving};
 use super::{gather, next};
 use crate::engine::context::RunKind;
 use crate::engine::control::Control;
+use crate::engine::guards::{Effect, Guards};
 use crate::engine::journal::{JournalError, JournalReader, Phase, RunState};
 use crate::engine::lease::{LeaseView, Liveness};
 use crate::engine::outcome::Verdict;
@@ -72,6 +73,11 @@ pub struct RunStatus {
     pub writes_held_seconds: Option<f64>,
     /// What people have told it that still stands.
     pub control: Control,
+    /// What stands of its guards: those that fired, and those that can't be asked.
+    pub guards: Guards,
+    /// The command that would point clients back, behind the switch.
+    #[serde(skip)]
+    pub rollback: String,
     /// Steps in order, with where each stands.
     pub steps: Vec<StepStatus>,
     /// The commands that make sense now.
@@ -127,6 +133,8 @@ pub fn outcome(state: &RunState, driver: Option<&Driver>) -> Outcome {
             Verdict::WaitingForApproval { .. } => Outcome::WaitingForApproval,
             Verdict::HandedOver { .. } => Outcome::HandedOver,
             Verdict::Interrupted | Verdict::Aborted { .. } => Outcome::Interrupted,
+            Verdict::StoppedByGuard { effect: Effect::CutoverUndone | Effect::Undone, .. } => Outcome::UndoneByGuard,
+            Verdict::StoppedByGuard { .. } => Outcome::StoppedByGuard,
             Verdict::Undone => Outcome::Undone,
             Verdict::RolledBack => Outcome::RolledBack,
             Verdict::LeaseLost { .. } => Outcome::LeaseLost,
@@ -227,6 +235,8 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         deadline: state.deadline.as_ref().map(|(text, until)| (text.clone(), -since(*until))),
         writes_held_seconds: state.open_write_gap().map(|gap| since(gap.started)),
         control: state.control.clone(),
+        guards: state.guards.clone(),
+        rollback: next::rollback(&state),
         steps,
         next: next::commands(&state, outcome, None),
         driver,

@@ -30,6 +30,8 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::Undone => "UNDONE",
         Outcome::RolledBack => "ROLLED BACK",
         Outcome::Interrupted => "INTERRUPTED",
+        Outcome::StoppedByGuard => "STOPPED BY A GUARD",
+        Outcome::UndoneByGuard => "GUARD: UNDONE",
         Outcome::LeaseLost => "TAKEN OVER",
         Outcome::Running => "RUNNING",
         Outcome::Crashed => "LEFT BEHIND",
@@ -402,6 +404,16 @@ fn evidence(text: &mut Text, report: &Report) {
         let reason = told.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         text.line(format!("told         {} by {} at {:.0}{reason}", told.act, printable(&told.by), told.at));
     }
+    for told in &report.guards {
+        let effect = told.effect.as_ref().map(|effect| format!(" ({})", effect.replace('_', " "))).unwrap_or_default();
+        let words = match told.change.as_str() {
+            "quiet" => "is quiet again",
+            "unseen" => "can't be asked",
+            "seen" => "can be asked again",
+            change => change,
+        };
+        text.block("guard        ", &format!("`{}` {words} at {:.0}{effect}: {}", told.guard, told.at, told.found));
+    }
     for change in &report.approvals.accepted_changes {
         text.line(format!("accepted     {}", printable(change)));
     }
@@ -450,6 +462,9 @@ pub fn status(status: &RunStatus) -> String {
         text.line(format!("  WRITES ARE HELD, for {}", human::seconds(held)));
     }
     for told in status.control.lines() {
+        text.block("  ", &told);
+    }
+    for told in status.guards.lines(&status.rollback) {
         text.block("  ", &told);
     }
     for step in &status.steps {

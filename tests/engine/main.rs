@@ -7,11 +7,13 @@
 //! | [`leases`] | one driver per run, takeover, handover, stale writes refused |
 //! | [`scheduling`] | order, parallelism, retries, undo, services, drift |
 //! | [`limits`] | deadline, write gap, point of no return, certificates |
+//! | [`guards`] | what is done about a guard that fires, and one that can't be asked |
 //! | [`journals`] | tampering, permissions, formats, a full disk |
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod guards;
 mod journals;
 mod leases;
 mod limits;

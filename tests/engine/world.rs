@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use dbmove::engine::certificate::Certificate;
 use dbmove::engine::context::{Outputs, Progress, RunKind, StepContext};
 use dbmove::engine::deadline::Deadline;
+use dbmove::engine::guards::{BuiltGuard, Guard, Look, Sight, Unseen};
 use dbmove::engine::journal::{Journal, JournalReader, RunState};
 use dbmove::engine::observer::Silent;
 use dbmove::engine::outcome::RunOutcome;
@@ -38,6 +39,8 @@ struct Behaviour {
     /// `nothing` or `no`.
     undoable: String,
     sleep_ms: u64,
+    /// Acts only when this file stands in the world.
+    waits_for: String,
     /// Sleeps as many milliseconds as this file of the world says, and reports the rate that it says behind them.
     sleeps_as_in: String,
     /// How long its undo takes.
@@ -199,7 +202,8 @@ impl Step for LedgerStep {
         let sleep = written.first().map_or(self.behaviour.sleep_ms, |line| line.parse().unwrap());
         let sleep = Duration::from_millis(sleep);
         let rate = written.get(1).and_then(|line| line.parse().ok()).or(self.behaviour.rate);
-        while started.elapsed() < sleep {
+        let waits = || !self.behaviour.waits_for.is_empty() && !self.stands(&self.behaviour.waits_for);
+        while started.elapsed() < sleep || waits() {
             if let (Some(rate), Some(total)) = (rate, self.behaviour.total) {
                 context.report(Progress { done: 0, total: Some(total), unit: "rows".to_owned(), rate: Some(rate), ..Progress::default() });
             }
@@ -240,6 +244,30 @@ impl Step for LedgerStep {
             self.write("undo_nothing");
         }
         Ok(())
+    }
+}
+
+/// A guard that finds what its file says: `bad`, `unseen`, `nothing` or `hangs`, and all well while there is none. Every look is a line beside it.
+pub struct FileGuard(PathBuf);
+
+#[async_trait]
+impl Guard for FileGuard {
+    fn name(&self) -> &'static str {
+        "test.file"
+    }
+    fn condition(&self) -> String {
+        "the file says nothing bad".to_owned()
+    }
+    async fn look(&self, _sight: &Sight) -> Result<Look, Unseen> {
+        let found = std::fs::read_to_string(&self.0).unwrap_or_default();
+        append(&self.0.with_extension("looks"), found.trim());
+        match found.trim() {
+            "bad" => Ok(Look::Fails("the file says bad".to_owned())),
+            "unseen" => Err(Unseen("the file can't be read".to_owned())),
+            "nothing" => Ok(Look::Nothing("there is nothing yet".to_owned())),
+            "hangs" => std::future::pending().await,
+            _ => Ok(Look::Holds("all is well".to_owned())),
+        }
     }
 }
 
@@ -401,6 +429,12 @@ impl World {
     pub fn put(&self, name: &str) {
         std::fs::write(self.path().join(name), "").unwrap();
     }
+    /// What a guard finds from now on.
+    pub fn finds(&self, guard: &str, what: &str) {
+        // Whole or not at all: it is read all the while.
+        std::fs::write(self.path().join("next"), what).unwrap();
+        std::fs::rename(self.path().join("next"), self.path().join(format!("guard_{guard}"))).unwrap();
+    }
     pub fn take(&self, name: &str) {
         std::fs::remove_file(self.path().join(name)).unwrap();
     }
@@ -472,6 +506,12 @@ impl Scenario {
         } else {
             Rehearsed::Certificate(self.certificate.clone().map(Box::new))
         };
+        request.guards = self
+            .playbook
+            .guards
+            .iter()
+            .map(|spec| BuiltGuard { spec: spec.clone(), guard: Arc::new(FileGuard(self.world.join(format!("guard_{}", spec.id)))) })
+            .collect();
         request.limits = Limits {
             first_retry: Duration::from_millis(5),
             longest_retry: Duration::from_millis(20),

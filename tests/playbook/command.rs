@@ -28,7 +28,7 @@ fn a_new_playbook_checks_out() {
     let directory = tempfile::tempdir().unwrap();
     let written = playbook::new(directory.path(), "school", None).unwrap();
     assert_eq!((written.exit_code, &json(&written)["from"]), (ExitCode::Done, &Value::from("mysql-to-mysql")));
-    let checked = playbook::check(&directory.path().join("school.yaml"), &dbmove::steps::vocabulary(), 80, false);
+    let checked = playbook::check(&directory.path().join("school.yaml"), dbmove::steps::vocabulary(), 80, false);
     let answer = json(&checked);
     assert_eq!((&answer["valid"], &answer["playbook"]), (&Value::from(true), &Value::from("school")), "{}", checked.text);
     assert_eq!(answer["hash"].as_str().map(str::len), Some(64));

@@ -24,7 +24,7 @@ fn every_ready_playbook_is_embedded_and_loads() {
     assert_eq!(on_disk, embedded);
     for ready in READY {
         let playbook =
-            load_text(ready.name, ready.text, &dbmove::steps::vocabulary()).unwrap_or_else(|error| panic!("{}", error.render(80, false)));
+            load_text(ready.name, ready.text, dbmove::steps::vocabulary()).unwrap_or_else(|error| panic!("{}", error.render(80, false)));
         assert_eq!(playbook.playbook, ready.name);
         assert_eq!(playbook.about.as_deref(), Some(ready.about()));
         assert!(!ready.about().is_empty());
@@ -33,7 +33,7 @@ fn every_ready_playbook_is_embedded_and_loads() {
 
 #[test]
 fn the_model_holds_what_was_written() {
-    let playbook = load_text("p", find(DEFAULT).unwrap().text, &dbmove::steps::vocabulary()).unwrap();
+    let playbook = load_text("p", find(DEFAULT).unwrap().text, dbmove::steps::vocabulary()).unwrap();
     assert_eq!(playbook.deadline.unwrap().parse().unwrap(), "16h".parse::<HumanDuration>().unwrap().0);
     let store = &playbook.stores["main"];
     assert_eq!((store.include.as_slice(), store.exclude.as_slice()), (&["school.*".to_owned()][..], &["school.tmp_*".to_owned()][..]));

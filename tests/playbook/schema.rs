@@ -2,7 +2,7 @@
 
 use dbmove::playbook::ready::READY;
 use dbmove::playbook::schema::schema;
-use dbmove::playbook::vocabulary::StepWord;
+use dbmove::playbook::vocabulary::Vocabulary;
 use serde_json::{Value, json};
 
 use crate::vocabulary::VOCABULARY;
@@ -26,6 +26,7 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
             types.iter().any(|name| match name.as_str().unwrap() {
                 "string" => value.is_string(),
                 "integer" => value.is_i64() || value.is_u64(),
+                "number" => value.is_number(),
                 "boolean" => value.is_boolean(),
                 "array" => value.is_array(),
                 "object" => value.is_object(),
@@ -64,7 +65,7 @@ fn is_valid(text: &str) -> bool {
     valid_under(text, VOCABULARY)
 }
 
-fn valid_under(text: &str, vocabulary: &[StepWord]) -> bool {
+fn valid_under(text: &str, vocabulary: Vocabulary) -> bool {
     let schema = schema(vocabulary);
     // As YAML 1.2 has it (and editors): `off` is a word.
     let options = serde_saphyr::options! { strict_booleans: true };
@@ -74,7 +75,7 @@ fn valid_under(text: &str, vocabulary: &[StepWord]) -> bool {
 #[test]
 fn good_playbooks_are_valid() {
     for ready in READY {
-        assert!(valid_under(ready.text, &dbmove::steps::vocabulary()), "{}", ready.name);
+        assert!(valid_under(ready.text, dbmove::steps::vocabulary()), "{}", ready.name);
     }
     for path in yaml_files("fixtures/playbooks/good") {
         assert!(is_valid(&std::fs::read_to_string(&path).unwrap()), "{}", path.display());
@@ -125,8 +126,8 @@ fn the_schema_says_what_it_is() {
     let step = &schema["$defs"]["StepSpec"];
     let words: Vec<&str> =
         step["properties"]["run"]["oneOf"].as_array().unwrap().iter().map(|word| word["const"].as_str().unwrap()).collect();
-    assert_eq!(words, VOCABULARY.iter().map(|word| word.name).collect::<Vec<_>>());
-    assert_eq!(step["allOf"].as_array().unwrap().len(), VOCABULARY.len());
+    assert_eq!(words, VOCABULARY.steps.iter().map(|word| word.name).collect::<Vec<_>>());
+    assert_eq!(step["allOf"].as_array().unwrap().len(), VOCABULARY.steps.len());
     // Nested definitions of a step's arguments are found under names of their own.
     assert!(schema["$defs"]["with.mysql.verify.Scope"].is_object());
     assert_eq!(schema["$defs"]["with.mysql.snapshot"]["properties"]["workers"]["maximum"], json!(64));

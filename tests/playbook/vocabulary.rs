@@ -1,8 +1,8 @@
 //! A small vocabulary with the names of the real steps: the playbook knows none by itself.
 
-use dbmove::playbook::model::{StageName, StoreKind};
+use dbmove::playbook::model::{StageName, StoreKind, Template};
 use dbmove::playbook::quantity::{HumanDuration, HumanSize};
-use dbmove::playbook::vocabulary::{ArgumentError, StepWord, arguments};
+use dbmove::playbook::vocabulary::{ArgumentError, GuardWord, StepWord, Vocabulary, arguments};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -91,7 +91,9 @@ macro_rules! word {
 
 const MYSQL: Option<StoreKind> = Some(StoreKind::Mysql);
 
-pub const VOCABULARY: &[StepWord] = &[
+pub const VOCABULARY: Vocabulary = Vocabulary { steps: STEPS, guards: GUARDS };
+
+const STEPS: &[StepWord] = &[
     word!("mysql.assess", MYSQL, PREPARE, &[], Nothing),
     word!("mysql.prepare", MYSQL, PREPARE, &[], Nothing),
     word!("mysql.replicate", MYSQL, SYNC, &[], Nothing),
@@ -104,4 +106,39 @@ pub const VOCABULARY: &[StepWord] = &[
     word!("traffic.file", None, CUTOVER, &[], File, check_file),
     word!("traffic.exec", None, CUTOVER, &[], Exec),
     word!("hook.exec", None, ANY, &[], Exec),
+];
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Lag {
+    /// Further behind is too far.
+    above: HumanDuration,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Query {
+    /// Where it is asked.
+    url: Template,
+    /// A higher value is too high.
+    above: Option<f64>,
+}
+
+const GUARDS: &[GuardWord] = &[
+    GuardWord {
+        name: "mysql.lag",
+        about: "How far following is behind.",
+        store: MYSQL,
+        arguments: || schemars::schema_for!(Lag),
+        check: |with| arguments::<Lag>(with).map(drop),
+    },
+    GuardWord {
+        name: "prometheus.query",
+        about: "What Prometheus says.",
+        store: None,
+        arguments: || schemars::schema_for!(Query),
+        check: |with| arguments::<Query>(with).map(drop),
+    },
 ];

@@ -242,6 +242,9 @@ pub struct Live {
     pub control: Control,
     /// The newest progress of every step that is running.
     pub steps: BTreeMap<String, Progress>,
+    /// What every guard found last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards: BTreeMap<String, String>,
 }
 
 #[cfg(test)]

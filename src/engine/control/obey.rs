@@ -6,6 +6,7 @@ use super::{Act, Answer, Controlled};
 use crate::engine::driver::{Driver, Stop};
 use crate::engine::journal::{Event, RunState};
 use crate::engine::outcome::Verdict;
+use crate::engine::steering::Steered;
 use crate::playbook::model::StageName;
 
 /// An act that waits for the driver.
@@ -39,12 +40,12 @@ impl Driver {
 
     /// Tells the steps what holds.
     pub(in crate::engine) fn steer(&self) {
-        self.steer.say(self.journal.with_state(|state| state.control.steered()));
+        self.steer.say(self.journal.with_state(|state| Steered { paused: state.pause(), ..state.control.steered() }));
     }
 
     /// Why nothing new may be begun, if so.
     pub(in crate::engine) fn paused(&self) -> Option<String> {
-        self.journal.with_state(|state| state.control.pause())
+        self.journal.with_state(RunState::pause)
     }
 
     /// Writes are held, or the switch is under way: nobody may make clients wait longer.
@@ -61,7 +62,10 @@ impl Driver {
         let control = self.journal.with_state(|state| state.control.clone());
         let message = match act {
             Act::Pause => control.paused.as_ref().map(|pause| format!("the run is paused already, {}", pause.by()))?,
-            Act::Resume if control.paused.is_none() => "the run is not paused".to_owned(),
+            Act::Resume if control.paused.is_none() => match self.journal.with_state(|state| state.guards.pause()) {
+                Some(guard) => format!("no person has paused the run; it is {guard}, and goes on by itself when that is quiet"),
+                None => "the run is not paused".to_owned(),
+            },
             Act::Throttle { .. } => {
                 let same = control.throttled.as_ref().filter(|standing| standing.controlled.act == act)?;
                 format!("copying is throttled so already, {}", same.by())

@@ -18,6 +18,7 @@ use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
 use crate::engine::control::Controlled;
 use crate::engine::drift::{Change, PlaybookFingerprint};
+use crate::engine::guards::Guarded;
 use crate::engine::lease::Owner;
 use crate::engine::load::LoadReport;
 use crate::engine::load::multiple::Multiple;
@@ -242,6 +243,8 @@ pub enum Event {
     Approved(Approval),
     /// A person steered the run.
     Controlled(Controlled),
+    /// A guard fired, is quiet again, can't be asked, or can be again.
+    Guard(Guarded),
     /// A cutover goes ahead without a certificate.
     WithoutRehearsal {
         /// Why, in the operator's words.
@@ -363,6 +366,7 @@ impl Event {
             Event::PlaybookAccepted { .. } => "playbook_accepted",
             Event::Approved(_) => Event::APPROVED,
             Event::Controlled(_) => "controlled",
+            Event::Guard(_) => "guard",
             Event::WithoutRehearsal { .. } => "without_rehearsal",
             Event::CertificateAccepted { .. } => "certificate_accepted",
             Event::CertificateIssued { .. } => "certificate_issued",

@@ -16,6 +16,7 @@ use crate::engine::context::RunKind;
 use crate::engine::control::Control;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::load::LoadReport;
+use crate::engine::guards::Guards;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Failure, Output};
 use crate::playbook::model::StageName;
@@ -207,6 +208,9 @@ pub struct RunState {
     /// What people have told it that still stands.
     #[serde(default)]
     pub control: Control,
+    /// What stands of its guards.
+    #[serde(default)]
+    pub guards: Guards,
     /// How the last driver ended; `None` while one drives, or after a crash.
     pub finished: Option<Finished>,
 }
@@ -240,6 +244,7 @@ impl RunState {
             without_rehearsal: None,
             approvals: Vec::new(),
             control: Control::default(),
+            guards: Guards::default(),
             finished: None,
         };
         for event in events {
@@ -281,6 +286,7 @@ impl RunState {
             }
             Event::Approved(approval) => self.approvals.push(Given { at, approval: approval.clone() }),
             Event::Controlled(controlled) => self.control.apply(at, controlled),
+            Event::Guard(guarded) => self.guards.apply(at, guarded),
             Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),
@@ -379,6 +385,12 @@ impl RunState {
                 self.not_undone.remove(id);
             }
         }
+    }
+
+    /// Why nothing new is begun, if so: a person's pause before a guard's.
+    #[must_use]
+    pub fn pause(&self) -> Option<String> {
+        self.control.pause().or_else(|| self.guards.pause())
     }
 
     /// Where a step stands.

@@ -7,7 +7,7 @@
 //! | `earlier` | each step against those before it: `needs`, what must come first, whose output it may use |
 
 mod earlier;
-mod word;
+pub(super) mod word;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -93,7 +93,7 @@ fn views(tree: &Node) -> Vec<StepView<'_>> {
 }
 
 /// The stores by name; the kind is missing where it could not be read.
-fn store_kinds(tree: &Node) -> BTreeMap<&str, Option<StoreKind>> {
+pub(super) fn store_kinds(tree: &Node) -> BTreeMap<&str, Option<StoreKind>> {
     let stores = tree.field("stores").map_or(&[][..], |entry| entry.value.entries());
     stores
         .iter()

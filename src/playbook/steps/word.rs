@@ -42,22 +42,44 @@ pub(super) fn check_store(
     kinds: &BTreeMap<&str, Option<StoreKind>>,
     problems: &mut Vec<Problem>,
 ) {
+    let word = word.map(|word| (word.name, word.store));
+    let named = Named { node: step.node, called: step.name(), place: step.place(), store: step.store.clone(), what: "step" };
+    check_named_store(&named, word, kinds, problems);
+}
+
+/// Something that may name a store.
+pub(crate) struct Named<'a> {
+    pub node: &'a Node,
+    pub called: String,
+    pub place: Range<usize>,
+    pub store: Option<(&'a str, Range<usize>)>,
+    /// `step` or `guard`.
+    pub what: &'a str,
+}
+
+/// The same for whatever may name a store; `word` is its name and the kind of store it wants.
+pub(crate) fn check_named_store(
+    named: &Named<'_>,
+    word: Option<(&str, Option<StoreKind>)>,
+    kinds: &BTreeMap<&str, Option<StoreKind>>,
+    problems: &mut Vec<Problem>,
+) {
     let names: Vec<String> = kinds.keys().map(|&name| name.to_owned()).collect();
-    let wanted = word.and_then(|word| word.store);
-    let Some((store, span)) = &step.store else {
-        if let (Some(word), Some(_)) = (word, wanted)
-            && step.node.field("store").is_none()
+    let wanted = word.and_then(|(_, wanted)| wanted);
+    let Some((store, span)) = &named.store else {
+        if let (Some((word, _)), Some(_)) = (word, wanted)
+            && named.node.field("store").is_none()
         {
-            let message = format!("{} lacks a store: `{}` works on one", step.name(), word.name);
+            let message = format!("{} lacks a store: `{word}` works on one", named.called);
             let help =
                 if names.len() == 1 { format!("add `store: {}`", names[0]) } else { shape::list("add `store:` with one of ", &names) };
-            problems.push(Problem::new(Mistake::MissingStore, step.place(), message, "`store` is missing here").help(help));
+            problems.push(Problem::new(Mistake::MissingStore, named.place.clone(), message, "`store` is missing here").help(help));
         }
         return;
     };
-    if let (Some(word), None) = (word, wanted) {
-        let problem = Problem::new(Mistake::WrongStore, span.clone(), format!("`{}` works on no store", word.name), "expected no `store`");
-        problems.push(problem.help("remove `store` from this step"));
+    if let (Some((word, _)), None) = (word, wanted) {
+        let problem = Problem::new(Mistake::WrongStore, span.clone(), format!("`{word}` works on no store"), "expected no `store`");
+        problems.push(problem.help(format!("remove `store` from this {}", named.what)));
         return;
     }
     match kinds.get(store) {
@@ -68,15 +90,20 @@ pub(super) fn check_store(
                 Some(near) => format!("did you mean `{near}`?"),
                 None => shape::list("stores of this playbook: ", &names),
             };
-            let message = format!("{} names the store `{store}`, and there is no such store", step.name());
+            let message = format!("{} names the store `{store}`, and there is no such store", named.called);
             problems.push(Problem::new(Mistake::UnknownStore, span.clone(), message, "expected a store of this playbook").help(help));
         }
         Some(Some(kind)) => {
-            if let (Some(word), Some(wanted)) = (word, wanted)
+            if let (Some((word, _)), Some(wanted)) = (word, wanted)
                 && wanted != *kind
             {
-                let message = format!("`{}` can't work on store `{store}`, which is of another kind", word.name);
-                problems.push(Problem::new(Mistake::WrongStore, span.clone(), message, "expected a store of the step's kind"));
+                let message = format!("`{word}` can't work on store `{store}`, which is of another kind");
+                problems.push(Problem::new(
+                    Mistake::WrongStore,
+                    span.clone(),
+                    message,
+                    format!("expected a store of the {}'s kind", named.what),
+                ));
             }
         }
         Some(None) => {}
@@ -85,16 +112,24 @@ pub(super) fn check_store(
 
 /// Whether `with` is what the step understands.
 pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, problems: &mut Vec<Problem>) {
-    let schema = (word.arguments)();
-    let empty = Node { span: step.place(), value: Value::Mapping(Vec::new()) };
-    let with = step.node.field("with");
+    check_with(step.node, &step.name(), &step.place(), (word.arguments, word.check), problems);
+}
+
+/// The schema of arguments, and what it can't say of them.
+type Understood = (fn() -> schemars::Schema, fn(&serde_json::Map<String, serde_json::Value>) -> Result<(), ArgumentError>);
+
+/// Whether the `with` of a node is what its word understands. `called` and `place` are the node's.
+pub(crate) fn check_with(node: &Node, called: &str, place: &Range<usize>, (schema, check): Understood, problems: &mut Vec<Problem>) {
+    let schema = schema();
+    let empty = Node { span: place.clone(), value: Value::Mapping(Vec::new()) };
+    let with = node.field("with");
     let node = with.map_or(&empty, |entry| &entry.value);
     if !matches!(node.value, Value::Mapping(_)) {
         return; // Not a group of fields: said by the shape.
     }
-    let findings = shape::check(schema.as_value(), node, &format!("`with` of {}", step.name()));
+    let findings = shape::check(schema.as_value(), node, &format!("`with` of {called}"));
     if !findings.is_empty() {
-        let place = with.map_or_else(|| step.place(), |entry| entry.key_span.clone());
+        let place = with.map_or_else(|| place.clone(), |entry| entry.key_span.clone());
         problems.extend(findings.into_iter().map(|mut finding| {
             if finding.mistake == Mistake::MissingField && finding.path.is_empty() {
                 finding.span = place.clone();
@@ -104,11 +139,11 @@ pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, problems: &m
         return;
     }
     let serde_json::Value::Object(map) = node.to_json() else { return };
-    if let Err(error) = (word.check)(&map) {
-        let place = error.field.as_deref().and_then(|field| find_field(node, field));
-        let place = place.unwrap_or_else(|| with.map_or_else(|| step.place(), |entry| entry.key_span.clone()));
+    if let Err(error) = check(&map) {
+        let found = error.field.as_deref().and_then(|field| find_field(node, field));
+        let place = found.unwrap_or_else(|| with.map_or_else(|| place.clone(), |entry| entry.key_span.clone()));
         let ArgumentError { message, valid, .. } = error;
-        let problem = Problem::new(Mistake::InvalidArgument, place, format!("{}: {message}", step.name()), "this argument");
+        let problem = Problem::new(Mistake::InvalidArgument, place, format!("{called}: {message}"), "this argument");
         problems.push(if valid.is_empty() { problem } else { problem.help(shape::list("valid here: ", &valid)) });
     }
 }

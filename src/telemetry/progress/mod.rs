@@ -14,6 +14,7 @@ use super::human;
 use super::printable::printable;
 use super::screen::Screen;
 use crate::engine::context::RunKind;
+use crate::engine::guards::{Change, Effect, Guarded};
 use crate::engine::journal::{Action, Event, StepResult};
 use crate::engine::observer::{Observer, Silent};
 use crate::engine::step::{Failure, Probe};
@@ -92,6 +93,7 @@ pub fn announcement(event: &Event) -> Option<String> {
             let reason = told.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
             format!("{} by {} ({}){reason}", told.act, printable(&told.by), printable(&told.from))
         }
+        Event::Guard(guarded) => guard(guarded),
         Event::WithoutRehearsal { reason } => format!("going ahead without a rehearsal: {}", printable(reason)),
         Event::CertificateAccepted { certificate } => format!("certificate {} accepted", short_hash(certificate)),
         Event::CertificateIssued { certificate } => {
@@ -117,6 +119,25 @@ pub fn announcement(event: &Event) -> Option<String> {
         }
     };
     Some(text)
+}
+
+fn guard(guarded: &Guarded) -> String {
+    let id = printable(&guarded.guard);
+    match &guarded.change {
+        Change::Fired { found, effect, .. } => {
+            let then = match effect {
+                Effect::Paused => "the run is paused until it is quiet",
+                Effect::Stopped => "the run ends",
+                Effect::CutoverUndone => "the cutover is undone",
+                Effect::Undone => "all that the run made is undone",
+                Effect::Told => "clients are on the target, so nothing is undone by it",
+            };
+            format!("guard {id} FIRED: {}; {then}", first_line(found))
+        }
+        Change::Quiet { found } => format!("guard {id} is quiet again: {}", first_line(found)),
+        Change::Unseen { why } => format!("guard {id} can't be asked: {}", first_line(why)),
+        Change::Seen { found } => format!("guard {id} can be asked again: {}", first_line(found)),
+    }
 }
 
 fn outcome(step: &str, action: Action, result: &StepResult, seconds: f64) -> String {
