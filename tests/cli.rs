@@ -14,6 +14,8 @@ mod driving;
 mod exit_codes;
 #[path = "cli/gate.rs"]
 mod gate;
+#[path = "cli/guards.rs"]
+mod guards;
 #[path = "cli/late.rs"]
 mod late;
 #[path = "cli/saying.rs"]

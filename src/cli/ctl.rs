@@ -66,7 +66,7 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
             printable(&message)
         ));
         for line in status.control.lines().into_iter().chain(status.guards.lines(&status.rollback)) {
-            text.push_str(&format!("  {}\n", printable(&line)));
+            text.push_str(&terminal::block("  ", &line));
         }
     } else {
         text.push_str(&terminal::status(&status));

@@ -87,7 +87,8 @@ impl HttpProbe {
         if status && text {
             Look::Holds(format!("`{}` answered {}", self.endpoint.url.0, answer.status))
         } else {
-            Look::Fails(format!("`{}` answered {}, and {}", self.endpoint.url.0, answer.shown(), self.condition()))
+            let wanted = if status || self.status.is_some() { format!(", and {}", self.condition()) } else { String::new() };
+            Look::Fails(format!("`{}` answered {}{wanted}", self.endpoint.url.0, answer.shown()))
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`keeper`]: starts processes so that they die with this one, `kill -9` included.
 //! - [`server`]: start, stop, kill, restart.
 //! - [`proxy`]: a private HAProxy in front of such servers.
+//! - [`prometheus`]: a private Prometheus.
 //!
 //! A server that was not fetched is not an error of the tests: [`available`] says why it cannot be had, and what
 //! gets it, so that a test can skip loudly.
@@ -20,6 +21,7 @@ mod installation;
 mod keeper;
 mod kind;
 mod options;
+mod prometheus;
 mod proxy;
 mod server;
 mod template;
@@ -31,6 +33,7 @@ use std::time::Duration;
 pub use accounts::{Account, DEFAULT_PASSWORD};
 pub use kind::ServerKind;
 pub use options::ServerOptions;
+pub use prometheus::{LocalPrometheus, PrometheusError, prometheus_available};
 pub use proxy::{LocalProxy, ProxyError, proxy_available};
 pub use server::LocalServer;
 

@@ -412,7 +412,7 @@ fn evidence(text: &mut Text, report: &Report) {
             "seen" => "can be asked again",
             change => change,
         };
-        text.block("guard        ", &format!("`{}` {words} at {:.0}{effect}: {}", told.guard, told.at, told.found));
+        text.block("guard        ", &format!("`{}` {words} at {:.0}{effect}\n{}", told.guard, told.at, told.found));
     }
     for change in &report.approvals.accepted_changes {
         text.line(format!("accepted     {}", printable(change)));
@@ -486,6 +486,14 @@ pub fn status(status: &RunStatus) -> String {
             text.block("            ", error);
         }
     }
+    text.0
+}
+
+/// A message of several lines, all but the first indented deeper.
+#[must_use]
+pub fn block(indent: &str, message: &str) -> String {
+    let mut text = Text(String::new());
+    text.block(indent, message);
     text.0
 }
 

@@ -172,7 +172,7 @@ async fn from_the_switch_on_nothing_is_undone_and_settle_waits() {
         until(&world, "ten more looks", |_| looks(world.path(), "errors") > seen + 10).await;
         assert!(!ledger(world.path()).iter().any(|line| line.ends_with(" watch")), "{then}: `settle` went on under an alarm");
         let told = world.state().guards.lines("dbmove rollback x.yaml").join("\n");
-        assert!(told.starts_with("GUARD `errors` FIRED since ") && told.contains("there is no way back but by hand"), "{told}");
+        assert!(told.starts_with("GUARD `errors` FIRED at ") && told.contains("there is no way back but by hand"), "{told}");
         world.finds("errors", "good");
         let outcome = run.await.unwrap();
         assert_eq!((outcome.exit_code(), outcome.serving, outcome.undone.len()), (ExitCode::Done, Serving::Target, 0), "{then}");

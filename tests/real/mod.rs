@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions, available, proxy_available};
+use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions, available, prometheus_available, proxy_available};
 use mysql_async::Conn;
 use tokio::sync::Mutex;
 
@@ -31,6 +31,17 @@ pub fn skipped(test: &str, kinds: &[ServerKind]) -> bool {
 pub fn proxy_skipped(test: &str, kinds: &[ServerKind]) -> bool {
     match proxy_available() {
         Ok(()) => skipped(test, kinds),
+        Err(reason) => {
+            skip(test, &reason);
+            true
+        }
+    }
+}
+
+/// The same for a test that needs Prometheus.
+pub fn prometheus_skipped(test: &str) -> bool {
+    match prometheus_available() {
+        Ok(()) => false,
         Err(reason) => {
             skip(test, &reason);
             true

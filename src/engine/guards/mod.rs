@@ -224,6 +224,11 @@ pub struct Since {
 #[serde(transparent)]
 pub struct Guards(pub BTreeMap<String, GuardState>);
 
+/// What a server says may have line ends of its own.
+fn one_line(found: &str) -> String {
+    found.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl Guards {
     /// Takes a change in.
     pub fn apply(&mut self, at: Timestamp, guarded: &Guarded) {
@@ -258,14 +263,15 @@ impl Guards {
         self.fired(Effect::Told).next().map(|(guard, fired)| format!("`settle` waits for guard `{guard}`: {}", fired.found))
     }
 
-    /// Everything that stands, one sentence each: what `status` shows. `rollback` is the command that points clients back.
+    /// Everything that stands, a few lines each: what `status` shows. `rollback` is the command that points clients back.
     #[must_use]
     pub fn lines(&self, rollback: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for (guard, fired) in self.fired(Effect::Paused) {
             lines.push(format!(
-                "PAUSED by guard `{guard}` since {:.0}: {}. It goes on by itself when the guard has been quiet for long enough",
-                fired.at, fired.found
+                "PAUSED by guard `{guard}` since {:.0}\n{}\nit goes on by itself when the guard has been quiet for long enough",
+                fired.at,
+                one_line(&fired.found)
             ));
         }
         for (guard, fired) in self.fired(Effect::Told) {
@@ -275,13 +281,14 @@ impl Guards {
                 "there is no way back but by hand".to_owned()
             };
             lines.push(format!(
-                "GUARD `{guard}` FIRED since {:.0}: {}. Clients are on the target, so nothing is undone by it; {back}",
-                fired.at, fired.found
+                "GUARD `{guard}` FIRED at {:.0}\n{}\nclients are on the target, so nothing is undone by it\n{back}",
+                fired.at,
+                one_line(&fired.found)
             ));
         }
         for (guard, state) in &self.0 {
             if let Some(unseen) = &state.unseen {
-                lines.push(format!("guard `{guard}` CAN'T BE ASKED since {:.0}: {}", unseen.at, unseen.why));
+                lines.push(format!("guard `{guard}` CAN'T BE ASKED since {:.0}\n{}", unseen.at, one_line(&unseen.why)));
             }
         }
         lines
