@@ -172,6 +172,7 @@ mod tests {
             deadline: Some(DurationText("16h".into())),
             max_write_gap: Some(DurationText("5s".into())),
             certificate_lifetime: None,
+            guards: Vec::new(),
             stores: std::collections::BTreeMap::new(),
             stages: Stages::default(),
         }
