@@ -9,8 +9,8 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::model::{
-    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, GuardTold, Note, Outcome, Report, Retry, Rollback, Run, Serving, Stage, Step,
-    StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
+    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, GuardTold, Note, Outcome, Report, Retry, Rollback, Run, Serving,
+    Stage, Step, StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
 use super::{next, status, timeline, verification};
 use crate::engine::budget::StepForecast;
