@@ -29,8 +29,11 @@ pub enum Make {
     /// From its arguments.
     Alone(fn(&StepArguments) -> Result<Arc<dyn Guard>, StepError>),
     /// From its arguments and the MySQL store it looks at.
-    Mysql(fn(&StepArguments, &Arc<MysqlStore>) -> Result<Arc<dyn Guard>, StepError>),
+    Mysql(MakeMysql),
 }
+
+/// Makes a guard of a MySQL store.
+pub type MakeMysql = fn(&StepArguments, &Arc<MysqlStore>) -> Result<Arc<dyn Guard>, StepError>;
 
 /// One guard of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +148,7 @@ pub fn guard(with: &StepArguments, make: Make, shared: Option<Arc<Shared>>) -> R
 /// A guard of a store whose address is an output of a step.
 struct LateGuard {
     with: StepArguments,
-    make: fn(&StepArguments, &Arc<MysqlStore>) -> Result<Arc<dyn Guard>, StepError>,
+    make: MakeMysql,
     shared: Arc<Shared>,
     /// Tells what it is; never looks.
     shape: Arc<dyn Guard>,
