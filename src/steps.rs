@@ -5,23 +5,19 @@
 
 pub mod binding;
 pub mod deferred;
+pub mod guards;
 mod load;
 pub mod shared;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
-pub mod guards;
-pub mod shared;
-
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use crate::engine::context::RunKind;
-use crate::engine::load::Load;
 use crate::engine::guards::BuiltGuard;
+use crate::engine::load::Load;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
@@ -535,6 +531,8 @@ pub struct Built {
     pub steps: Vec<BuiltStep>,
     /// Where the driver's epoch is written on the targets.
     pub leases: Vec<Arc<dyn TargetLease>>,
+    /// What is watched meanwhile.
+    pub guards: Vec<BuiltGuard>,
     /// What steps of each store share.
     stores: Vec<Arc<Shared>>,
 }
@@ -546,8 +544,6 @@ impl Built {
         let loads = self.stores.iter().filter_map(|shared| load::StoreLoad::of(shared, window));
         loads.map(|load| Arc::new(load) as Arc<dyn Load>).collect()
     }
-    /// What is watched meanwhile.
-    pub guards: Vec<BuiltGuard>,
 }
 
 /// Builds every step of a playbook for a kind of run.
