@@ -8,6 +8,7 @@
 //! | [`scheduling`] | order, parallelism, retries, undo, services, drift |
 //! | [`limits`] | deadline, write gap, point of no return, certificates |
 //! | [`guards`] | what is done about a guard that fires, and one that can't be asked |
+//! | [`load`] | what runs beside a rehearsal in clients' place |
 //! | [`journals`] | tampering, permissions, formats, a full disk |
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
@@ -17,5 +18,6 @@ mod guards;
 mod journals;
 mod leases;
 mod limits;
+mod load;
 mod scheduling;
 mod world;

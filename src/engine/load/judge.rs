@@ -22,7 +22,7 @@ use super::multiple::Multiple;
 const GROWN: f64 = 3.0;
 /// Growth of lag for each second that passes from which on it counts.
 const SLOPE: f64 = 0.1;
-/// Looks below which nothing is said of growth.
+/// Looks below which nothing is said.
 const LOOKS: usize = 20;
 /// A load of at least so much of what was asked is what was asked.
 const REACHED: f64 = 0.95;
@@ -121,7 +121,7 @@ pub fn falls_behind(multiple: Multiple, lag: &Lag, reached_per_second: f64, max_
             "the lag of `{}` grew from {:.0} s to {:.0} s within {:.0} s",
             lag.step, grew.from_seconds, grew.to_seconds, grew.within_seconds
         ),
-        None if lag.p95_seconds > limit => format!(
+        None if lag.p95_seconds > limit && lag.looks >= LOOKS as u64 => format!(
             "`{}` was more than {:.0} s behind in one of twenty looks, and at most {:.0} s; more than {limit:.1} s can't be caught up while writes are held",
             lag.step,
             lag.p95_seconds.floor(),

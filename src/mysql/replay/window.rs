@@ -29,8 +29,6 @@ pub struct Window {
     pub from: u32,
     /// Where it ends.
     pub end: Position,
-    /// The moment it ends, likewise.
-    pub until: u32,
     /// What the server is.
     pub version: Version,
 }
@@ -84,12 +82,12 @@ async fn checked(looker: &mut Looker, server: &Arc<Server>) -> Result<(Version, 
 pub async fn find(server: &Arc<Server>, sendings: &Sendings, server_id: u32, length: Duration) -> Result<Window> {
     let mut looker = Looker::open(server, sendings).await?;
     let (version, end) = checked(&mut looker, server).await?;
-    let until = looker.ask(&Look::Clock).await?.and_then(|now| now.split('.').next()?.parse::<u32>().ok()).unwrap_or(u32::MAX);
+    let now = looker.ask(&Look::Clock).await?.and_then(|now| now.split('.').next()?.parse::<u32>().ok()).unwrap_or(u32::MAX);
     let mut files = looker.log_files().await?;
     looker.close().await;
     // What is begun meanwhile is not part of it.
     files.retain(|file| Position::new(file.clone(), BEGIN) <= end);
-    let from = until.saturating_sub(u32::try_from(length.as_secs()).unwrap_or(u32::MAX));
+    let from = now.saturating_sub(u32::try_from(length.as_secs()).unwrap_or(u32::MAX));
     // The last file that was begun before the window does; the first of all if none was.
     let (mut low, mut high) = (0, files.len());
     while high - low > 1 {
@@ -101,7 +99,7 @@ pub async fn find(server: &Arc<Server>, sendings: &Sendings, server_id: u32, len
         }
     }
     let first = files.get(low).cloned().unwrap_or_else(|| end.file.clone());
-    Ok(Window { start: Position::new(first, BEGIN), from, end, until, version })
+    Ok(Window { start: Position::new(first, BEGIN), from, end, version })
 }
 
 /// When a log file was begun.

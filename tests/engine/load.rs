@@ -1,0 +1,107 @@
+//! A load beside a rehearsal: when it is started, told and ended, and what becomes of a rehearsal whose load can't be made or breaks off.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dbmove::engine::context::Outputs;
+use dbmove::engine::journal::Journal;
+use dbmove::engine::load::{AskedLoad, Clients, Load, LoadContext, LoadFigures};
+use dbmove::engine::observer::Silent;
+use dbmove::engine::outcome::{ExitCode, RunOutcome, Verdict};
+use dbmove::engine::run::drive;
+use dbmove::engine::step::{StepError, TargetLease};
+use tokio_util::sync::CancellationToken;
+
+use super::world::{FileLease, World, ledger, net, story_with_way_back};
+
+/// Does as it is told, and remembers where clients were.
+#[derive(Default)]
+struct Told {
+    refuses: bool,
+    breaks: bool,
+    clients: Mutex<Vec<Clients>>,
+    ended: Mutex<bool>,
+}
+
+#[async_trait]
+impl Load for Told {
+    fn store(&self) -> &'static str {
+        "school"
+    }
+    async fn check(&self, _run: &str, _outputs: &Arc<Outputs>) -> Result<(), StepError> {
+        if self.refuses { Err(StepError::definite("there is no log").hint("write one")) } else { Ok(()) }
+    }
+    async fn run(&self, mut context: LoadContext) -> Result<(), StepError> {
+        if self.breaks {
+            return Err(StepError::definite("the log was purged").hint("keep it longer"));
+        }
+        let figures = LoadFigures { changes: 10, asked_per_second: 30.0, reached_per_second: 20.0, seconds: 1.0, ..LoadFigures::default() };
+        context.figures.send_replace(figures);
+        loop {
+            let clients = *context.clients.borrow_and_update();
+            self.clients.lock().unwrap().push(clients);
+            tokio::select! {
+                () = context.cancel.cancelled() => break,
+                _ = context.clients.changed() => {}
+            }
+        }
+        *self.ended.lock().unwrap() = true;
+        Ok(())
+    }
+}
+
+async fn rehearsed(world: &World, load: &Arc<Told>) -> RunOutcome {
+    let mut request = world.scenario.request();
+    let loads = vec![Arc::clone(load) as Arc<dyn Load>];
+    request.load = Some(AskedLoad { multiple: "3x".parse().unwrap(), at_least: Duration::from_millis(300), loads });
+    let lease: Arc<dyn TargetLease> = Arc::new(FileLease(world.path().join("target_copy")));
+    let journal = Journal::open(&world.path().join("state")).unwrap();
+    drive(request, world.scenario.built(), vec![lease], journal, Arc::new(Silent), CancellationToken::new()).await.unwrap()
+}
+
+fn world() -> World {
+    let mut world = World::new(story_with_way_back());
+    world.scenario.rehearsal = true;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_goes_where_clients_are_and_ends_before_anything_of_it_is_undone() {
+    let (world, load) = (world(), Arc::new(Told::default()));
+    let outcome = rehearsed(&world, &load).await;
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    // Held moments may be too short to be seen; the order can't be another.
+    let mut seen = load.clients.lock().unwrap().clone();
+    seen.retain(|clients| !matches!(clients, Clients::Held | Clients::HeldOnTarget));
+    assert_eq!(seen, [Clients::OnSource, Clients::OnTarget]);
+    assert!(*load.ended.lock().unwrap());
+    let kinds = world.kinds();
+    let place = |kind: &str| kinds.iter().position(|found| found == kind).unwrap_or_else(|| panic!("no `{kind}` in {kinds:?}"));
+    assert!(place("load_started") < place("load_ended") && place("load_ended") < place("certificate_issued"), "{kinds:?}");
+    // It fell short of what was asked, which is no failure of the target: the certificate says so.
+    let certified = outcome.certificate.unwrap().load.unwrap();
+    assert_eq!((certified.asked.to_string().as_str(), certified.asked_per_second, certified.reached_per_second), ("3x", 30.0, 20.0));
+    let report = world.state().load.unwrap();
+    assert!(report.keeps_up && !report.reached, "{report:?}");
+    assert!(report.sentences[0].starts_with("the replay itself did not reach 3x on `school`: asked 30, reached 20 writes/s"), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_can_t_be_made_is_refused_before_anything_is_touched() {
+    let (world, load) = (world(), Arc::new(Told { refuses: true, ..Told::default() }));
+    let outcome = rehearsed(&world, &load).await;
+    assert_eq!(outcome.exit_code(), ExitCode::Refused, "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("the load of `school` can't be made: there is no log; nothing was touched"));
+    assert_eq!((ledger(world.path()), world.state().load), (Vec::<String>::new(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_breaks_off_fails_the_rehearsal() {
+    let (world, load) = (world(), Arc::new(Told { breaks: true, ..Told::default() }));
+    let outcome = rehearsed(&world, &load).await;
+    assert!(matches!(outcome.verdict, Verdict::Failed { step: None, .. }), "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("the load of `school` broke off: the log was purged"), "{}", outcome.verdict);
+    assert_eq!(outcome.certificate, None);
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+}
