@@ -31,7 +31,7 @@
 //! | [`guard`] | [`engine`] (the guard trait), [`playbook`], [`http`] |
 //! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
 //! | [`http`] | [`playbook`], for references; the printable text of [`telemetry`] |
-//! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`] |
+//! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`], `hook` also [`http`] |
 //! | [`report`] | [`engine`]'s journal, [`playbook`], [`verify`], [`telemetry`] |
 //! | [`telemetry`] | what [`engine`] tells its observers |
 //! | [`engine`] | [`playbook`]; no store, and nobody who shows what it does |

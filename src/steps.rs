@@ -18,11 +18,13 @@ use serde::de::DeserializeOwned;
 use crate::engine::context::RunKind;
 use crate::engine::guards::BuiltGuard;
 use crate::engine::load::Load;
+use crate::engine::moments::BuiltHook;
 use crate::engine::outcome::ExitCode;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::{Step, StepError, TargetLease};
 use crate::gate::approve::{ApproveArguments, GateApprove};
 use crate::hook::exec::{HookArguments, HookExec};
+use crate::hook::moment::MomentHook;
 use crate::mysql::names::PatternError;
 use crate::mysql::steps;
 use crate::mysql::store::MysqlStore;
@@ -418,7 +420,7 @@ fn of_step(error: StepError) -> ArgumentError {
 pub fn vocabulary() -> Vocabulary {
     static STEPS: LazyLock<Vec<StepWord>> = LazyLock::new(|| REGISTRY.iter().map(|entry| entry.word).collect());
     static GUARDS: LazyLock<Vec<GuardWord>> = LazyLock::new(|| guards::GUARDS.iter().map(|entry| entry.word).collect());
-    Vocabulary { steps: &STEPS, guards: &GUARDS }
+    Vocabulary { steps: &STEPS, guards: &GUARDS, hook: |spec| MomentHook::new(spec).map(drop).map_err(of_step) }
 }
 
 /// Why a playbook's steps can't be built. Nothing was contacted or touched.
@@ -533,6 +535,8 @@ pub struct Built {
     pub leases: Vec<Arc<dyn TargetLease>>,
     /// What is watched meanwhile.
     pub guards: Vec<BuiltGuard>,
+    /// What is called at moments of the run.
+    pub hooks: Vec<BuiltHook>,
     /// What steps of each store share.
     stores: Vec<Arc<Shared>>,
 }
@@ -581,6 +585,10 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             error,
         })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
+    }
+    for spec in &playbook.hooks {
+        let hook = MomentHook::new(spec).map_err(|error| BuildError::Argument { step: spec.id.clone(), name: "hook".to_owned(), error })?;
+        built.hooks.push(BuiltHook { spec: spec.clone(), hook: Arc::new(hook) });
     }
     for spec in &playbook.guards {
         let name = spec.store.as_deref();

@@ -16,6 +16,8 @@ mod exit_codes;
 mod gate;
 #[path = "cli/guards.rs"]
 mod guards;
+#[path = "cli/hooks.rs"]
+mod hooks;
 #[path = "cli/late.rs"]
 mod late;
 #[path = "cli/saying.rs"]

@@ -398,6 +398,11 @@ pub enum CtlAct {
     HoldCutover,
     /// Let the cutover begin
     Go,
+    /// Say yes to what a step asks, as `dbmove approve` does
+    Approve {
+        /// The step's id
+        step: String,
+    },
     /// End the run as Ctrl-C does: a cutover that has not switched is undone. Refused behind the point of no return
     Abort,
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::answer::{Answer, Refusal};
-use super::approve::{check_reason, who};
-use super::arguments::{Ctl, CtlAct};
+use super::approve::{approve, check_reason, who};
+use super::arguments::{Approve, Ctl, CtlAct};
 use super::drive::load;
 use super::settings::Everywhere;
 use crate::engine::context::RunKind;
@@ -38,6 +38,9 @@ struct Data<'a> {
 /// # Errors
 /// If nobody drives the run, or the driver does not take what it is told. Nothing was changed then.
 pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal> {
+    if let CtlAct::Approve { step } = &typed.act {
+        return approve_step(everywhere, typed, step).await;
+    }
     let act = act(&typed.act)?;
     let by = who(typed.by.as_deref())?;
     check_reason(typed.reason.as_deref())?;
@@ -83,10 +86,23 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
     Ok(Answer::new("ctl", ExitCode::Done, &data, &status.next, text))
 }
 
+/// A yes is for one playbook, so the playbook has to be named. It is taken with or without a driver.
+async fn approve_step(everywhere: &Everywhere, typed: &Ctl, step: &str) -> Result<Answer, Refusal> {
+    let Some(playbook) = typed.playbook.clone() else {
+        return Err(Refusal::usage("an approval is for one playbook, so it has to be named; nothing was recorded").hint(format!(
+            "`dbmove ctl PLAYBOOK approve {}`, or `dbmove approve PLAYBOOK {}`",
+            shell_word(step),
+            shell_word(step)
+        )));
+    };
+    approve(everywhere, &Approve { playbook, step: step.to_owned(), by: typed.by.clone(), reason: typed.reason.clone() }).await
+}
+
 /// What was typed, as an act; nothing for `status`.
 fn act(typed: &CtlAct) -> Result<Option<Act>, Refusal> {
     Ok(Some(match typed {
-        CtlAct::Status => return Ok(None),
+        // Nothing that a driver is told: an approval needs none.
+        CtlAct::Status | CtlAct::Approve { .. } => return Ok(None),
         CtlAct::Pause => Act::Pause,
         CtlAct::Resume => Act::Resume,
         CtlAct::Throttle { rate } if rate == "off" => Act::Unthrottle,

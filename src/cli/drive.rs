@@ -114,6 +114,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     run_request.load =
         request.load.map(|load| AskedLoad { multiple: load.multiple, at_least: load.at_least, loads: built.loads(load.window) });
     run_request.guards.clone_from(&built.guards);
+    run_request.hooks.clone_from(&built.hooks);
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
@@ -206,6 +207,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         load: None,
         // Known when the steps are built.
         guards: Vec::new(),
+        hooks: Vec::new(),
         limits: Limits::default(),
     })
 }

@@ -9,9 +9,10 @@ use super::reading::Reading;
 use crate::engine::budget::Forecast;
 use crate::engine::guards::BuiltGuard;
 use crate::engine::guards::judge::Terms;
+use crate::engine::moments::BuiltHook;
 use crate::engine::run::{RunRequest, preview};
 use crate::engine::step::{StepKind, Undoable};
-use crate::playbook::model::GuardAction;
+use crate::playbook::model::{GuardAction, Moment};
 use crate::playbook::quantity::HumanDuration;
 use crate::report::status;
 use crate::steps::Built;
@@ -30,6 +31,8 @@ pub struct Planned {
     pub steps: Vec<PlannedStep>,
     /// What is watched meanwhile.
     pub guards: Vec<PlannedGuard>,
+    /// What is called at which moments.
+    pub hooks: Vec<PlannedHook>,
     /// How long it should take, along the critical path.
     pub forecast: Forecast,
     /// True if a step could not be planned.
@@ -65,6 +68,19 @@ pub struct PlannedStep {
     pub critical: bool,
     /// Why it could not be planned.
     pub error: Option<String>,
+}
+
+/// One hook of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedHook {
+    /// Its id.
+    pub id: String,
+    /// The moments.
+    pub at: Vec<Moment>,
+    /// What it calls.
+    pub calls: String,
+    /// How long each call may take, in seconds.
+    pub limit_seconds: f64,
 }
 
 /// One guard of a plan.
@@ -143,8 +159,23 @@ pub async fn plan(request: &RunRequest, built: &Built, reading: &Reading) -> Res
         });
     }
     let guards = built.guards.iter().map(planned_guard).collect();
+    let planned_hook = |built: &BuiltHook| PlannedHook {
+        id: built.spec.id.clone(),
+        at: built.spec.at.clone(),
+        calls: built.hook.shown(),
+        limit_seconds: built.hook.limit().as_secs_f64(),
+    };
+    let hooks = built.hooks.iter().map(planned_hook).collect();
     let failed = steps.iter().any(|step| step.error.is_some());
-    Ok(Planned { playbook: request.playbook.playbook.clone(), kind: status::kind_word(request.kind), steps, guards, forecast, failed })
+    Ok(Planned {
+        playbook: request.playbook.playbook.clone(),
+        kind: status::kind_word(request.kind),
+        steps,
+        guards,
+        hooks,
+        forecast,
+        failed,
+    })
 }
 
 /// The plan for people.
@@ -200,6 +231,23 @@ pub fn text(planned: &Planned) -> String {
         let _ = writeln!(text, "      {}", guard.terms);
         for remark in &guard.remarks {
             let _ = writeln!(text, "    ! {}", printable(remark));
+        }
+    }
+    if !planned.hooks.is_empty() {
+        let _ = writeln!(text, "\ncalled at moments of the run");
+    }
+    for hook in &planned.hooks {
+        let at: Vec<_> = hook.at.iter().map(|moment| moment.as_str()).collect();
+        let _ = writeln!(
+            text,
+            "  {} ({}): {}, for at most {}",
+            printable(&hook.id),
+            at.join(", "),
+            printable(&hook.calls),
+            human::seconds(hook.limit_seconds)
+        );
+        if hook.at.contains(&Moment::BeforeSwitch) {
+            let _ = writeln!(text, "    ! at before-switch writes are held: it has at most half of what `max_write_gap` leaves");
         }
     }
     let critical: Vec<_> = planned.steps.iter().filter(|step| step.critical && step.seconds.is_some_and(|seconds| seconds > 0.0)).collect();

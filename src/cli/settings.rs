@@ -173,6 +173,7 @@ mod tests {
             max_write_gap: Some(DurationText("5s".into())),
             certificate_lifetime: None,
             guards: Vec::new(),
+            hooks: Vec::new(),
             stores: std::collections::BTreeMap::new(),
             stages: Stages::default(),
         }

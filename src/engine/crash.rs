@@ -32,6 +32,8 @@ pub const POINTS: &[&str] = &[
     "point_of_no_return.effect_done",
     "point_of_no_return.outcome_written",
     "point_of_no_return.passed",
+    "hook.begun",
+    "hook.ended",
     "undo.started",
     "undo.intent_written",
     "undo.effect_done",

@@ -25,13 +25,14 @@ use super::handover::RequestId;
 use super::journal::{AfterUndo, Event, Journal, JournalError, Phase, RunJournal, RunState, UndoScope};
 use super::lease::{Entered, Heartbeat};
 use super::load::Beside;
+use super::moments::Told;
 use super::observer::Observer;
 use super::outcome::{RunOutcome, Serving, Verdict};
 use super::run::{DEFAULT_RETRIES, EngineError, Rehearsed, RunRequest};
 use super::steering::Steer;
 use super::step::{Failure, Output, StepKind, TargetLease, Work};
 use super::way_back::rolled_back_already;
-use crate::playbook::model::StageName;
+use crate::playbook::model::{Moment, StageName};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -111,6 +112,8 @@ pub(super) struct Driver {
     ask: mpsc::Sender<Asked>,
     /// Who is looked at meanwhile.
     pub watching: Watching,
+    /// Hooks that are being told something beside the run.
+    pub telling: JoinSet<Told>,
     /// Why the cutover's first step waits, if so.
     pub kept_back: Option<String>,
 }
@@ -167,6 +170,7 @@ impl Driver {
             live: Arc::default(),
             ask,
             watching: Watching::nothing(),
+            telling: JoinSet::new(),
             kept_back: None,
         }
     }
@@ -179,6 +183,12 @@ impl Driver {
             Err(stop) => self.fall_back(stop).await,
         };
         self.stop_all().await;
+        let ended = match ended {
+            Ok(verdict) if !matches!(verdict, Verdict::LeaseLost { .. }) => {
+                self.tell_end(&verdict).await.map_err(engine_error).map(|()| verdict)
+            }
+            ended => ended,
+        };
         drop(socket);
         let result = match ended {
             Ok(Verdict::LeaseLost { message }) => Ok(self.outcome(Verdict::LeaseLost { message })),
@@ -289,6 +299,10 @@ impl Driver {
         self.settle_intents().await?;
         self.check_load().await?;
         self.watch().await?;
+        self.tell_what_stands().await?;
+        if self.more_to_do_besides_following() {
+            self.ask_hooks(Moment::BeforeRun, serde_json::json!({ "resumed": self.resumed, "until": self.request.until })).await?;
+        }
         for stage in StageName::ALL {
             if stage > self.request.until || self.graph.stage(stage).is_empty() {
                 continue;

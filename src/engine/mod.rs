@@ -15,6 +15,7 @@
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`control`], [`steering`] | a run told to pause, slow down, wait or end; what its steps hear of it |
 //! | [`guards`] | conditions that are watched meanwhile, and what is done when one fails |
+//! | [`moments`] | hooks: what is called at named moments |
 //! | [`drift`] | whether a playbook changed under a run |
 //! | [`observer`] | what a person sees meanwhile |
 //! | [`outcome`] | how a run ends, and the exit codes |
@@ -37,6 +38,7 @@ pub mod handover;
 pub mod journal;
 pub mod lease;
 pub mod load;
+pub mod moments;
 pub mod observer;
 pub mod outcome;
 mod resume;

@@ -43,6 +43,7 @@ use super::guards::BuiltGuard;
 use super::journal::{Journal, JournalError, RunStarted};
 use super::lease::{self, Entry, LeaseError};
 use super::load::AskedLoad;
+use super::moments::BuiltHook;
 use super::observer::Observer;
 use super::outcome::RunOutcome;
 use super::steering::Steering;
@@ -132,6 +133,8 @@ pub struct RunRequest {
     pub load: Option<AskedLoad>,
     /// What is watched meanwhile.
     pub guards: Vec<BuiltGuard>,
+    /// What is called at named moments.
+    pub hooks: Vec<BuiltHook>,
     /// Times that rarely need changing.
     pub limits: Limits,
 }
@@ -159,6 +162,7 @@ impl RunRequest {
             rehearsed: Rehearsed::Certificate(None),
             load: None,
             guards: Vec::new(),
+            hooks: Vec::new(),
             limits: Limits::default(),
             playbook,
             playbook_file: None,

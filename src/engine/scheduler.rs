@@ -24,9 +24,10 @@ use super::handover::{self, Asked};
 use super::journal::{Event, JournalError, Phase, Sample};
 use super::lease::LeaseError;
 use super::load::Clients;
+use super::moments::Told;
 use super::outcome::Verdict;
 use super::step::{Failure, Output, StepError};
-use crate::playbook::model::StageName;
+use crate::playbook::model::{Moment, StageName};
 
 /// How often progress goes into the journal's time series.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -64,6 +65,13 @@ impl Driver {
                     self.wait().await?;
                 }
                 self.check_certificate(true).await?;
+                if !self.journal.with_state(super::journal::RunState::switched) {
+                    self.ask_hooks(Moment::BeforeCutover, serde_json::json!({})).await?;
+                    // What was asked may have taken its time.
+                    while self.waits_before_cutover() {
+                        self.wait().await?;
+                    }
+                }
             }
             if self.journal.with_state(|state| state.stages.get(&stage).is_none_or(|stage| stage.started.is_none())) {
                 self.journal.append(Event::StageStarted { stage }).await?;
@@ -143,6 +151,7 @@ impl Driver {
             crash::point("write_gap.started");
         }
         if point_of_no_return {
+            self.ask_hooks(Moment::BeforeSwitch, serde_json::json!({ "step": built.spec.id })).await?;
             // The last moment at which the budgets can still say no.
             self.check_budgets()?;
         }
@@ -197,10 +206,12 @@ impl Driver {
             Asked(Asked),
             Told(control::Asked),
             Looked(Looked),
+            HookTold(Told),
             Nudged,
             Ticked,
         }
-        let (asked, withdrawn, told, looks) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.told, &mut self.watching.looks);
+        let (asked, withdrawn, told) = (&mut self.heartbeat.asked, self.withdrawn, &mut self.told);
+        let (looks, telling) = (&mut self.watching.looks, &mut self.telling);
         let woken = tokio::select! {
             biased;
             () = self.heartbeat.lost.cancelled() => Woken::Lost,
@@ -216,6 +227,7 @@ impl Driver {
             },
             Some(told) = told.recv() => Woken::Told(told),
             Some(looked) = looks.recv() => Woken::Looked(looked),
+            Some(Ok(hook)) = telling.join_next() => Woken::HookTold(hook),
             () = self.nudge.notified() => Woken::Nudged,
             _ = self.tick.tick() => Woken::Ticked,
         };
@@ -235,6 +247,7 @@ impl Driver {
             }
             Woken::Told(told) => self.obey(told).await,
             Woken::Looked(looked) => self.looked(looked).await,
+            Woken::HookTold(told) => Ok(self.hook_told(told).await?),
             Woken::Nudged => Ok(()),
             Woken::Ticked => self.look().await,
         }
@@ -328,6 +341,7 @@ impl Driver {
         self.clients_are(Clients::OnTarget);
         self.end_write_gap(true).await?;
         crash::point("point_of_no_return.passed");
+        self.tell_hooks(Moment::AfterSwitch, serde_json::json!({ "step": self.graph.id(index) })).await?;
         Ok(())
     }
 

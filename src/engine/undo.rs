@@ -19,7 +19,7 @@ use super::outcome::Verdict;
 use super::run::EngineError;
 use super::step::{Failure, Probe, StepError, Undoable};
 use crate::engine::context::RunKind;
-use crate::playbook::model::StageName;
+use crate::playbook::model::{Moment, StageName};
 
 impl Driver {
     /// What happens when the way forward has ended without being through.
@@ -178,6 +178,11 @@ impl Driver {
         if failed.is_empty() {
             self.end_write_gap(rollback).await?;
         }
+        let scope = match scope {
+            UndoScope::Stage { stage } => stage.as_str(),
+            UndoScope::Everything => "everything",
+        };
+        self.tell_hooks(Moment::OnUndo, serde_json::json!({ "why": why, "scope": scope, "failed": failed })).await?;
         self.journal.append(Event::UndoFinished { failed, seconds: started.elapsed().as_secs_f64() }).await?;
         crash::point("undo.finished");
         Ok(())

@@ -30,10 +30,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
 
 use super::message::{last_lines, printable, without_secrets};
 use crate::engine::context::{RunKind, StepContext};
@@ -65,6 +66,8 @@ pub enum Verb {
     Probe,
     /// To put it back.
     Undo,
+    /// Because a moment of a run has come.
+    Hook,
 }
 
 impl Verb {
@@ -75,6 +78,7 @@ impl Verb {
             Verb::Run => "run",
             Verb::Probe => "probe",
             Verb::Undo => "undo",
+            Verb::Hook => "hook",
         }
     }
 }
@@ -199,7 +203,6 @@ pub async fn run(
     environment: &BTreeMap<String, SecretString>,
     limit: Duration,
 ) -> Result<Ended, StepError> {
-    context.check_cancelled()?;
     let kind = match context.kind {
         RunKind::Rehearsal => "rehearsal",
         RunKind::Production => "production",
@@ -209,16 +212,47 @@ pub async fn run(
         "run": &*context.run, "step": &*context.step, "kind": kind, "attempt": context.attempt,
         "idempotency_key": key, "verb": verb.as_str(), "outputs": &*context.outputs,
     });
+    let own = [
+        ("DBMOVE_RUN", context.run.to_string()),
+        ("DBMOVE_STEP", context.step.to_string()),
+        ("DBMOVE_KIND", kind.to_owned()),
+        ("DBMOVE_ATTEMPT", context.attempt.to_string()),
+        ("DBMOVE_IDEMPOTENCY_KEY", key),
+        ("DBMOVE_VERB", verb.as_str().to_owned()),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    call(Call { cancel: &context.cancel, facts, own }, line, verb, environment, limit).await
+}
+
+/// What a command is told.
+pub struct Call<'a> {
+    /// Ends it, with all it started.
+    pub cancel: &'a CancellationToken,
+    /// One JSON object on stdin.
+    pub facts: Value,
+    /// dbmove's own variables.
+    pub own: Vec<(String, String)>,
+}
+
+/// Runs `line` to its end, told whatever the caller has to tell it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn call(
+    Call { cancel, facts, own }: Call<'_>,
+    line: &CommandLine,
+    verb: Verb,
+    environment: &BTreeMap<String, SecretString>,
+    limit: Duration,
+) -> Result<Ended, StepError> {
+    if cancel.is_cancelled() {
+        return Err(StepError::cancelled());
+    }
     let mut command = Command::new(&line.program);
     command
         .args(&line.arguments)
         .envs(environment.iter().map(|(name, value)| (name, value.expose_secret())))
-        .env("DBMOVE_RUN", &*context.run)
-        .env("DBMOVE_STEP", &*context.step)
-        .env("DBMOVE_KIND", kind)
-        .env("DBMOVE_ATTEMPT", context.attempt.to_string())
-        .env("DBMOVE_IDEMPOTENCY_KEY", key)
-        .env("DBMOVE_VERB", verb.as_str())
+        .envs(own)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -248,7 +282,7 @@ pub async fn run(
         tokio::select! {
             status = child.wait() => break status,
             () = &mut exchange, if !exchanged => exchanged = true,
-            () = context.cancel.cancelled() => {
+            () = cancel.cancelled() => {
                 group.stop(&mut child).await;
                 return Err(StepError::cancelled());
             }

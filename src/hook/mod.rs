@@ -6,10 +6,12 @@
 //! | [`message`] | what a command printed, made safe to show and to keep |
 //! | [`runner`] | what a step makes of its commands: acting, asking, undoing |
 //! | [`exec`] | the step `hook.exec` |
+//! | [`moment`] | hooks at moments of a run: a command, or an address that is posted to |
 //!
 //! `traffic.exec` runs its commands through [`runner`] too.
 
 pub mod command;
 pub mod exec;
 pub mod message;
+pub mod moment;
 pub mod runner;

@@ -69,7 +69,7 @@ pub(crate) fn check(tree: &Node, source: &str, words: &[GuardWord]) -> Vec<Probl
 }
 
 /// References in any text of the arguments have to be readable.
-fn check_texts(node: &Node, source: &str, problems: &mut Vec<Problem>) {
+pub(super) fn check_texts(node: &Node, source: &str, problems: &mut Vec<Problem>) {
     match &node.value {
         Value::Text(text) if text.contains("${") => drop(check_references(text, node, source, problems)),
         Value::Sequence(items) => items.iter().for_each(|item| check_texts(item, source, problems)),

@@ -81,9 +81,12 @@ impl Fingerprint {
         ] {
             parts.insert(name.to_owned(), digest(&value));
         }
-        // Playbooks without guards are what they were before there were any.
+        // Playbooks without guards and hooks are what they were before there were any.
         if !playbook.guards.is_empty() {
             parts.insert("guards".to_owned(), digest(&json!(playbook.guards)));
+        }
+        if !playbook.hooks.is_empty() {
+            parts.insert("hooks".to_owned(), digest(&json!(playbook.hooks)));
         }
         for (name, store) in &playbook.stores {
             parts.insert(format!("stores.{name}"), digest(&json!(store)));

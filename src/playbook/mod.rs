@@ -7,7 +7,7 @@
 //!
 //! 1. `yaml`: text to a tree that knows its places, bounded in size, depth and aliases;
 //! 2. `shape`: fields, types and values against the JSON Schema of the [`model`];
-//! 3. `stores`, `guards` and `steps`: what a schema can't say (names, order, references, arguments);
+//! 3. `stores`, `guards`, `hooks` and `steps`: what a schema can't say (names, order, references, arguments);
 //! 4. the tree becomes the [`model::Playbook`], only if nothing was found.
 //!
 //! | module | what it is for |
@@ -24,6 +24,7 @@
 pub mod address;
 mod guards;
 pub mod hash;
+mod hooks;
 mod mask;
 pub mod model;
 pub mod nearest;
@@ -94,6 +95,7 @@ pub fn load_text(name: &str, text: &str, vocabulary: Vocabulary) -> Result<Playb
     problems.extend(check_name(&tree));
     problems.extend(stores::check(&tree, text));
     problems.extend(guards::check(&tree, text, vocabulary.guards));
+    problems.extend(hooks::check(&tree, text, vocabulary.hook));
     problems.extend(steps::check(&tree, text, vocabulary.steps));
     if problems.is_empty() {
         match serde_json::from_value(tree.to_json()) {

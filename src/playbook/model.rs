@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::quantity::HumanDuration;
+
 /// A text that may hold `${env:…}`, `${file:…}`, `${exec:…}` or `${step:ID.output}` references.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -49,6 +51,9 @@ pub struct Playbook {
     /// What is watched while a run is driven, and what is done when it is not as it should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<GuardSpec>,
+    /// What is called at named moments of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookSpec>,
     /// The stores that move, by name.
     pub stores: BTreeMap<String, Store>,
     /// What is done, stage by stage.
@@ -98,6 +103,85 @@ pub enum GuardAction {
     Stop,
     /// Before `cutover`: all that the run made is undone, and the run is over.
     Undo,
+}
+
+/// A command or a call of the operator's at named moments of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookSpec {
+    /// The hook's id, unique among the hooks: letters, digits, `-` and `_`.
+    pub id: String,
+    /// The moments at which it is called.
+    pub at: Vec<Moment>,
+    /// The program and its arguments. No shell is involved. The facts are `DBMOVE_…` variables, and one JSON object on stdin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// More environment variables for the command; values may be secrets, by reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Template>,
+    /// Instead of a command: an address that gets the facts as JSON, by POST. What is secret in it is given by reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Template>,
+    /// More headers for the call, by name. What looks like a secret is given by reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Template>,
+    /// A PEM file of the authorities that may vouch for the address, instead of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// How long it may take. Default `30s`. At `before-switch`, where writes are held, at most half of what `max_write_gap` leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
+}
+
+/// A moment of a run at which hooks are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// A driver is about to begin or go on. A failure ends the run before anything is begun.
+    BeforeRun,
+    /// All before the cutover is done. A failure ends the run before anything of the cutover is begun.
+    BeforeCutover,
+    /// Writes are held, and the point of no return is next. A failure undoes the cutover.
+    BeforeSwitch,
+    /// The point of no return is passed.
+    AfterSwitch,
+    /// A guard fired.
+    OnGuard,
+    /// The run is paused, by a person or a guard.
+    OnPause,
+    /// What was to be undone is, or could not be.
+    OnUndo,
+    /// The run ended at a gate: a person has to say yes.
+    OnWaiting,
+    /// The run ended without having done what it was asked to.
+    OnFailure,
+    /// All that was asked for is done.
+    OnSuccess,
+}
+
+impl Moment {
+    /// The name as written in a playbook.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Moment::BeforeRun => "before-run",
+            Moment::BeforeCutover => "before-cutover",
+            Moment::BeforeSwitch => "before-switch",
+            Moment::AfterSwitch => "after-switch",
+            Moment::OnGuard => "on-guard",
+            Moment::OnPause => "on-pause",
+            Moment::OnUndo => "on-undo",
+            Moment::OnWaiting => "on-waiting",
+            Moment::OnFailure => "on-failure",
+            Moment::OnSuccess => "on-success",
+        }
+    }
+
+    /// True if the run waits for an answer, and ends by a no.
+    #[must_use]
+    pub fn is_question(self) -> bool {
+        matches!(self, Moment::BeforeRun | Moment::BeforeCutover | Moment::BeforeSwitch)
+    }
 }
 
 /// One store that moves.

@@ -14,7 +14,7 @@ const IDENTITY: &str = "urn:dbmove:playbook:1";
 
 /// The schema as JSON.
 #[must_use]
-pub fn schema(Vocabulary { steps: vocabulary, guards }: Vocabulary) -> Value {
+pub fn schema(Vocabulary { steps: vocabulary, guards, .. }: Vocabulary) -> Value {
     let mut schema = schemars::schema_for!(Playbook).to_value();
     schema["$id"] = json!(IDENTITY);
     schema["title"] = json!("dbmove playbook");

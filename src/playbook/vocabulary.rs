@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::model::{StageName, StoreKind};
+use super::model::{HookSpec, StageName, StoreKind};
 use super::{shape, yaml};
 
 /// One step as a playbook may name it.
@@ -52,6 +52,8 @@ pub struct Vocabulary {
     pub steps: &'static [StepWord],
     /// After `watch:`.
     pub guards: &'static [GuardWord],
+    /// Whether a hook can be used.
+    pub hook: fn(&HookSpec) -> Result<(), ArgumentError>,
 }
 
 /// The word of that name.

@@ -9,13 +9,14 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::model::{
-    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, GuardTold, Note, Outcome, Report, Retry, Rollback, Run, Serving,
-    Stage, Step, StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
+    Approval, Approvals, Audit, Certificate, Deadline, FORMAT, Finding, GuardTold, HookTold, Note, Outcome, Report, Retry, Rollback, Run,
+    Serving, Stage, Step, StepError, StepState, Undo, Verdict, Verification, Work, WriteGap,
 };
 use super::{next, status, timeline, verification};
 use crate::engine::budget::StepForecast;
 use crate::engine::guards::{Change, Effect, Guarded};
 use crate::engine::journal::{self, Event, JournalError, JournalReader, Phase, RecordedEvent, RunState, UndoScope};
+use crate::engine::moments::{HookChange, Hooked};
 use crate::engine::outcome;
 use crate::engine::step::Failure;
 use crate::playbook::model::StageName;
@@ -33,6 +34,7 @@ struct Told {
     drivers: u32,
     controls: Vec<super::model::Told>,
     guards: Vec<GuardTold>,
+    hooks: Vec<HookTold>,
     undone: BTreeMap<String, bool>,
     failures: BTreeMap<String, StepError>,
 }
@@ -96,6 +98,14 @@ impl Told {
                 reason: told.reason.clone(),
                 from: told.from.clone(),
             }),
+            Event::Hook(Hooked { hook, moment, change }) => {
+                let (seconds, error) = match change {
+                    HookChange::Begun { .. } => return,
+                    HookChange::Done { seconds } => (*seconds, None),
+                    HookChange::Failed { seconds, error } => (*seconds, Some(error.clone())),
+                };
+                self.hooks.push(HookTold { hook: hook.clone(), moment: moment.as_str().to_owned(), at, seconds, error });
+            }
             Event::Guard(guarded) => self.guards.push(guard_told(guarded, at)),
             Event::Note { step, text } => self.notes.push(Note { at, step: step.clone(), text: text.clone() }),
             Event::PlaybookAccepted { changes, .. } => self.accepted_changes.extend(changes.iter().map(ToString::to_string)),
@@ -205,6 +215,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
             told: told.controls,
         },
         guards: told.guards,
+        hooks: told.hooks,
         retries: told.retries,
         undos: told.undos,
         notes: told.notes,

@@ -55,6 +55,9 @@ pub struct Report {
     /// What guards told, in order.
     #[serde(default)]
     pub guards: Vec<GuardTold>,
+    /// What became of calls of hooks, in order.
+    #[serde(default)]
+    pub hooks: Vec<HookTold>,
     /// Transient failures that were tried again.
     pub retries: Vec<Retry>,
     /// What was undone.
@@ -476,6 +479,22 @@ pub struct GuardTold {
     pub found: String,
     /// What was done about it: `paused`, `stopped`, `cutover_undone`, `undone` or `told`.
     pub effect: Option<String>,
+}
+
+/// What became of a call of a hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HookTold {
+    /// Its id.
+    pub hook: String,
+    /// The moment: `before-cutover`, `on-failure` …
+    pub moment: String,
+    /// When it ended.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
 }
 
 /// What a person told a run by `dbmove ctl`.

@@ -414,6 +414,14 @@ fn evidence(text: &mut Text, report: &Report) {
         };
         text.block("guard        ", &format!("`{}` {words} at {:.0}{effect}\n{}", told.guard, told.at, told.found));
     }
+    for told in &report.hooks {
+        match &told.error {
+            None => {
+                text.line(format!("hook         `{}` at {}: done in {}", printable(&told.hook), told.moment, human::seconds(told.seconds)))
+            }
+            Some(error) => text.block("hook         ", &format!("`{}` at {}: FAILED\n{error}", told.hook, told.moment)),
+        }
+    }
     for change in &report.approvals.accepted_changes {
         text.line(format!("accepted     {}", printable(change)));
     }

@@ -188,3 +188,50 @@ fn what_is_no_request_is_answered_and_harms_nobody() {
     place.write("on", "");
     assert_eq!(driver.end().code, 0);
 }
+
+#[test]
+fn a_run_is_told_by_its_id_however_long_the_path_of_its_state() {
+    let place = place();
+    // No socket's address is as long as this.
+    let deep = format!("{}/state", "a-directory-of-forty-characters-or-more/".repeat(4));
+    std::fs::create_dir_all(place.path(&deep).parent().unwrap()).unwrap();
+    let driver = place.start(&format!("--state-dir {deep} run night.yaml --yes --no-follow"));
+    let began = Instant::now();
+    let run = loop {
+        let status = place.line(&format!("--state-dir {deep} status --json"));
+        let run = (status.code == 0).then(|| status.json()["runs"][0]["run"].as_str().map(str::to_owned)).flatten();
+        let told = run.as_ref().map(|run| place.line(&format!("--state-dir {deep} ctl --run {run} pause --by alice")));
+        match (run, told) {
+            (Some(run), Some(told)) if told.code == 0 => break run,
+            (_, told) => assert!(began.elapsed() < Duration::from_secs(30), "{:?}", told.map(|told| told.shown())),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let status = place.line(&format!("--state-dir {deep} ctl --run {run} status"));
+    assert!(status.code == 0 && status.stdout.contains("PAUSED by alice since "), "{}", status.shown());
+    assert!(status.stdout.contains("resume"), "a paused run suggests no way on: {}", status.shown());
+    let unknown = place.line(&format!("--state-dir {deep} ctl --run 20200101T000000Z-00000000 resume"));
+    assert!(unknown.code != 0 && unknown.stderr.contains("20200101T000000Z-00000000"), "{}", unknown.shown());
+    let both = place.line(&format!("--state-dir {deep} ctl night.yaml --run {run} resume"));
+    assert_eq!(both.code, 2, "{}", both.shown());
+    assert_eq!(place.line(&format!("--state-dir {deep} ctl --run {run} resume")).code, 0);
+    place.write("on", "");
+    assert_eq!(driver.end().code, 0);
+}
+
+#[test]
+fn an_approval_may_be_given_by_ctl_too() {
+    let place = Place::new();
+    place.playbook("gated", "  prepare:\n    - { id: go, run: gate.approve, with: { question: \"May it begin?\" } }\n");
+    assert_eq!(place.line("run gated.yaml --yes --no-follow").code, 6);
+    let nameless = place.line("ctl --run x approve go");
+    assert!(nameless.code == 2 && nameless.stderr.contains("nothing was recorded"), "{}", nameless.shown());
+    assert_eq!(place.line("ctl gated.yaml approve gone").code, 2);
+    let given = place.line("ctl gated.yaml approve go --by alice");
+    assert!(given.code == 0 && given.stdout.starts_with("APPROVED: step `go` of run "), "{}", given.shown());
+    assert_eq!(place.line("run gated.yaml --yes --no-follow").code, 0);
+    let report = place.line("report --json").json();
+    let yes = &report["approvals"]["given"][0];
+    assert_eq!((yes["by"].as_str(), yes["step"].as_str()), (Some("alice"), Some("go")));
+    assert!(yes["from"].as_str().unwrap().starts_with("user id "), "{yes}");
+}

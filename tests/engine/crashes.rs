@@ -222,6 +222,7 @@ fn a_stranger_at_the_point_of_no_return_stops_the_run() {
     assert_eq!(world.state().serving(), Serving::Target);
 }
 
+/// Points of hooks are in `hooks`, which has a story with some.
 fn is_engine_point(point: &str) -> bool {
     ENGINE_GROUPS.contains(&point.split('.').next().unwrap()) && !OF_STORES.contains(&point)
 }

@@ -20,6 +20,7 @@ use dbmove::engine::context::{Outputs, Progress, RunKind, StepContext};
 use dbmove::engine::deadline::Deadline;
 use dbmove::engine::guards::{BuiltGuard, Guard, Look, Sight, Unseen};
 use dbmove::engine::journal::{Journal, JournalReader, RunState};
+use dbmove::engine::moments::{BuiltHook, Hook, HookCall};
 use dbmove::engine::observer::Silent;
 use dbmove::engine::outcome::RunOutcome;
 use dbmove::engine::run::{BuiltStep, EngineError, Limits, Rehearsed, RunRequest, drive};
@@ -271,6 +272,37 @@ impl Guard for FileGuard {
     }
 }
 
+/// A hook that writes down its facts. It says no while `no_ID` is there, and does not answer while `slow_ID` is.
+pub struct LedgerHook {
+    world: PathBuf,
+    id: String,
+}
+
+#[async_trait]
+impl Hook for LedgerHook {
+    fn shown(&self) -> String {
+        "write it down".to_owned()
+    }
+    fn limit(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+    async fn call(&self, call: &HookCall) -> Result<(), StepError> {
+        append(&self.world.join("hook_limits"), &call.limit.as_millis().to_string());
+        append(&self.world.join("hooks"), &serde_json::to_string(&call.facts).unwrap());
+        let began = tokio::time::Instant::now();
+        while self.world.join(format!("slow_{}", self.id)).exists() {
+            if began.elapsed() > call.limit {
+                return Err(StepError::definite(format!("it took longer than {:?}", call.limit)));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                () = call.cancel.cancelled() => return Err(StepError::cancelled()),
+            }
+        }
+        if self.world.join(format!("no_{}", self.id)).exists() { Err(StepError::definite("the test says no")) } else { Ok(()) }
+    }
+}
+
 /// The lines of a file of the world.
 pub fn lines(world: &Path, file: &str) -> Vec<String> {
     std::fs::read_to_string(world.join(file)).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -511,6 +543,12 @@ impl Scenario {
             .guards
             .iter()
             .map(|spec| BuiltGuard { spec: spec.clone(), guard: Arc::new(FileGuard(self.world.join(format!("guard_{}", spec.id)))) })
+            .collect();
+        request.hooks = self
+            .playbook
+            .hooks
+            .iter()
+            .map(|spec| BuiltHook { spec: spec.clone(), hook: Arc::new(LedgerHook { world: self.world.clone(), id: spec.id.clone() }) })
             .collect();
         request.limits = Limits {
             first_retry: Duration::from_millis(5),

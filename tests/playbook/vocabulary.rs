@@ -91,7 +91,13 @@ macro_rules! word {
 
 const MYSQL: Option<StoreKind> = Some(StoreKind::Mysql);
 
-pub const VOCABULARY: Vocabulary = Vocabulary { steps: STEPS, guards: GUARDS };
+pub const VOCABULARY: Vocabulary = Vocabulary {
+    steps: STEPS,
+    guards: GUARDS,
+    hook: |spec| {
+        if spec.command.is_some() == spec.post.is_some() { Err(ArgumentError::all("it calls nothing, or two things")) } else { Ok(()) }
+    },
+};
 
 const STEPS: &[StepWord] = &[
     word!("mysql.assess", MYSQL, PREPARE, &[], Nothing),

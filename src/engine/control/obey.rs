@@ -5,9 +5,10 @@ use tokio::sync::oneshot;
 use super::{Act, Answer, Controlled};
 use crate::engine::driver::{Driver, Stop};
 use crate::engine::journal::{Event, RunState};
+use crate::engine::moments::pause_facts;
 use crate::engine::outcome::Verdict;
 use crate::engine::steering::Steered;
-use crate::playbook::model::StageName;
+use crate::playbook::model::{Moment, StageName};
 
 /// An act that waits for the driver.
 pub(in crate::engine) struct Asked {
@@ -31,6 +32,10 @@ impl Driver {
         self.journal.append(Event::Controlled(controlled.clone())).await?;
         self.steer();
         let _ = answer.send(Answer::Taken { message: self.consequence(act) });
+        if act == Act::Pause {
+            let why = self.journal.with_state(pause_facts);
+            self.tell_hooks(Moment::OnPause, why.unwrap_or_default()).await?;
+        }
         if act == Act::Abort {
             let Controlled { by, reason, .. } = controlled;
             return Err(Stop::Verdict(Verdict::Aborted { by, reason }));

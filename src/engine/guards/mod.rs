@@ -224,6 +224,11 @@ pub struct Since {
 #[serde(transparent)]
 pub struct Guards(pub BTreeMap<String, GuardState>);
 
+/// What a hook is told of a guard that fired.
+pub(super) fn facts(guard: &str, found: &str, effect: Effect) -> serde_json::Value {
+    serde_json::json!({ "guard": guard, "found": found, "effect": effect })
+}
+
 /// What a server says may have line ends of its own.
 fn one_line(found: &str) -> String {
     found.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -245,6 +250,12 @@ impl Guards {
         if *state == GuardState::default() {
             self.0.remove(&guarded.guard);
         }
+    }
+
+    /// What a hook is told of every guard that stands.
+    pub(super) fn standing(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+        let fired = self.0.iter().filter_map(|(guard, state)| Some((guard, state.fired.as_ref()?)));
+        fired.map(|(guard, fired)| facts(guard, &fired.found, fired.effect))
     }
 
     fn fired(&self, effect: Effect) -> impl Iterator<Item = (&String, &Fired)> {

@@ -11,8 +11,9 @@ use super::{BuiltGuard, Change, Effect, Guarded, Look, Place, Sight, Unseen};
 use crate::engine::context::Outputs;
 use crate::engine::driver::{Driver, Stop};
 use crate::engine::journal::{Event, JournalError, RunState};
+use crate::engine::moments::pause_facts;
 use crate::engine::outcome::Verdict;
-use crate::playbook::model::StageName;
+use crate::playbook::model::{Moment, StageName};
 
 /// A look that takes longer is one that could not be had.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
@@ -217,9 +218,12 @@ impl Driver {
                 let effect = Effect::of(spec.then, self.place());
                 let way_back = effect == Effect::Told && self.way_back_runs();
                 self.journal.append(append(Change::Fired { found: found.clone(), effect, way_back })).await?;
+                self.tell_hooks(Moment::OnGuard, super::facts(&spec.id, &found, effect)).await?;
                 match effect {
                     Effect::Paused => {
                         self.steer();
+                        let why = self.journal.with_state(pause_facts);
+                        self.tell_hooks(Moment::OnPause, why.unwrap_or_default()).await?;
                         Ok(())
                     }
                     Effect::Told => {

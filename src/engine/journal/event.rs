@@ -22,6 +22,7 @@ use crate::engine::guards::Guarded;
 use crate::engine::lease::Owner;
 use crate::engine::load::LoadReport;
 use crate::engine::load::multiple::Multiple;
+use crate::engine::moments::Hooked;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Output, Probe, StepError};
 use crate::playbook::model::StageName;
@@ -245,6 +246,8 @@ pub enum Event {
     Controlled(Controlled),
     /// A guard fired, is quiet again, can't be asked, or can be again.
     Guard(Guarded),
+    /// A hook is about to be called, or has ended.
+    Hook(Hooked),
     /// A cutover goes ahead without a certificate.
     WithoutRehearsal {
         /// Why, in the operator's words.
@@ -367,6 +370,7 @@ impl Event {
             Event::Approved(_) => Event::APPROVED,
             Event::Controlled(_) => "controlled",
             Event::Guard(_) => "guard",
+            Event::Hook(_) => "hook",
             Event::WithoutRehearsal { .. } => "without_rehearsal",
             Event::CertificateAccepted { .. } => "certificate_accepted",
             Event::CertificateIssued { .. } => "certificate_issued",

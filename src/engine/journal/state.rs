@@ -17,6 +17,7 @@ use crate::engine::control::Control;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::guards::Guards;
 use crate::engine::load::LoadReport;
+use crate::engine::moments::Calls;
 use crate::engine::outcome::{Serving, Verdict};
 use crate::engine::step::{Epoch, Failure, Output};
 use crate::playbook::model::StageName;
@@ -211,6 +212,9 @@ pub struct RunState {
     /// What stands of its guards.
     #[serde(default)]
     pub guards: Guards,
+    /// What stands of its hooks.
+    #[serde(default)]
+    pub calls: Calls,
     /// How the last driver ended; `None` while one drives, or after a crash.
     pub finished: Option<Finished>,
 }
@@ -245,6 +249,7 @@ impl RunState {
             approvals: Vec::new(),
             control: Control::default(),
             guards: Guards::default(),
+            calls: Calls::default(),
             finished: None,
         };
         for event in events {
@@ -287,6 +292,7 @@ impl RunState {
             Event::Approved(approval) => self.approvals.push(Given { at, approval: approval.clone() }),
             Event::Controlled(controlled) => self.control.apply(at, controlled),
             Event::Guard(guarded) => self.guards.apply(at, guarded),
+            Event::Hook(hooked) => self.calls.apply(hooked),
             Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),

@@ -16,6 +16,7 @@ use super::screen::Screen;
 use crate::engine::context::RunKind;
 use crate::engine::guards::{Change, Effect, Guarded};
 use crate::engine::journal::{Action, Event, StepResult};
+use crate::engine::moments::{HookChange, Hooked};
 use crate::engine::observer::{Observer, Silent};
 use crate::engine::step::{Failure, Probe};
 
@@ -94,6 +95,16 @@ pub fn announcement(event: &Event) -> Option<String> {
             format!("{} by {} ({}){reason}", told.act, printable(&told.by), printable(&told.from))
         }
         Event::Guard(guarded) => guard(guarded),
+        Event::Hook(Hooked { hook, moment, change }) => match change {
+            HookChange::Begun { .. } => format!("hook {} is called: {}", printable(hook), moment.as_str()),
+            HookChange::Done { seconds } => format!("hook {} done in {}", printable(hook), human::seconds(*seconds)),
+            HookChange::Failed { error, .. } if moment.is_question() => {
+                format!("hook {} at {} said NO: {}", printable(hook), moment.as_str(), first_line(error))
+            }
+            HookChange::Failed { error, .. } => {
+                format!("hook {} at {} FAILED, and the run goes its way: {}", printable(hook), moment.as_str(), first_line(error))
+            }
+        },
         Event::WithoutRehearsal { reason } => format!("going ahead without a rehearsal: {}", printable(reason)),
         Event::CertificateAccepted { certificate } => format!("certificate {} accepted", short_hash(certificate)),
         Event::CertificateIssued { certificate } => {
