@@ -412,14 +412,18 @@ fn evidence(text: &mut Text, report: &Report) {
             "seen" => "can be asked again",
             change => change,
         };
-        text.block("guard        ", &format!("`{}` {words} at {:.0}{effect}\n{}", told.guard, told.at, told.found));
+        text.line(format!("guard        `{}` {words} at {:.0}{effect}", printable(&told.guard), told.at));
+        text.block("             ", &told.found);
     }
     for told in &report.hooks {
         match &told.error {
             None => {
                 text.line(format!("hook         `{}` at {}: done in {}", printable(&told.hook), told.moment, human::seconds(told.seconds)))
             }
-            Some(error) => text.block("hook         ", &format!("`{}` at {}: FAILED\n{error}", told.hook, told.moment)),
+            Some(error) => {
+                text.line(format!("hook         `{}` at {}: FAILED", printable(&told.hook), told.moment));
+                text.block("             ", error);
+            }
         }
     }
     for change in &report.approvals.accepted_changes {
