@@ -40,8 +40,10 @@ impl Driver {
     pub(super) fn is_satisfied(&self, index: usize) -> bool {
         let (done, switched) = self.journal.with_state(|state| (state.step(self.graph.id(index)).phase == Phase::Done, state.switched()));
         if self.is_service(index) {
-            // One that was ended on purpose by a cutover that was undone has to serve the next one again.
-            let over = self.journal.with_state(|state| state.switched() || state.stage_done(StageName::Cutover));
+            // One that was ended on purpose by a cutover that was undone has to serve the next one again; one that looks on from this process
+            // has to serve whoever comes after it until its stage is done.
+            let volatile = self.graph.steps[index].step.volatile();
+            let over = self.journal.with_state(|state| (state.switched() && !volatile) || state.stage_done(StageName::Cutover));
             return done && (over || self.done_here.contains(&index))
                 || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
         }
