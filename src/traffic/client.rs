@@ -4,6 +4,9 @@
 //! is noticed by a client only when its connection ends, and the canary is no better than the clients it stands for.
 //! Every attempt has a time limit. Locks on the server are waited for at most a second, so that attempts given up
 //! here don't pile up there.
+//!
+//! Before a beat goes through a connection that is kept, the connection is tried, as good pools do: one that was closed between two beats
+//! (the switch closes those) has failed no request. A beat that was sent and not answered well has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +121,17 @@ impl Client {
         let side = if side == Side::Target.as_str() { Side::Target } else { Side::Source };
         let server = format!("server_id {server_id}, port {port}, host {}", printable(host));
         Ok(Connected { conn, place, side, server })
+    }
+
+    /// Whether the connection is still there: false if it was closed since the last beat.
+    pub(super) async fn is_open(&self, connected: &mut Connected) -> Result<bool, AttemptError> {
+        match tokio::time::timeout(self.limit, connected.conn.ping()).await {
+            Ok(answer) => Ok(answer.is_ok()),
+            Err(_) => {
+                let message = format!("trying the connection to `{}`: no answer within {:?}", connected.place, self.limit);
+                Err(AttemptError { message, definite: false })
+            }
+        }
     }
 
     /// Writes one beat.

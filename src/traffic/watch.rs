@@ -72,6 +72,9 @@ pub struct Beats {
     pub accepted: u64,
     /// Attempts that failed; a beat is attempted until it is accepted.
     pub failed: u64,
+    /// Connections found closed before a beat was sent through them, which is no failure: as a pool does, the canary connects again.
+    #[serde(default)]
+    pub reconnected: u64,
     /// Beats accepted later than [`DELAYED_AFTER`] after they were due.
     pub delayed: u64,
     /// The longest time from due to accepted.
@@ -110,6 +113,7 @@ impl Beats {
             .fact("write_gap_exact", self.write_gap().is_some() && !self.restarted)
             .fact("beats", self.accepted)
             .fact("failed", self.failed)
+            .fact("reconnected", self.reconnected)
             .fact("delayed", self.delayed)
             .fact("longest_delay_ms", number(self.longest_delay))
             .fact("source_server", self.source_server.clone())
@@ -241,6 +245,10 @@ impl CanaryWatch {
     pub(super) fn accepted(&self, side: Side, server: &str, waited: Duration) {
         let at = self.now();
         self.state.send_modify(|state| state.beats.accepted(side, server, at, waited));
+    }
+
+    pub(super) fn reconnected(&self) {
+        self.state.send_modify(|state| state.beats.reconnected += 1);
     }
 
     pub(super) fn failed(&self, why: String) {

@@ -430,3 +430,60 @@ fn arguments_that_do_not_fit_together_are_named() {
         "`rehearsal_route_file` goes with `route_file`, not with `url`"
     );
 }
+
+/// The connection of the canary on the server, in the state asked for.
+async fn connection(server: &LocalServer, command: &str) -> u64 {
+    let began = Instant::now();
+    loop {
+        let mut root = connect(server, Account::Root).await;
+        let query = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'app' AND COMMAND = '{command}'");
+        if let Some(id) = root.query_first(query).await.unwrap() {
+            return id;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no connection of the canary in state `{command}`");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_closed_between_two_beats_is_no_failed_request_and_one_closed_in_a_beat_is() {
+    let name = "traffic a_connection_closed_between_two_beats_is_no_failed_request_and_one_closed_in_a_beat_is";
+    if skipped(name, &[ServerKind::Mysql55, ServerKind::Mysql97]) {
+        return;
+    }
+    let (directory, route) = scene();
+    // Its own source: no other connection of `app` is there.
+    let source = private(ServerKind::Mysql55, &directory.path().join("source")).await;
+    let target = shared(ServerKind::Mysql97, false).await;
+    std::fs::write(&route, address(&source)).unwrap();
+    let (watch, context) = (Arc::new(CanaryWatch::default()), context("canary", RunKind::Production));
+    let mut arguments = arguments("canary_closed", &route);
+    // Long enough to find it between two beats, and for a beat to wait.
+    arguments["interval"] = json!("1500ms");
+    arguments["attempt_timeout"] = json!("30s");
+    let flying = Flying::start(canary(arguments, &source, &target, &watch), &context).await;
+    let until = async |what: &str, reached: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !reached() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}: {:?}", watch.beats());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut root = connect(&source, Account::Root).await;
+
+    let accepted = watch.beats().accepted;
+    root.query_drop(format!("KILL {}", connection(&source, "Sleep").await)).await.unwrap();
+    until("a beat after the idle connection was closed", &|| watch.beats().accepted > accepted).await;
+    assert_eq!((watch.beats().failed, watch.beats().reconnected), (0, 1), "{:?}", watch.beats());
+
+    root.query_drop("LOCK TABLES canary_closed.beat WRITE").await.unwrap();
+    let waiting = connection(&source, "Query").await;
+    root.query_drop(format!("KILL {waiting}")).await.unwrap();
+    until("a beat that was killed", &|| watch.beats().failed > 0).await;
+    root.query_drop("UNLOCK TABLES").await.unwrap();
+    let accepted = watch.beats().accepted;
+    until("a beat after that", &|| watch.beats().accepted > accepted).await;
+    assert_eq!(watch.beats().reconnected, 1, "{:?}", watch.beats());
+    let ended = flying.stop(&context).await;
+    assert!(number(&ended, "failed") >= 1 && number(&ended, "reconnected") == 1, "{:?}", ended.facts);
+}

@@ -196,6 +196,12 @@ impl TrafficCanary {
     }
 
     async fn attempt(&self, client: &Client, connected: &mut Option<Connected>, number: u64, ready: bool) -> Result<(), AttemptError> {
+        if let Some(kept) = connected
+            && !client.is_open(kept).await?
+        {
+            *connected = None;
+            self.watch.reconnected();
+        }
         let connection = match connected {
             Some(connection) => connection,
             None => {
