@@ -14,6 +14,8 @@ static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 mod clients;
 #[path = "haproxy/cutover.rs"]
 mod cutover;
+#[path = "haproxy/lies.rs"]
+mod lies;
 #[path = "traffic/memory.rs"]
 mod memory;
 #[path = "haproxy/steps.rs"]

@@ -90,6 +90,7 @@ pub const POINTS: &[&str] = &[
     "hold.full",
     "hold.held",
     "switch.pointed",
+    "switch.let_through",
     "release.begins",
 ];
 

@@ -86,7 +86,7 @@ impl LocalProxy {
         };
         let (configuration, log) = (directory.join("haproxy.cfg"), directory.join("haproxy.log"));
         // Relative, because the path of a socket may not be longer than 107 bytes.
-        let global = "global\n    maxconn 4000\n    stats socket unix@admin.sock level admin mode 600\n    stats socket unix@user.sock level user mode 600\n";
+        let global = "global\n    maxconn 4000\n    nbthread 2\n    stats socket unix@admin.sock level admin mode 600\n    stats socket unix@user.sock level user mode 600\n";
         std::fs::write(&configuration, format!("{global}{sections}")).map_err(failed("write", &configuration))?;
         let output = std::fs::File::create(&log).map_err(failed("create", &log))?;
         // In the foreground: the process started is the one that serves.

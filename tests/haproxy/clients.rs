@@ -19,8 +19,8 @@ pub struct Counts {
     pub failed: Mutex<BTreeMap<String, u64>>,
     /// Requests that a pool repeated because its connection had been closed.
     pub repeated: AtomicU64,
-    /// The longest request, in microseconds.
-    longest: AtomicU64,
+    /// How long each accepted request took since [`Counts::measure_anew`].
+    took: Mutex<Vec<Duration>>,
     next: AtomicU64,
     stop: AtomicBool,
 }
@@ -33,15 +33,33 @@ impl Counts {
         self.stop.load(Ordering::Relaxed)
     }
     fn ended(&self, number: u64, began: Instant, outcome: Result<(), Error>) {
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap();
-        self.longest.fetch_max(took, Ordering::Relaxed);
+        self.took.lock().unwrap().push(began.elapsed());
         match outcome {
             Ok(()) => self.accepted.lock().unwrap().push(number),
             Err(error) => *self.failed.lock().unwrap().entry(error.to_string()).or_default() += 1,
         }
     }
-    pub fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest.load(Ordering::Relaxed))
+    /// Forgets how long requests have taken so far.
+    pub fn measure_anew(&self) {
+        self.took.lock().unwrap().clear();
+    }
+    /// The longest requests, in words.
+    pub fn slowest(&self) -> String {
+        let mut took = self.took.lock().unwrap().clone();
+        took.sort_unstable();
+        let over = |limit: u64| took.iter().filter(|took| **took > Duration::from_millis(limit)).count();
+        let longest = took.last().copied().unwrap_or_default();
+        format!(
+            "longest wait {longest:.2?}; of {} requests {} took over 100 ms, {} over 500 ms, {} over 1 s",
+            took.len(),
+            over(100),
+            over(500),
+            over(1000)
+        )
+    }
+    /// How many requests have had an outcome.
+    pub fn ended_so_far(&self) -> u64 {
+        self.accepted.lock().unwrap().len() as u64 + self.failures().values().sum::<u64>()
     }
     pub fn failures(&self) -> BTreeMap<String, u64> {
         self.failed.lock().unwrap().clone()
@@ -93,9 +111,12 @@ fn was_closed(error: &Error) -> bool {
     }
 }
 
-async fn pooled(counts: &Counts, options: &Opts, table: &str, pause: Duration) {
+async fn pooled(counts: &Counts, options: &Opts, table: &str, every: Duration) {
     let mut conn: Option<Conn> = None;
+    let mut turns = tokio::time::interval(every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !counts.stopped() {
+        turns.tick().await;
         let (number, began) = (counts.number(), Instant::now());
         let mut outcome = Ok(());
         for attempt in 0..3 {
@@ -116,12 +137,12 @@ async fn pooled(counts: &Counts, options: &Opts, table: &str, pause: Duration) {
             }
         }
         counts.ended(number, began, outcome);
-        tokio::time::sleep(pause).await;
     }
 }
 
 impl Clients {
-    /// Starts `per_second` requests a second, each with its own connection, and `pool` connections that are kept.
+    /// Starts `per_second` requests a second, each with its own connection, and `pool` connections that are kept, each with 50 requests a
+    /// second.
     pub fn start(port: u16, table: &'static str, per_second: u64, pool: u64) -> Clients {
         let counts = Arc::new(Counts::default());
         let mut tasks = JoinSet::new();
@@ -147,7 +168,7 @@ impl Clients {
         });
         for _ in 0..pool {
             let counts = counts.clone();
-            tasks.spawn(async move { pooled(&counts, &options(port, "app"), table, Duration::from_millis(10)).await });
+            tasks.spawn(async move { pooled(&counts, &options(port, "app"), table, Duration::from_millis(20)).await });
         }
         Clients { counts, tasks }
     }

@@ -20,10 +20,10 @@ use crate::clients::Clients;
 use crate::memory::context;
 use crate::real::{connect, proxy_skipped};
 
-const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
-const TABLE: &str = "requests.request";
+pub const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
+pub const TABLE: &str = "requests.request";
 
-fn server(server: &LocalServer, role: &str) -> Arc<Server> {
+pub fn server(server: &LocalServer, role: &str) -> Arc<Server> {
     Arc::new(Server {
         role: role.to_owned(),
         host: server.host().to_owned(),
@@ -34,17 +34,17 @@ fn server(server: &LocalServer, role: &str) -> Arc<Server> {
     })
 }
 
-struct Scene {
-    source: LocalServer,
-    target: LocalServer,
+pub struct Scene {
+    pub source: LocalServer,
+    pub target: LocalServer,
     proxy: LocalProxy,
-    port: u16,
+    pub port: u16,
     hasty_port: u16,
     directory: tempfile::TempDir,
 }
 
 impl Scene {
-    async fn start() -> Scene {
+    pub async fn start() -> Scene {
         let directory = tempfile::tempdir().unwrap();
         // What 500 new connections a second take on a busy machine.
         let options = ServerOptions::default().argument("--max-connections=1000");
@@ -62,7 +62,9 @@ impl Scene {
              frontend clients\n    bind 127.0.0.1:{port}\n    default_backend school\n\
              backend school\n    server main 127.0.0.1:{old}\n    server spare 127.0.0.1:{old} disabled\n\
              frontend hasty_clients\n    bind 127.0.0.1:{hasty_port}\n    default_backend hasty\n\
-             backend hasty\n    timeout queue 2s\n    server main 127.0.0.1:{old} maxconn 40\n"
+             backend hasty\n    timeout queue 2s\n    server main 127.0.0.1:{old} maxconn 40\n\
+             backend least\n    balance leastconn\n    server main 127.0.0.1:{old}\n\
+             backend fixed\n    balance static-rr\n    server main 127.0.0.1:{old}\n"
         );
         let proxy = LocalProxy::start(directory.path(), &sections).await.unwrap();
         Scene { source, target, proxy, port, hasty_port, directory }
@@ -79,20 +81,20 @@ impl Scene {
         arguments
     }
 
-    fn hold(&self, shared: &SharedHold, more: Value) -> TrafficHold {
+    pub fn hold(&self, shared: &SharedHold, more: Value) -> TrafficHold {
         let arguments = serde_json::from_value(self.arguments(more)).unwrap();
         TrafficHold::new(&arguments, server(&self.source, "source"), shared.clone()).unwrap()
     }
 
-    fn switch(&self, shared: &SharedHold) -> TrafficSwitch {
+    pub fn switch(&self, shared: &SharedHold) -> TrafficSwitch {
         TrafficSwitch::new(server(&self.source, "source"), server(&self.target, "target"), shared.clone())
     }
 
-    async fn rows(&self, on: &LocalServer) -> Vec<u64> {
+    pub async fn rows(&self, on: &LocalServer) -> Vec<u64> {
         connect(on, Account::Root).await.query(format!("SELECT number FROM {TABLE} ORDER BY number")).await.unwrap()
     }
 
-    async fn fence(&self, on: u8) {
+    pub async fn fence(&self, on: u8) {
         connect(&self.source, Account::Dbmove).await.query_drop(format!("SET GLOBAL read_only = {on}")).await.unwrap();
     }
 
@@ -112,7 +114,7 @@ impl Scene {
 }
 
 /// The context of a step after others have left their outputs.
-fn after(id: &str, outputs: &[(&str, &Output)]) -> StepContext {
+pub fn after(id: &str, outputs: &[(&str, &Output)]) -> StepContext {
     let mut context = context(id, RunKind::Production);
     context.outputs = Arc::new(outputs.iter().map(|(id, output)| ((*id).to_owned(), output.facts.clone())).collect());
     context
@@ -180,6 +182,9 @@ async fn five_hundred_clients_a_second_wait_and_none_fails() {
     let switching = after("switch", &[("hold", &held)]);
     let switch = scene.switch(&shared);
     assert_eq!(switch.probe(&switching).await.unwrap(), Probe::NotStarted);
+    let plan = switch.plan(&switching).await.unwrap();
+    assert!(plan.lines.iter().any(|line| line.contains("with `mysql_native_password` now")), "{plan:?}");
+    assert!(plan.warnings.iter().any(|warning| warning.contains("have to know `caching_sha2_password`")), "{plan:?}");
     let switched = switch.run(&switching).await.unwrap();
     eprintln!("switched: {:?}", switched.facts);
     assert_eq!(switch.probe(&switching).await.unwrap(), Probe::Done);
@@ -199,13 +204,13 @@ async fn five_hundred_clients_a_second_wait_and_none_fails() {
 
     let (on_source, on_target) = (scene.rows(&scene.source).await, scene.rows(&scene.target).await);
     eprintln!(
-        "{} requests accepted ({} by the source, {} by the target), {} failed, {} repeated by the pool, longest wait {:?}",
+        "{} requests accepted ({} by the source, {} by the target), {} failed, {} repeated by the pool; {}",
         counts.sorted().len(),
         on_source.len(),
         on_target.len(),
         counts.failures().values().sum::<u64>(),
         counts.repeated.load(std::sync::atomic::Ordering::Relaxed),
-        counts.longest()
+        counts.slowest()
     );
     assert!(counts.failures().is_empty(), "{:?}", counts.failures());
     assert_eq!(on_source, before, "something was written to the source behind the fence");
@@ -235,6 +240,11 @@ async fn what_does_not_hold_or_lead_is_refused_or_undone_and_clients_go_on() {
     refuse(json!({"socket": scene.proxy.user_socket()}), "has level `user`").await;
     // In maintenance: nobody goes there, so nobody would be held.
     refuse(json!({"server": "spare"}), "`school/spare` is not in service").await;
+    // With several threads, somebody could get past those who wait while our own connection is let through.
+    refuse(json!({"backend": "least"}), "`balance leastconn` and HAProxy 2 threads").await;
+    // A server can't be added there: it has to be in the file.
+    let error = scene.hold(&SharedHold::default(), json!({"backend": "fixed"})).run(&context("hold", RunKind::Production)).await;
+    assert!(refused(error, "did not add the server `fixed/dbmove_try`").hint.unwrap().contains("`server dbmove_try 127.0.0.1:1 disabled`"));
     // Clients go elsewhere than to the server that would be filled.
     refuse(json!({"backend": "hasty"}), "is not led to `hasty/main`").await;
     refuse(json!({"address": format!("127.0.0.1:{}", scene.target.port())}), "does not lead to the source").await;

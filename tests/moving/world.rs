@@ -217,8 +217,14 @@ stages:
 
     /// Starts it in the background, words to a file.
     pub fn started(&self, arguments: &[&str], log: &str) -> Child {
+        self.started_with(arguments, log, &[])
+    }
+
+    /// The same with more variables.
+    pub fn started_with(&self, arguments: &[&str], log: &str, variables: &[(&str, &str)]) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path(log)).unwrap();
-        self.dbmove(arguments).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        let mut command = self.dbmove(arguments);
+        command.envs(variables.iter().copied()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     }
 
     /// The playbook's path as an argument.

@@ -60,7 +60,8 @@ pub struct HoldArguments {
     /// The rehearsal's target as HAProxy reaches it. Default: the rehearsal's target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal_target: Option<String>,
-    /// How long connections that are there get to end by themselves; after that, idle ones are closed, for as long again. Default `2s`.
+    /// How long each connection gets to end by itself before it is closed between two requests; of those that were there for as long when
+    /// clients begin to wait, none is waited for. Default `2s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_within: Option<DurationText>,
     /// How long a client may have to wait. HAProxy has to let it (`timeout queue`), or nobody is held. Default `30s`: say what the

@@ -1,13 +1,11 @@
 //! Clients that came through the proxy before the hold, as the source sees them.
 //!
-//! Those between two requests are closed by the source: it knows who runs a statement and who is inside a transaction, which a proxy in
+//! They are closed by the source: it knows who runs a statement and who is inside a transaction, which a proxy in
 //! TCP mode does not. Sessions of dbmove's own account are never touched: the one that follows the log, the one that holds the lock.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::server::Room;
-use crate::mysql::connect::{Purpose, Server, Session, TextRow};
+use crate::mysql::connect::{Session, TextRow};
 use crate::mysql::error::{MysqlError, Result};
 
 /// "Unknown thread id": it ended by itself.
@@ -15,55 +13,64 @@ const GONE: u16 = 1094;
 /// "Unknown table": a server so old that it can't tell who is inside a transaction (5.1 without the InnoDB plugin).
 const NO_SUCH_TABLE: u16 = 1109;
 
-/// Who is to be closed.
+/// A connection that came through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// Nobody who runs a statement or is inside a transaction, and who has been idle for as many seconds.
-    Idle {
-        /// In whole seconds, as old servers tell it.
-        seconds: u64,
-    },
-    /// Everybody: behind a fence no statement of theirs can be committed any more.
-    All,
+pub(super) struct Client {
+    /// Its number at the source.
+    pub(super) id: u32,
+    /// It waits for its next statement. It may be inside a transaction.
+    pub(super) idle: bool,
 }
 
-/// Closes clients whose connections come from `host`; says how many.
+/// Clients whose connections come from `host`.
 ///
 /// # Errors
 /// If the source can't be asked.
-pub async fn close(source: &mut Session, host: &str, which: Which) -> Result<u64> {
+pub(super) async fn through(source: &mut Session, host: &str) -> Result<Vec<Client>> {
     let rows = source.rows("SHOW PROCESSLIST", "looking at who came through HAProxy").await?;
-    // After the process list: whoever began a transaction since is in it. (InnoDB refreshes this table only if nobody read it for
-    // 100 ms, which callers keep to.)
-    let inside = match which {
-        Which::All => BTreeSet::new(),
-        Which::Idle { .. } => match inside_transactions(source).await? {
-            Some(inside) => inside,
-            None => return Ok(0),
-        },
-    };
-    let mut closed = 0;
-    for row in rows {
+    let own = source.server().user.clone();
+    let client = |row: TextRow| {
         let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        let id: u32 = cell(0).parse().unwrap_or(0);
-        let idle: u64 = cell(5).split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
-        let meant = match which {
-            Which::Idle { seconds } => cell(4) == "Sleep" && idle >= seconds && !inside.contains(&id),
-            Which::All => !cell(4).starts_with("Binlog Dump") && !["Daemon", "Connect"].contains(&cell(4).as_str()),
-        };
-        if host_of(&cell(2)) != host || cell(1) == source.server().user || !meant {
-            continue;
-        }
-        match source.run(&format!("KILL {id}"), "closing an idle connection that came through HAProxy").await {
-            Ok(()) => closed += 1,
-            Err(error) if error.code() == Some(GONE) => {}
-            Err(error) => return Err(error),
-        }
+        let command = cell(4);
+        let clients = !command.starts_with("Binlog Dump") && !["Daemon", "Connect"].contains(&command.as_str());
+        let meant = host_of(&cell(2)) == host && cell(1) != own && clients;
+        Some(Client { id: cell(0).parse().ok().filter(|_| meant)?, idle: command == "Sleep" })
+    };
+    Ok(rows.into_iter().filter_map(client).collect())
+}
+
+/// Closes a connection; false if it had ended by itself.
+///
+/// # Errors
+/// If the source can't be told to.
+pub(super) async fn close(source: &mut Session, client: Client) -> Result<bool> {
+    match source.run(&format!("KILL {}", client.id), "closing a connection that came through HAProxy").await {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(GONE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Closes everybody who came through the proxy; says how many. For behind the fence, where no statement of theirs can be committed any more.
+///
+/// # Errors
+/// If the source can't be asked.
+pub async fn close_all(source: &mut Session, host: &str) -> Result<u64> {
+    let mut closed = 0;
+    for client in through(source, host).await? {
+        closed += u64::from(close(source, client).await?);
     }
     Ok(closed)
 }
 
-async fn inside_transactions(source: &mut Session) -> Result<Option<BTreeSet<u32>>> {
+/// Who is inside a transaction, by connection number; none if a server so old can't tell.
+///
+/// InnoDB refreshes what it tells only if nobody has asked for 100 ms, which callers keep to. To be asked after [`through`]: who began a
+/// transaction since is in the answer then.
+///
+/// # Errors
+/// If the source can't be asked.
+pub(super) async fn inside_transactions(source: &mut Session) -> Result<Option<BTreeSet<u32>>> {
     let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX";
     match source.rows(query, "looking who is inside a transaction").await {
         Ok(rows) => Ok(Some(rows.into_iter().filter_map(|row| row.into_iter().next()?.and_then(|id| id.parse().ok())).collect())),
@@ -71,23 +78,6 @@ async fn inside_transactions(source: &mut Session) -> Result<Option<BTreeSet<u32
         Err(error) if error.code() == Some(NO_SUCH_TABLE) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// How many clients a server can take: half its `back_log` in one moment, three quarters of what its limits leave in all.
-///
-/// # Errors
-/// If it can't be asked.
-pub async fn room(server: &Arc<Server>) -> Result<Room> {
-    let mut session = Session::open(server, Purpose::Read).await?;
-    let query = "SELECT @@global.max_connections, @@global.max_user_connections, @@global.back_log";
-    let limits = session.first(query, "asking how many connections it takes").await?;
-    let connected = session.first("SHOW GLOBAL STATUS LIKE 'Threads_connected'", "asking how many are connected").await?;
-    session.close().await;
-    let number = |row: &Option<TextRow>, at: usize| row.as_ref().and_then(|row| row.get(at)?.as_deref()?.parse::<u64>().ok()).unwrap_or(0);
-    let (most, per_user, back_log, connected) = (number(&limits, 0), number(&limits, 1), number(&limits, 2), number(&connected, 1));
-    let free = most.saturating_sub(connected);
-    let free = if per_user > 0 { free.min(per_user) } else { free };
-    Ok(Room { at_once: (back_log / 2).clamp(1, 100), at_most: (free * 3 / 4).max(1) })
 }
 
 /// `10.0.0.4` of `10.0.0.4:51132`.

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::arguments::{DEFAULT_FINISH, DEFAULT_HOLD, HoldArguments, Route, Routes, place};
-use super::clients::{self, Which};
+use super::finishing::Finishing;
 use super::occupants::Occupants;
+use super::room::Room;
 use super::scout::Scout;
-use super::server::{ProxiedServer, Room};
+use super::server::ProxiedServer;
 use super::{BEFORE, Before, Holding, MAXCONN, OCCUPANTS, SharedHold, keep, kept};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -25,8 +26,6 @@ const CHECKPOINT: &str = "before";
 const TRIES: u32 = 40;
 /// Until a connection shows in HAProxy's list of sessions.
 const QUEUED_LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at who is inside a transaction: asked sooner, InnoDB tells what it told before.
-const LOOK_EVERY: Duration = Duration::from_millis(130);
 const POLL: Duration = Duration::from_millis(2);
 
 /// The step `traffic.hold`.
@@ -64,8 +63,8 @@ impl TrafficHold {
         read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD).map(drop)
     }
 
-    /// Makes the server full and a connection of ours the first that waits. On an error nobody is held any more.
-    async fn hold(&self, before: &Before, server: &ProxiedServer) -> Result<(Holding, Option<Duration>), StepError> {
+    /// Our connections that will make the server full. Nobody is held yet.
+    async fn fill(&self, before: &Before, server: &ProxiedServer) -> Result<Occupants, StepError> {
         let place = place("address", &before.route.address)?;
         let occupants = Occupants::open(&self.source, &place, before.held * (OCCUPANTS / MAXCONN)).await?;
         let serves = server.fullness().await?.sessions;
@@ -79,6 +78,12 @@ impl TrafficHold {
             )
             .hint("check `address`, `backend` and `server`"));
         }
+        Ok(occupants)
+    }
+
+    /// Makes the server full and a connection of ours the first that waits; says how long HAProxy lets it. On an error nobody is held any more.
+    async fn be_first(&self, before: &Before, server: &ProxiedServer) -> Result<(Scout, Option<Duration>), StepError> {
+        let place = place("address", &before.route.address)?;
         let mut others = Vec::new();
         for _ in 0..TRIES {
             server.set_maxconn(before.held).await?;
@@ -122,10 +127,10 @@ impl TrafficHold {
                 )));
             }
             if waiting.len() == 1 {
-                return Ok((Holding { occupants, scout: Some(scout) }, patience));
+                return Ok((scout, patience));
             }
             others.push(waiting.len() - 1);
-            server.open(before.maxconn, Room::default()).await?;
+            server.open(before.maxconn, Room::unknown(), Duration::ZERO).await?;
         }
         Err(StepError::transient(format!(
             "{TRIES} times others were in HAProxy's queue before our own connection ({} of them at last), so the route can't be tried alone",
@@ -134,32 +139,9 @@ impl TrafficHold {
         .hint("try again when fewer clients connect per second"))
     }
 
-    /// Gives connections that are there their time, then closes those that do nothing. Says how many were closed and how many stay.
-    async fn let_end(&self, context: &StepContext, server: &ProxiedServer, holding: &Holding) -> Result<(u64, u64), StepError> {
-        let began = Instant::now();
-        let (mut closed, mut source) = (0, None);
-        loop {
-            let stay = server.fullness().await?.sessions.saturating_sub(holding.occupants.alive());
-            if stay == 0 || began.elapsed() > self.finish * 2 {
-                if let Some(source) = source {
-                    Session::close(source).await;
-                }
-                return Ok((closed, stay));
-            }
-            context.check_cancelled()?;
-            let which = Which::Idle { seconds: u64::from(began.elapsed() < self.finish) };
-            let session = match &mut source {
-                Some(session) => session,
-                None => source.insert(Session::open(&self.source, Purpose::Read).await?),
-            };
-            closed += clients::close(session, &holding.occupants.host, which).await?;
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
     /// How many may be let through to the source at once. It is let through to though the source can't be asked.
     async fn room(&self) -> Room {
-        clients::room(&self.source).await.unwrap_or_default()
+        Room::at(&self.source).await.unwrap_or_else(|_| Room::unknown())
     }
 
     /// The route of this run, and what `run` found there if it has begun.
@@ -169,6 +151,7 @@ impl TrafficHold {
 
     async fn run_on(&self, context: &StepContext, route: &Route, server: &ProxiedServer) -> Result<Output, StepError> {
         server.check().await?;
+        server.make_aside().await?;
         let before = match Self::before(context)? {
             Some(before) => before,
             None => {
@@ -181,16 +164,19 @@ impl TrafficHold {
         let mut output = Output::default().fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
         context.save_output(&output)?;
         let held = async {
-            let (holding, patience) = self.hold(&before, server).await?;
-            let (closed, stay) = self.let_end(context, server, &holding).await?;
-            Ok::<_, StepError>((holding, patience, closed, stay))
+            let occupants = self.fill(&before, server).await?;
+            let asking = Session::open(&self.source, Purpose::Read).await?;
+            let finishing = Finishing::watch(context, asking, &occupants.host, self.finish).await?;
+            let (scout, patience) = self.be_first(&before, server).await?;
+            let finished = finishing.let_end(context, server, &occupants).await?;
+            Ok::<_, StepError>((Holding { occupants, scout: Some(scout), reserve: None }, patience, finished))
         };
         match held.await {
-            Ok((holding, patience, closed, stay)) => {
+            Ok((holding, patience, finished)) => {
                 output = output
                     .fact("queue_patience_seconds", patience.map(|patience| patience.as_secs()))
-                    .fact("closed", closed)
-                    .fact("still_connected", stay)
+                    .fact("closed", finished.closed)
+                    .fact("still_connected", finished.stay)
                     .fact("queued", server.fullness().await?.queued);
                 *self.shared.holding.lock().await = Some(holding);
                 context.save_output(&output)?;
@@ -199,7 +185,7 @@ impl TrafficHold {
             }
             Err(error) => {
                 // At once, not when the engine comes to it.
-                let message = match server.open(before.maxconn, self.room().await).await {
+                let message = match server.open(before.maxconn, self.room().await, Duration::ZERO).await {
                     Ok(()) => format!("{}; clients are let through as before", error.message),
                     Err(open) => format!("{}; {}", error.message, open.message),
                 };
@@ -230,7 +216,7 @@ impl Step for TrafficHold {
                     route.backend, route.server, route.socket, route.address
                 ),
                 format!(
-                    "new clients wait there, up to {:?}; those connected get {:?} to end, then idle ones are closed",
+                    "new clients wait there, up to {:?}; a connection gets {:?} to end by itself, then it is closed between two requests",
                     self.hold_for, self.finish
                 ),
             ],
@@ -283,7 +269,7 @@ impl Step for TrafficHold {
         let server = ProxiedServer::of(&before.route)?;
         let now = server.fullness().await?.maxconn;
         if now != before.maxconn {
-            server.open(before.maxconn, self.room().await).await?;
+            server.open(before.maxconn, self.room().await, Duration::ZERO).await?;
         }
         if let Some(holding) = self.shared.holding.lock().await.take() {
             holding.occupants.end().await;

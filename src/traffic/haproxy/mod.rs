@@ -11,10 +11,10 @@
 //! 1. *No client is refused.* A connection made while clients are held is accepted by HAProxy and waits in its queue.
 //! 2. *No client reaches the target before the release*, which is why the release, and not the switch, is the point of no return:
 //!    until then nothing was written there, and everything can be undone.
-//! 3. *The route is tried before it is taken.* One connection of our own is first in the queue. After the switch it alone is let
-//!    through, and has to be greeted by the target.
+//! 3. *The route is tried before it is taken.* One connection of our own is first in the queue. The switch lets it alone through to the
+//!    target, by way of HAProxy, and it has to be greeted there.
 //! 4. *The hold does not outlive dbmove.* It is made of connections of our own, as the fence's lock is: when they end, clients are let
-//!    through again, without anybody's doing.
+//!    through again, without anybody's doing, to the source: until the release the server that clients use leads nowhere else.
 //! 5. Nothing HAProxy answers is believed: it answers errors as text, and every change is read back from `show stat` or
 //!    `show servers state`.
 //!
@@ -37,25 +37,21 @@
 //! than a moment.
 //!
 //! Connections that were there before stay connected. Those of single requests end by themselves; those of
-//! pools don't. After `finish_within` the source closes connections that came through the proxy and are neither running a statement
-//! nor inside a transaction, so that pools connect again and wait. One whose next request is just on its way then gets the error
-//! "server has gone away", as it does whenever a server is restarted; a pool that connects again and repeats it loses nothing.
+//! pools don't, and the source closes them between two requests, so that pools connect again and wait ([`finishing`]).
 //!
 //! # How they are switched and let go
 //!
-//! `set server … addr` changes where new connections go, in one command; those there are stay where they are. Then `maxconn` is
-//! raised to one more than are connected, all of them ours, until the scout has been greeted, and lowered again.
+//! The switch does not touch the server that clients use: were dbmove killed with that one pointed to the target, its connections would end,
+//! clients be let through before the point of no return, and what they wrote there be lost by the undo. It points a second
+//! server of the backend to the target, one in maintenance, and has HAProxy lead the scout there ([`aside`]).
 //!
-//! The switch then points back: were dbmove killed with HAProxy pointed to the target, its connections would end, clients be let through
-//! before the point of no return, and what they wrote there be lost by the undo. That can happen only in the milliseconds of the try; what
-//! they write then, until the next driver points HAProxy back, is a foreign writer's: the next fence is refused and names them.
-//!
-//! The release points to the target again and sets `maxconn` to what it was. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
+//! The release points the clients' server to the target and sets `maxconn` to what it was: `set server … addr` changes where new connections
+//! go, in one command; those there are stay where they are. Where there was none, 0 would be the word for it, but HAProxy doesn't look at its queue
 //! then and those in it would wait for ever: so a number that nothing reaches comes first, and 0 when the queue is empty.
 //! Everybody at once would be too many: seconds of waiting clients may be more than the target's `max_connections`, and it would turn
 //! the rest away. And more at once than fit its `back_log` (50 on old servers) would wait for ever: the server has dropped
-//! them, which a client that waits for its greeting never learns. So they are let through in small steps, up to as many as the server has
-//! room for, until nobody waits; the same towards the source when a hold is undone.
+//! them, which a client that waits for its greeting learns late or never. So they are let through in steps that begin small and double, each once
+//! the server has taken the one before ([`room`]), up to as many as it has room for, until nobody waits; the same towards the source when a hold is undone.
 //!
 //! # What HAProxy forgets
 //!
@@ -80,15 +76,23 @@
 //! | [`server`] | one server of one backend: looked at, filled, opened, pointed elsewhere |
 //! | [`occupants`] | our own connections that keep the server full |
 //! | [`scout`] | the connection that is first in the queue |
-//! | [`clients`] | closing pools' idle connections |
+//! | [`aside`] | a second server that only the scout gets to |
+//! | [`clients`] | who came through the proxy, as the source sees it |
+//! | [`finishing`] | the time that connections get which were there before |
+//! | [`room`] | how fast a server can be given those who waited |
+//! | `login` | how clients log in to the two servers |
 //! | [`hold`], [`switch`], [`release`] | the steps |
 
 pub mod arguments;
+pub mod aside;
 pub mod clients;
 pub mod control;
+pub mod finishing;
 pub mod hold;
+mod login;
 pub mod occupants;
 pub mod release;
+pub mod room;
 pub mod scout;
 pub mod server;
 pub mod status;
@@ -132,8 +136,10 @@ pub const LEADS_TO: &str = "leads_to";
 pub struct Holding {
     /// What keeps the server full.
     pub occupants: Occupants,
-    /// First in the queue.
+    /// First in the queue, until it is let through.
     pub scout: Option<Scout>,
+    /// Waits as well while the first is let through, so that the queue is not empty then.
+    pub reserve: Option<Scout>,
 }
 
 /// What the three steps of one store share in this process.

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::clients;
-use super::server::ProxiedServer;
+use super::room::Room;
+use super::server::{CALM, ProxiedServer};
 use super::{Before, LEADS_TO, Shared, SharedHold};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -95,12 +95,12 @@ impl Step for TrafficRelease {
             ))
             .hint("a restart or reload of HAProxy brings back what its configuration says; start the cutover again"));
         }
-        let room = clients::room(&self.target).await?;
+        let room = Room::at(&self.target).await?;
         let output = Output::default().fact("let_through", fullness.queued).fact("at_a_time", room.at_most);
         context.save_output(&output)?;
         server.lead_to(goal).await?;
         crash::point("release.begins");
-        server.open(before.maxconn, room).await?;
+        server.open(before.maxconn, room, CALM).await?;
         if let Some(holding) = self.shared.holding.lock().await.take() {
             holding.occupants.end().await;
         }

@@ -8,38 +8,29 @@ use tokio::time::Instant;
 use super::EVERYBODY;
 use super::arguments::Route;
 use super::control::Control;
+use super::room::Room;
 use super::status::{self, Fullness, ServerState, Waiting};
 use crate::engine::step::{Failure, StepError};
 use crate::hook::message::printable;
 
 /// How long the queue may take to empty once everybody is let through.
-const EMPTY_LIMIT: Duration = Duration::from_secs(5);
+const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
-/// Between letting some through and some more: a server accepts as many as its `back_log` holds in far less.
-const STEP: Duration = Duration::from_millis(30);
-
-/// How many clients a server can take when those that wait are let through to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// In one moment: more would not fit into its `back_log`.
-    pub at_once: u64,
-    /// Besides those it has: more would pass its `max_connections`.
-    pub at_most: u64,
-}
-
-impl Default for Room {
-    /// Where the server can't be asked: what the oldest ones take as they are delivered.
-    fn default() -> Self {
-        Room { at_once: 25, at_most: 75 }
-    }
-}
+/// How long nobody has waited, with room to spare, when the limit is lifted on the way to another server: one that was idle until now serves
+/// its first clients slowly, and they come faster than that.
+pub(super) const CALM: Duration = Duration::from_millis(300);
+/// Let through in the first step, and twice as many in each that follows: a server's first login of an account costs it much more than
+/// those after it (`caching_sha2_password` keeps what it found), and so does its first use of a table.
+const FIRST: u64 = 4;
+/// Between letting some through and some more.
+const STEP: Duration = Duration::from_millis(20);
 
 /// A server of a backend, by HAProxy's control socket.
 #[derive(Clone, Debug)]
 pub struct ProxiedServer {
-    control: Control,
-    backend: String,
-    server: String,
+    pub(super) control: Control,
+    pub(super) backend: String,
+    pub(super) server: String,
 }
 
 impl std::fmt::Display for ProxiedServer {
@@ -61,13 +52,20 @@ impl ProxiedServer {
         })
     }
 
+    /// All servers of its backend.
+    ///
+    /// # Errors
+    /// If HAProxy can't be asked, or does not know the backend.
+    pub(super) async fn beside(&self) -> Result<Vec<ServerState>, StepError> {
+        status::servers(&self.control.ask(&format!("show servers state {}", self.backend)).await?)
+    }
+
     /// Where it leads, and whether it is in service.
     ///
     /// # Errors
     /// If HAProxy can't be asked, or does not know it.
     pub async fn state(&self) -> Result<ServerState, StepError> {
-        let found = status::servers(&self.control.ask(&format!("show servers state {}", self.backend)).await?)?;
-        found.into_iter().find(|server| server.name == self.server).ok_or_else(|| {
+        self.beside().await?.into_iter().find(|server| server.name == self.server).ok_or_else(|| {
             StepError::definite(format!("HAProxy's backend `{}` has no server `{}`", self.backend, self.server))
                 .hint("`show servers state` on its control socket lists them")
         })
@@ -94,7 +92,7 @@ impl ProxiedServer {
                 "use threads (`nbthread`) instead",
             );
         }
-        let all = status::servers(&self.control.ask(&format!("show servers state {}", self.backend)).await?)?;
+        let all = self.beside().await?;
         let own = self.state().await?;
         if !own.in_service {
             return refused(
@@ -161,11 +159,11 @@ impl ProxiedServer {
     }
 
     /// Lets everybody through, with the `maxconn` that was there before: in steps that the server behind it has
-    /// `room` for, until nobody waits any more.
+    /// `room` for, until nobody has waited, and a quarter of the room was free, for as long as `calm`.
     ///
     /// # Errors
     /// If HAProxy did not do it, or its queue does not empty; how it is done by hand is part of the error.
-    pub async fn open(&self, before: Option<u64>, room: Room) -> Result<(), StepError> {
+    pub async fn open(&self, before: Option<u64>, mut room: Room, calm: Duration) -> Result<(), StepError> {
         let by_hand = |error: StepError| {
             let socket = match &self.control {
                 Control::Unix(path) => path.display().to_string(),
@@ -181,16 +179,29 @@ impl ProxiedServer {
         let mut fullness = self.fullness().await.map_err(by_hand)?;
         // Ours, which go to the old server or end soon, take no room.
         let most = all.min(room.at_most + fullness.sessions);
-        let (began, mut maxconn) = (Instant::now(), fullness.sessions);
-        while fullness.queued > 0 && began.elapsed() < EMPTY_LIMIT {
-            let next = most.min(maxconn + room.at_once);
+        let (began, mut maxconn, mut step) = (Instant::now(), fullness.sessions, FIRST);
+        let crowded = |fullness: &Fullness| fullness.queued > 0 || fullness.sessions > most - most / 4;
+        let (given, taken) = (fullness.given, room.taken().await);
+        // When it last was.
+        let mut waited = (fullness.queued > 0).then_some(began);
+        while (fullness.queued > 0 || waited.is_some_and(|last| last.elapsed() < calm)) && began.elapsed() < EMPTY_LIMIT {
+            let under_way = match (taken, room.taken().await) {
+                (Some(before), Some(now)) => (fullness.given.saturating_sub(given)).saturating_sub(now.saturating_sub(before)),
+                _ => 0,
+            };
+            let next = most.min(maxconn + step.min(room.at_once.saturating_sub(under_way)));
+            step = step.saturating_mul(2);
             if next != maxconn {
                 maxconn = next;
                 self.set_maxconn(maxconn).await.map_err(by_hand)?;
             }
             tokio::time::sleep(STEP).await;
             fullness = self.fullness().await.map_err(by_hand)?;
+            if crowded(&fullness) {
+                waited = Some(Instant::now());
+            }
         }
+        room.close().await;
         self.set_maxconn(all).await.map_err(by_hand)?;
         fullness = self.nobody_waits().await.map_err(by_hand)?;
         match before {

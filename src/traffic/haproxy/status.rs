@@ -87,8 +87,12 @@ pub struct Fullness {
     pub sessions: u64,
     /// Connections that wait for it, or for any server of its backend.
     pub queued: u64,
+    /// Connections it has been given since HAProxy began to count.
+    pub given: u64,
     /// The backend's mode: `tcp`, `http`.
     pub mode: String,
+    /// How the backend chooses a server: `roundrobin`. Empty below level `operator`.
+    pub balance: String,
 }
 
 /// The server's and its backend's lines of `show stat`.
@@ -119,7 +123,9 @@ pub fn fullness(answer: &str, backend: &str, server: &str) -> Result<Fullness, S
         maxconn,
         sessions: of_server.number("scur")?,
         queued: of_server.number("qcur")? + of_backend.number("qcur")?,
+        given: of_server.number("stot")?,
         mode: of_backend.cell("mode")?.to_owned(),
+        balance: of_backend.cell("algo")?.to_owned(),
     })
 }
 
@@ -203,10 +209,11 @@ mod tests {
 
     #[test]
     fn fullness_is_read_by_the_names_of_columns() {
-        let answer =
-            "# pxname,svname,qcur,scur,slim,mode,\nmysql,FRONTEND,,1,2000,tcp,\nschool,old,1,16,8,tcp,\nschool,BACKEND,3,16,200,tcp,\n";
+        let answer = "# pxname,svname,qcur,scur,slim,stot,mode,algo,\nmysql,FRONTEND,,1,2000,9,tcp,,\nschool,old,1,16,8,70,tcp,,\nschool,BACKEND,3,16,200,71,tcp,first,\n";
         let found = fullness(answer, "school", "old").unwrap();
-        assert_eq!(found, Fullness { maxconn: Some(8), sessions: 16, queued: 4, mode: "tcp".to_owned() });
+        let expected =
+            Fullness { maxconn: Some(8), sessions: 16, queued: 4, given: 70, mode: "tcp".to_owned(), balance: "first".to_owned() };
+        assert_eq!(found, expected);
         assert_eq!(fullness(&answer.replace("16,8", "16,"), "school", "old").unwrap().maxconn, None);
         assert!(fullness(answer, "school", "new").unwrap_err().message.contains("no server `new`"));
     }

@@ -1,7 +1,9 @@
-//! The step `traffic.switch`: points HAProxy to the target for a moment while clients are held, and tries it with our own connection
-//! alone. See [`haproxy`](super).
+//! The step `traffic.switch`: while clients are held, tries the way from HAProxy to the target with our own connection alone. See
+//! [`haproxy`](super).
 //!
-//! It can be undone: nobody but that one connection, which says nothing, has been let through to the target.
+//! The server that clients use is not touched: a second one leads to the target, and nobody but that one connection, which says
+//! nothing, is let through to it. So there is no moment at which a kill would lead a client to the target. The release points
+//! the clients' server to where the switch has been.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::arguments::{Route, place};
-use super::clients::{self, Which};
+use super::login::Login;
+use super::scout::Scout;
 use super::server::ProxiedServer;
 use super::{Before, Holding, LEADS_TO, Shared, SharedHold, keep, kept};
+use super::{aside, clients};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
@@ -28,7 +32,7 @@ use crate::traffic::client::Place;
 #[serde(deny_unknown_fields)]
 pub struct SwitchArguments {}
 
-/// The checkpoint: where the server led, and where it was told to lead.
+/// The checkpoint: where the server leads, and where it will lead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Switched {
     from: SocketAddr,
@@ -39,10 +43,9 @@ struct Switched {
 
 /// Under which [`Switched`] is saved; `null` once undone.
 const CHECKPOINT: &str = "switched";
-/// For the target's greeting through HAProxy. Less than HAProxy's own three tries of a second each: whoever should have been let through
-/// beside us reaches the source at the next.
-const GREETING_LIMIT: Duration = Duration::from_millis(1500);
-/// For connections that are left to be gone.
+/// For the target's greeting through HAProxy.
+const GREETING_LIMIT: Duration = Duration::from_secs(3);
+/// For connections that are left to be gone, and for ours to show in the queue.
 const LIMIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -81,7 +84,7 @@ impl TrafficSwitch {
         }
     }
 
-    /// Nobody but our own may be connected: of a session that ends while one more is allowed, a client would take the place.
+    /// Closes who is connected still: behind the fence they can't commit, and will be let through to the target with those who wait.
     async fn close_the_last(&self, server: &ProxiedServer, holding: &Holding) -> Result<u64, StepError> {
         let (began, mut closed, mut session) = (Instant::now(), 0, None);
         loop {
@@ -100,24 +103,57 @@ impl TrafficSwitch {
                 Some(session) => session,
                 None => session.insert(Session::open(&self.source, Purpose::Read).await?),
             };
-            closed += clients::close(session, &holding.occupants.host, Which::All).await?;
+            closed += clients::close_all(session, &holding.occupants.host).await?;
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Lets our own connection through, alone, and proves that the target greets it.
-    async fn try_alone(&self, server: &ProxiedServer, before: &Before, holding: &mut Holding) -> Result<String, StepError> {
+    /// Has another connection of ours wait in the queue, behind the first.
+    async fn queue_reserve(&self, server: &ProxiedServer, before: &Before, holding: &mut Holding) -> Result<(), StepError> {
+        let reserve = Scout::connect(&place("address", &before.route.address)?).await?;
+        let began = Instant::now();
+        loop {
+            let waiting = server.waiting().await?;
+            let waits = |scout: &Scout| waiting.iter().any(|one| one.from == scout.from);
+            if waits(&reserve) && holding.scout.as_ref().is_some_and(waits) {
+                holding.reserve = Some(reserve);
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                return Err(StepError::definite(format!(
+                    "our connections do not wait in HAProxy's queue for `{server}` ({} others do). Nothing was switched",
+                    waiting.len()
+                ))
+                .hint("a restart or reload of HAProxy lets clients through; start the cutover again"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Lets our own connection through to the target, alone, and proves that it is greeted there.
+    async fn try_alone(&self, server: &ProxiedServer, before: &Before, to: SocketAddr, holding: &mut Holding) -> Result<String, StepError> {
+        self.queue_reserve(server, before, holding).await?;
         let Some(scout) = &mut holding.scout else {
             return Err(StepError::definite("our connection that was first in HAProxy's queue has been used"));
         };
-        // One more than are there, and they are all ours: the first in the queue gets through, and nobody else.
-        // Lowered before it is greeted: were it refused, its place would be free for the next.
-        server.set_maxconn(server.fullness().await?.sessions + 1).await?;
-        server.set_maxconn(before.held).await?;
+        let aside = server.aside();
+        aside.lead_to(to).await?;
+        aside.set_maxconn(1).await?;
+        let given = aside.fullness().await?.given;
+        crash::point("switch.pointed");
+        aside.take_the_first().await?;
+        crash::point("switch.let_through");
         let greeting = scout.greeting(GREETING_LIMIT).await?.ok_or_else(|| {
-            StepError::definite(format!("no server greeted our connection through `{server}` within {GREETING_LIMIT:?}"))
+            StepError::definite(format!("no server greeted our connection through HAProxy to `{to}` within {GREETING_LIMIT:?}"))
                 .hint("see whether HAProxy reaches the target (network, firewall) and the target takes connections from it")
         })?;
+        let given = aside.fullness().await?.given.saturating_sub(given);
+        if given != 1 {
+            return Err(StepError::definite(format!(
+                "HAProxy led {given} connections to `{to}` where only ours was to be let through: a client may have been served by the target"
+            ))
+            .hint("if a client wrote there, the next fence names it; use `balance roundrobin`, or one thread"));
+        }
         let mut target = Session::open(&self.target, Purpose::Read).await?;
         // MariaDB says `5.5.5-` before its version to clients of old.
         let version = greeting.version.strip_prefix("5.5.5-").unwrap_or(&greeting.version);
@@ -129,7 +165,7 @@ impl TrafficSwitch {
             return Ok(version.to_owned());
         }
         Err(StepError::definite(format!(
-            "the server that greets clients behind `{server}` is not the {}: it says it is version {} and that we are its connection {connection}, which the target {}",
+            "the server that greets clients behind HAProxy at `{to}` is not the {}: it says it is version {} and that we are its connection {connection}, which the target {}",
             self.target,
             printable(version),
             if known { "has too, but it is of another version" } else { "does not have" }
@@ -162,16 +198,22 @@ impl Step for TrafficSwitch {
             Some(target) => target.clone(),
             None => self.goal(&route)?.to_string(),
         };
-        Ok(Plan {
+        let mut plan = Plan {
             lines: vec![
-                format!("point `{}/{}` at HAProxy to `{goal}` for a moment, while clients wait", route.backend, route.server),
-                format!(
-                    "let one connection of our own through, alone: the {} has to greet it; then point back until the release",
-                    self.target
-                ),
+                format!("point a second server, `{}/{}`, at HAProxy to `{goal}`; clients are not led there", route.backend, aside::NAME),
+                format!("let one connection of our own through to it, alone: the {} has to greet it", self.target),
             ],
             warnings: Vec::new(),
-        })
+        };
+        match tokio::try_join!(Login::of(&self.source), Login::of(&self.target)) {
+            Ok((source, target)) => {
+                let (line, warning) = Login::compared(&source, &target);
+                plan.lines.push(line);
+                plan.warnings.extend(warning);
+            }
+            Err(error) => plan.lines.push(format!("how clients log in is not known yet: {error}")),
+        }
+        Ok(plan)
     }
 
     async fn estimate(&self, _: &StepContext) -> Result<Estimate, StepError> {
@@ -214,22 +256,11 @@ impl Step for TrafficSwitch {
         };
         keep(context, CHECKPOINT, &switched)?;
         let closed = self.close_the_last(&server, holding).await?;
-        server.lead_to(to).await?;
-        crash::point("switch.pointed");
-        let version = match self.try_alone(&server, &before, holding).await {
-            Ok(version) => version,
-            Err(error) => {
-                // At once, not when the engine comes to it.
-                let message = match server.lead_to(switched.from).await {
-                    Ok(()) => format!("{}; HAProxy leads to `{}` again", error.message, switched.from),
-                    Err(back) => format!("{}; {}", error.message, back.message),
-                };
-                return Err(StepError { message, ..error });
-            }
-        };
-        // Back until the release: if dbmove died now, our connections would end, and clients be let through before they may.
-        server.lead_to(switched.from).await?;
-        // Its place stays free: `maxconn` is below what our other connections take.
+        let version = self
+            .try_alone(&server, &before, to, holding)
+            .await
+            .map_err(|error| StepError { message: format!("{}; clients are still led to `{}`", error.message, switched.from), ..error })?;
+        // Nobody takes its place: its server is in maintenance.
         holding.scout = None;
         keep(context, CHECKPOINT, &Switched { tried: true, ..switched.clone() })?;
         let output = Output::default()
@@ -250,7 +281,8 @@ impl Step for TrafficSwitch {
         Ok(if now == Some(switched.from) {
             if switched.tried { Probe::Done } else { Probe::NotStarted }
         } else if now == Some(switched.to) {
-            Probe::Partly { from: "HAProxy leads to the target, which was not tried".to_owned() }
+            // Not our doing before the release, which comes after the switch.
+            Probe::Foreign { found: format!("`{server}` leads to the target already") }
         } else {
             Probe::Foreign { found: format!("`{server}` leads neither to the source nor to the target") }
         })
@@ -260,6 +292,10 @@ impl Step for TrafficSwitch {
         let Some(switched) = kept::<Switched>(context, CHECKPOINT)? else { return Ok(()) };
         let Some(before) = Shared::before(context)? else { return Ok(()) };
         let server = ProxiedServer::of(&before.route)?;
+        let aside = server.aside();
+        if server.beside().await?.iter().any(|other| other.name == aside::NAME && other.in_service) {
+            aside.retire().await?;
+        }
         let now = server.state().await?.address;
         if now == Some(switched.to) && switched.to != switched.from {
             server.lead_to(switched.from).await?;
