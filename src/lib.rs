@@ -18,7 +18,7 @@
 //! | [`guard`] | what is watched meanwhile and is no store: disk, addresses, Prometheus |
 //! | [`hook`] | commands of the operator's own, run as steps |
 //! | [`http`] | the one way in which a server is asked by HTTP |
-//! | [`traffic`] | where clients are pointed: route files, commands, the canary |
+//! | [`traffic`] | where clients are pointed: route files, commands, calls, HAProxy, the canary |
 //! | [`local`] | private real servers, for the demo and the tests |
 //!
 //! # Who may import whom
@@ -29,7 +29,7 @@
 //! | [`demo`] | everything but [`cli`]: it stands outside, and runs the built program |
 //! | [`steps`] | whoever has steps or guards: [`mysql`], [`traffic`], [`hook`], [`gate`], [`guard`] |
 //! | [`guard`] | [`engine`] (the guard trait), [`playbook`], [`http`] |
-//! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`mysql`] for the canary's sessions |
+//! | [`traffic`] | [`engine`], [`playbook`], [`hook`] for running commands, [`http`] for calls, [`mysql`] for the canary's sessions |
 //! | [`http`] | [`playbook`], for references; the printable text of [`telemetry`] |
 //! | [`mysql`], [`hook`], [`gate`] | [`engine`] (the step trait) and [`playbook`]; `mysql` also [`verify`], `hook` also [`http`] |
 //! | [`report`] | [`engine`]'s journal, [`playbook`], [`verify`], [`telemetry`] |

@@ -43,6 +43,7 @@ use crate::traffic::haproxy::arguments::HoldArguments;
 use crate::traffic::haproxy::hold::TrafficHold;
 use crate::traffic::haproxy::release::{ReleaseArguments, TrafficRelease};
 use crate::traffic::haproxy::switch::{SwitchArguments as ProxySwitchArguments, TrafficSwitch};
+use crate::traffic::http::{HttpArguments, TrafficHttp};
 use deferred::{Deferred, Resolved};
 use shared::{Materials, Shared};
 
@@ -156,6 +157,19 @@ pub const REGISTRY: &[Entry] = &[
             make: |resolved, _| Ok(Arc::new(TrafficExec::new(&read(resolved)?, resolved.environment.clone())?)),
             texts: &[],
         },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficHttp::NAME,
+            about: "Points clients to the target by an HTTP call of your own, settled by looking before and after.",
+            store: None,
+            stages: AT_THE_SWITCH,
+            requires_before: &[],
+            arguments: || schemars::schema_for!(HttpArguments),
+            check: |with| TrafficHttp::new(arguments(with)?).map(drop).map_err(of_step),
+        },
+        // What it refers to is resolved for each call.
+        constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(TrafficHttp::new(read(resolved)?)?)), texts: &[] },
     },
     Entry {
         word: StepWord {

@@ -12,5 +12,7 @@ mod exec;
 mod file;
 #[path = "traffic/hook.rs"]
 mod hook;
+#[path = "traffic/http.rs"]
+mod http;
 #[path = "traffic/memory.rs"]
 mod memory;

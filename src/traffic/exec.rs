@@ -168,7 +168,7 @@ fn contradicted(command: &CommandLine, probe: &CommandLine, found: &Probe) -> St
 }
 
 /// A probe's answer in words.
-fn told(probe: &Probe) -> String {
+pub(super) fn told(probe: &Probe) -> String {
     match probe {
         Probe::NotStarted => "not switched".to_owned(),
         Probe::Partly { from } => format!("partly switched ({from})"),

@@ -5,6 +5,7 @@
 //! | [`route`] | a file that says where clients go: read and replaced as a whole, never through a link |
 //! | [`file`] | the step `traffic.file`: the switch by such a file |
 //! | [`exec`] | the step `traffic.exec`: the switch by a command |
+//! | [`http`] | the step `traffic.http`: the switch by an HTTP call |
 //! | [`haproxy`] | `traffic.hold`, `traffic.switch`, `traffic.release`: clients wait at HAProxy while it is switched |
 //! | [`canary`] | the service step `traffic.canary`: a client of our own on the real route |
 //! | [`watch`] | what the canary has seen, the write gap above all |
@@ -19,5 +20,6 @@ mod client;
 pub mod exec;
 pub mod file;
 pub mod haproxy;
+pub mod http;
 pub mod route;
 pub mod watch;

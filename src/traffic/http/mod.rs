@@ -1,0 +1,282 @@
+//! The step `traffic.http`: the switch by an HTTP call of the operator's (a load balancer's, a service registry's, a cloud's).
+//!
+//! # What must hold
+//!
+//! * A switch is settled by looking, never by calling blindly: `probe` is mandatory, is asked before the call, and again after it. A call
+//!   that was answered well while the probe says otherwise is a failure; one whose answer was lost is not, if the probe says that clients
+//!   are at the target.
+//! * Some servers answer before they have done it. So the probe is asked again for as long as `within`, while it says that
+//!   nothing has changed yet or that the change is on its way (`between`).
+//! * A value that the playbook does not know is somebody else's doing: nothing is called.
+//! * A rehearsal makes the `rehearsal` calls, never the production ones; without them it is refused, unless the playbook says `skip`
+//!   with a reason, which goes into the output.
+//!
+//! Secrets in headers, urls and bodies are resolved for each call and forgotten after; how a server is asked is in [`http`](crate::http).
+//! What a playbook writes of a call is in [`call`].
+
+pub mod call;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::exec::{SkippedSwitch, told};
+use crate::engine::context::{RunKind, StepContext};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::hook::message::printable;
+use crate::playbook::quantity::HumanDuration;
+use call::{Call, Look};
+
+/// How long the probe may take to say that it is done.
+pub const DEFAULT_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What `traffic.http` can be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpArguments {
+    /// Points clients at the target.
+    pub call: Call,
+    /// Tells where clients are pointed.
+    pub probe: Look,
+    /// Points clients back at the source. Left out: the step can't be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Call>,
+    /// What a rehearsal does instead. Left out: a rehearsal is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<HttpRehearsal>,
+    /// How long the probe may take to say that it is done, once the call was answered. Default `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<HumanDuration>,
+}
+
+/// What a rehearsal does in place of the production switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum HttpRehearsal {
+    /// It makes these calls.
+    Calls(Box<RehearsalCalls>),
+    /// It leaves the switch out.
+    Skip(SkippedSwitch),
+}
+
+/// The rehearsal's calls, as the production ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RehearsalCalls {
+    /// Points the rehearsal's clients at the rehearsal target.
+    pub call: Call,
+    /// Tells where they are pointed.
+    pub probe: Look,
+    /// Points them back.
+    pub undo: Call,
+}
+
+struct Calls {
+    switch: Call,
+    probe: Look,
+    undo: Option<Call>,
+}
+
+enum Rehearsed {
+    Calls(Box<Calls>),
+    Skip(String),
+    Missing,
+}
+
+/// The step `traffic.http`.
+pub struct TrafficHttp {
+    production: Calls,
+    rehearsal: Rehearsed,
+    within: Duration,
+}
+
+impl Calls {
+    fn check(&self, prefix: &str) -> Result<(), StepError> {
+        self.switch.check(&format!("{prefix}call"))?;
+        self.probe.check(&format!("{prefix}probe"))?;
+        self.undo.as_ref().map_or(Ok(()), |undo| undo.check(&format!("{prefix}undo")))
+    }
+}
+
+impl TrafficHttp {
+    /// The name in a playbook.
+    pub const NAME: &'static str = "traffic.http";
+
+    /// From the arguments; what they refer to is resolved when a call is made.
+    ///
+    /// # Errors
+    /// If a call can't be made as it is written, or a rehearsal would make one of production's.
+    pub fn new(arguments: HttpArguments) -> Result<Self, StepError> {
+        let within = arguments.within.map_or(DEFAULT_WITHIN, |within| within.0);
+        let production = Calls { switch: arguments.call, probe: arguments.probe, undo: arguments.undo };
+        production.check("")?;
+        let rehearsal = match arguments.rehearsal {
+            None => Rehearsed::Missing,
+            Some(HttpRehearsal::Skip(SkippedSwitch { skip })) if skip.trim().is_empty() => {
+                return Err(
+                    StepError::definite("`rehearsal.skip` gives no reason").hint("say in a sentence why the switch can't be rehearsed")
+                );
+            }
+            Some(HttpRehearsal::Skip(SkippedSwitch { skip })) => Rehearsed::Skip(skip),
+            Some(HttpRehearsal::Calls(calls)) => {
+                let calls = Calls { switch: calls.call, probe: calls.probe, undo: Some(calls.undo) };
+                calls.check("rehearsal.")?;
+                Rehearsed::Calls(Box::new(calls))
+            }
+        };
+        if let Rehearsed::Calls(calls) = &rehearsal
+            && (calls.switch == production.switch || calls.undo == production.undo || calls.probe == production.probe)
+        {
+            return Err(StepError::new(
+                Failure::Refused,
+                format!("`rehearsal` holds a production call, of `{}`. Nothing was called", production.switch.shown()),
+            )
+            .hint("a rehearsal must not switch production: give it calls of its own, or `skip` with a reason"));
+        }
+        Ok(TrafficHttp { production, rehearsal, within })
+    }
+
+    /// The calls of this run; `Err` holds the reason why the switch is left out.
+    fn calls(&self, context: &StepContext) -> Result<Result<&Calls, &str>, StepError> {
+        match (context.kind, &self.rehearsal) {
+            (RunKind::Production, _) => Ok(Ok(&self.production)),
+            (RunKind::Rehearsal, Rehearsed::Calls(calls)) => Ok(Ok(calls)),
+            (RunKind::Rehearsal, Rehearsed::Skip(reason)) => Ok(Err(reason)),
+            (RunKind::Rehearsal, Rehearsed::Missing) => Err(StepError::new(
+                Failure::Refused,
+                format!(
+                    "`{}` can't be rehearsed: `{}` would switch production, and `rehearsal` holds no other call. Nothing was called",
+                    context.step,
+                    self.production.switch.shown()
+                ),
+            )
+            .hint("add `rehearsal: { call: {…}, probe: {…}, undo: {…} }`, or `rehearsal: { skip: \"the reason\" }`")),
+        }
+    }
+
+    /// Makes a call and looks until it shows, as `wanted` says. What the call itself came to is believed only if the probe agrees.
+    async fn settle(&self, context: &StepContext, call: &Call, probe: &Look, wanted: &Probe) -> Result<(), StepError> {
+        let called = call.make(context).await;
+        let began = Instant::now();
+        let found = loop {
+            let found = probe.look(context).await?;
+            let waits = match &found {
+                Probe::Foreign { .. } => false,
+                found => found != wanted,
+            };
+            // A call that was refused will not show later.
+            if !waits || began.elapsed() > self.within || called.is_err() {
+                break found;
+            }
+            context.check_cancelled()?;
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        match called {
+            _ if found == *wanted => Ok(()),
+            Err(error) => Err(StepError { message: format!("{}; `{}` says: {}", error.message, probe.shown(), told(&found)), ..error }),
+            Ok(answer) => Err(StepError::definite(format!(
+                "`{}` answered {}, but `{}` says: {}",
+                call.shown(),
+                answer.shown(),
+                probe.shown(),
+                told(&found)
+            ))
+            .hint("one of the two does not do what it says, or takes longer than `within`; look at the route by hand")),
+        }
+    }
+}
+
+fn foreign(probe: &Look, found: &str) -> StepError {
+    StepError::definite(format!("`{}` finds clients pointed somewhere else: {found}. Nothing was switched", probe.shown()))
+        .hint("find out who changed the route")
+}
+
+#[async_trait]
+impl Step for TrafficHttp {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn undoable(&self) -> Undoable {
+        match &self.production.undo {
+            Some(_) => Undoable::Yes,
+            None => Undoable::No(format!("`{}` has no `undo` call", self.production.switch.shown())),
+        }
+    }
+
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
+        let calls = match self.calls(context)? {
+            Ok(calls) => calls,
+            Err(reason) => return Ok(Plan { lines: vec![format!("not rehearsed: {}", printable(reason))], warnings: Vec::new() }),
+        };
+        let mut plan = Plan::default();
+        plan.lines.push(format!(
+            "unless `{}` says it is done, call `{}`, then ask again for up to {}",
+            calls.probe.shown(),
+            calls.switch.shown(),
+            HumanDuration(self.within)
+        ));
+        match &calls.undo {
+            Some(undo) => plan.lines.push(format!("to undo it, call `{}`", undo.shown())),
+            None => plan.warnings.push(format!("`{}` can't be undone: it has no `undo`", context.step)),
+        }
+        if calls.switch.is_in_the_clear() || calls.probe.is_in_the_clear() || calls.undo.as_ref().is_some_and(Call::is_in_the_clear) {
+            plan.warnings.push(format!("`{}` sends a secret over `http://`, where others can read it: use `https://`", context.step));
+        }
+        if let (RunKind::Production, Rehearsed::Skip(reason)) = (context.kind, &self.rehearsal) {
+            plan.warnings.push(format!("`{}` was never rehearsed: {}", context.step, printable(reason)));
+        }
+        Ok(plan)
+    }
+
+    async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
+        Ok(match context.rates.get(&*context.step).and_then(|work| Duration::try_from_secs_f64(work.seconds).ok()) {
+            Some(duration) => Estimate::Expected { duration, basis: "as long as in the last rehearsal".to_owned() },
+            None => Estimate::Unknown(format!("`{}` has not been rehearsed", self.production.switch.shown())),
+        })
+    }
+
+    async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        let calls = match self.calls(context)? {
+            Ok(calls) => calls,
+            Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
+        };
+        let began = Instant::now();
+        match calls.probe.look(context).await? {
+            Probe::Done => return Ok(Output::default().fact("already", true)),
+            Probe::Foreign { found } => return Err(foreign(&calls.probe, &found)),
+            Probe::NotStarted | Probe::Partly { .. } => {}
+        }
+        self.settle(context, &calls.switch, &calls.probe, &Probe::Done).await?;
+        let mut output = Output::default().fact("called", calls.switch.shown());
+        output.work = Some(Work { unit: "calls".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
+        context.save_output(&output)?;
+        Ok(output)
+    }
+
+    async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
+        match self.calls(context)? {
+            Ok(calls) => calls.probe.look(context).await,
+            Err(_) => Ok(Probe::NotStarted),
+        }
+    }
+
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        let Ok(calls) = self.calls(context)? else { return Ok(()) };
+        match calls.probe.look(context).await? {
+            Probe::NotStarted => return Ok(()),
+            Probe::Foreign { found } => return Err(foreign(&calls.probe, &found)),
+            Probe::Done | Probe::Partly { .. } => {}
+        }
+        let Some(undo) = &calls.undo else {
+            return Err(StepError::definite(format!("`{}` has no `undo` call; clients stay pointed where they are", context.step))
+                .hint("point them back by hand if they have to go back"));
+        };
+        self.settle(context, undo, &calls.probe, &Probe::NotStarted).await
+    }
+}
