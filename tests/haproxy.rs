@@ -18,5 +18,7 @@ mod cutover;
 mod lies;
 #[path = "traffic/memory.rs"]
 mod memory;
+#[path = "haproxy/php.rs"]
+mod php;
 #[path = "haproxy/steps.rs"]
 mod steps;

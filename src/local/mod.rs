@@ -12,6 +12,7 @@
 //! - [`server`]: start, stop, kill, restart.
 //! - [`proxy`]: a private HAProxy in front of such servers.
 //! - [`prometheus`]: a private Prometheus.
+//! - [`php()`]: PHP as a client of them.
 //!
 //! A server that was not fetched is not an error of the tests: [`available`] says why it cannot be had, and what
 //! gets it, so that a test can skip loudly.
@@ -21,6 +22,7 @@ mod installation;
 mod keeper;
 mod kind;
 mod options;
+mod php;
 mod prometheus;
 mod proxy;
 mod server;
@@ -33,6 +35,7 @@ use std::time::Duration;
 pub use accounts::{Account, DEFAULT_PASSWORD};
 pub use kind::ServerKind;
 pub use options::ServerOptions;
+pub use php::{NoPhp, php};
 pub use prometheus::{LocalPrometheus, PrometheusError, prometheus_available};
 pub use proxy::{LocalProxy, ProxyError, proxy_available};
 pub use server::LocalServer;
