@@ -342,7 +342,7 @@ async fn as_fast_as_it_goes() {
         return;
     }
     let soak = std::env::var_os("DBMOVE_SOAK").is_some();
-    let (factor, seconds, multiples) = if soak { (0.2, 200, &["1x", "3x", "5x"][..]) } else { (0.01, 10, &["5x"][..]) };
+    let (factor, seconds, multiples) = if soak { (0.2, 130, &["1x", "3x", "5x"][..]) } else { (0.01, 10, &["5x"][..]) };
     let mut world = World::start(KINDS[0], KINDS[1], factor).await;
     seconds_pass(&world.source, 1).await;
     let began = clock(&world.source).await;
@@ -362,7 +362,7 @@ async fn as_fast_as_it_goes() {
         std::fs::write(world.playbook(), world.playbook_text("30s")).unwrap();
         let playbook = world.playbook_argument();
         let window = format!("{}s", clock(&world.source).await - began);
-        let load_for = if soak { "25s" } else { "5s" };
+        let load_for = if soak { "20s" } else { "5s" };
         let words = ["rehearse", playbook.as_str(), "--new-run", "--load", *multiple, "--load-window", &window, "--load-for", load_for];
         let rehearsed = world.finished(&words).await;
         let load = report(&world).await["load"].clone();

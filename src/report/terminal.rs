@@ -346,9 +346,8 @@ fn store_load(text: &mut Text, store: &str, figures: &LoadFigures) {
     for (why, count) in &figures.left_out {
         text.line(format!("    left out: {} {}", human::count(*count), printable(why)));
     }
-    let sent: Vec<String> = figures.sent.iter().map(|sent| format!("{} times `{}`", sent.count, printable(&sent.statement))).collect();
-    if !sent.is_empty() {
-        text.line(format!("    sent to production for it: {}", sent.join(", ")));
+    for sent in &figures.sent {
+        text.line(format!("    sent to production {} times: {}", sent.count, printable(&sent.statement)));
     }
 }
 
