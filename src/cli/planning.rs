@@ -16,6 +16,7 @@ use crate::playbook::model::{GuardAction, Moment};
 use crate::playbook::quantity::HumanDuration;
 use crate::report::status;
 use crate::steps::Built;
+use crate::telemetry::burn_down::burn_down;
 use crate::telemetry::describe;
 use crate::telemetry::human;
 use crate::telemetry::printable::printable;
@@ -252,6 +253,9 @@ pub fn text(planned: &Planned) -> String {
     }
     let critical: Vec<_> = planned.steps.iter().filter(|step| step.critical && step.seconds.is_some_and(|seconds| seconds > 0.0)).collect();
     let _ = writeln!(text, "\n{}", describe::budget(&planned.forecast));
+    for line in burn_down(&planned.forecast) {
+        let _ = writeln!(text, "  {line}");
+    }
     if !critical.is_empty() {
         let _ = writeln!(
             text,

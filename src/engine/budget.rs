@@ -3,7 +3,7 @@
 //! # The figures
 //!
 //! For every step that remains there is an expected time: the step's own estimate (the rehearsal's measured rate scaled to
-//! today's size); failing that, the time it took in the rehearsal, as it was; failing that, *unknown*. The forecast is the
+//! today's size); failing that, and for what a step calls instant, the time it took in the rehearsal, as it was; failing that, *unknown*. The forecast is the
 //! longest way through these times along `needs`, stage after stage. Unknown steps count as zero and are named: the sum is
 //! then "at least", and whoever reads it is told so. The *undo reserve* is what undoing the cutover stage took in the rehearsal,
 //! times the margin, or [`DEFAULT_UNDO_RESERVE`] if nobody has measured it; it is kept only while the point of no return lies ahead
@@ -105,6 +105,8 @@ impl Remaining {
     pub fn expected(estimate: &Estimate, rehearsed_seconds: Option<f64>) -> Remaining {
         let (seconds, basis) = match (estimate, rehearsed_seconds) {
             (Estimate::Expected { duration, basis }, _) => (Some(duration.as_secs_f64()), basis.clone()),
+            // What asks servers is not quite as quick as its estimate.
+            (Estimate::Instant, Some(seconds)) if seconds > 0.0 => (Some(seconds), "as in the rehearsal".to_owned()),
             (Estimate::Instant, _) => (Some(0.0), "instant".to_owned()),
             (Estimate::Unknown(_), Some(seconds)) => (Some(seconds), "as long as in the rehearsal, not scaled to today's size".to_owned()),
             (Estimate::Unknown(missing), None) => (None, missing.clone()),
@@ -306,6 +308,7 @@ mod tests {
         assert_eq!(Remaining::expected(&unknown, None).seconds, None);
         assert_eq!(Remaining::expected(&unknown, None).basis, "no rate");
         assert_eq!(Remaining::expected(&unknown, Some(7.0)).seconds, Some(7.0));
-        assert_eq!(Remaining::expected(&Estimate::Instant, Some(7.0)).seconds, Some(0.0));
+        assert_eq!(Remaining::expected(&Estimate::Instant, None).seconds, Some(0.0));
+        assert_eq!(Remaining::expected(&Estimate::Instant, Some(7.0)).seconds, Some(7.0), "what was measured is believed more");
     }
 }

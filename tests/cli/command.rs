@@ -125,6 +125,8 @@ impl Place {
     pub fn timed(&self) -> insta::Settings {
         let mut settings = self.settings();
         settings.add_filter(r"time left [^ ]+", "time left [LEFT]");
+        settings.add_filter(r"(?m)  #{1,28}$", "  [BAR]");
+        settings.add_filter(r"to spare +\S+", "to spare [LEFT]");
         settings.add_filter(r" +\+\d+\.\d{3}s  ", " [AT]  ");
         settings.add_filter(r"  [#.]{24}", "  [BAR]");
         settings.add_filter(r"\(\d+(\.\d+)?(ms|s)\)", "([TOOK])");

@@ -127,9 +127,11 @@ async fn a_cutover_that_does_not_fit_is_refused_before_anything_is_touched() {
 async fn the_hard_line_undoes_a_cutover_in_time() {
     let (mut world, certificate) = rehearsed(json!({
         "sync": [step("snapshot", json!({}))],
-        "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleep_ms": 2_500 })), switch("switch", json!({}))],
+        "cutover": [step("fence", json!({ "holds_writes": true })), step("drain", json!({ "sleeps_as_in": "slow" })), switch("switch", json!({}))],
     }))
     .await;
+    // Quick in the rehearsal, slow tonight.
+    std::fs::write(world.path().join("slow"), "2500\n").unwrap();
     world.scenario.certificate = Some(certificate);
     world.scenario.deadline = Some("1500ms".to_owned());
     let started = Instant::now();
@@ -228,7 +230,8 @@ async fn a_rehearsal_tries_the_rollback() {
     let (world, certificate) = rehearsed(story_with_way_back()).await;
     let ledger = ledger(world.path());
     let place = |line: &str| ledger.iter().position(|found| found == line).unwrap_or_else(|| panic!("no `{line}` in {ledger:?}"));
-    let order = ["apply switch", "apply watch", "near back", "take back", "undo switch", "undo back", "undo watch"];
+    let order =
+        ["apply switch", "apply watch", "near back", "hold_again wait", "take back", "undo switch", "undo back", "undo wait", "undo watch"];
     assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{ledger:?}");
     assert!(!ledger.iter().any(|line| line.ends_with(" retire") || line.ends_with(" tidy")), "{ledger:?}");
     assert!(net(world.path()).is_empty(), "{ledger:?}");
@@ -249,7 +252,7 @@ async fn a_rehearsal_whose_rollback_fails_certifies_nothing() {
         world.scenario.rehearsal = true;
         if slow {
             world.scenario.max_write_gap_ms = 1_000;
-            world.scenario.playbook.stages.cutover[2].with.insert("take_ms".to_owned(), json!(60_000));
+            world.scenario.playbook.stages.cutover[3].with.insert("take_ms".to_owned(), json!(60_000));
         } else {
             world.put("broken");
         }
@@ -261,7 +264,9 @@ async fn a_rehearsal_whose_rollback_fails_certifies_nothing() {
             assert_eq!(outcome.exit_code(), ExitCode::Refused, "{}", outcome.verdict);
             assert!(outcome.verdict.to_string().contains("would lose a row"), "{}", outcome.verdict);
         }
-        assert!(ledger(world.path()).contains(&"give back".to_owned()), "{:?}", ledger(world.path()));
+        for given_back in ["give back", "let_through wait"] {
+            assert!(ledger(world.path()).contains(&given_back.to_owned()), "{:?}", ledger(world.path()));
+        }
         assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
         assert_eq!(outcome.serving, Serving::Source);
     }

@@ -24,6 +24,7 @@ use crate::engine::budget::Forecast;
 use crate::engine::context::Progress;
 use crate::engine::journal::{Action, Event, RecordedEvent};
 use crate::engine::observer::Observer;
+use crate::telemetry::burn_down::burn_down;
 use crate::telemetry::printable::printable;
 use crate::telemetry::screen::Screen;
 
@@ -145,6 +146,9 @@ impl Observer for Bars {
         }
         if let Some(text) = announcement(&recorded.event) {
             self.screen.say(&text);
+        }
+        if let Event::Forecast { forecast } = &recorded.event {
+            burn_down(forecast).iter().for_each(|line| self.screen.say(&format!("  {line}")));
         }
     }
 

@@ -13,6 +13,7 @@ use crate::engine::budget::Forecast;
 use crate::engine::context::Progress;
 use crate::engine::journal::{Action, Event, RecordedEvent};
 use crate::engine::observer::Observer;
+use crate::telemetry::burn_down::burn_down;
 use crate::telemetry::printable::printable;
 use crate::telemetry::screen::Screen;
 
@@ -74,6 +75,12 @@ impl Observer for Lines {
         }
         if let Some(text) = announcement(&recorded.event) {
             self.line(&text);
+        }
+        // Programs get the figures.
+        if let Event::Forecast { forecast } = &recorded.event
+            && !self.screen.speaks_in_events()
+        {
+            burn_down(forecast).iter().for_each(|line| self.screen.say(&format!("         {line}")));
         }
     }
 
