@@ -187,7 +187,8 @@ pub const REGISTRY: &[Entry] = &[
         constructor: Constructor::Arguments {
             make: |resolved, materials| {
                 let binding = materials.binding.as_ref().ok_or_else(|| StepError::definite("`traffic.hold` works on a store: name it"))?;
-                Ok(Arc::new(TrafficHold::new(&read(resolved)?, Arc::clone(&binding.source), Arc::clone(&materials.hold))?))
+                let (source, target) = (Arc::clone(&binding.source), Arc::clone(&binding.target));
+                Ok(Arc::new(TrafficHold::new(&read(resolved)?, source, target, Arc::clone(&materials.hold))?))
             },
             texts: &["socket", "address", "target", "rehearsal_socket", "rehearsal_address", "rehearsal_target"],
         },

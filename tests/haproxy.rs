@@ -10,6 +10,8 @@ mod world;
 /// One at a time: each puts the load on the machine that it is about.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+#[path = "haproxy/back.rs"]
+mod back;
 #[path = "haproxy/clients.rs"]
 mod clients;
 #[path = "haproxy/cutover.rs"]

@@ -81,7 +81,7 @@ impl Interruptions {
 fn answer(told: &Told, narrator: &Narrator) -> Answer {
     let judged = &told.judged;
     let exit_code = judged.exit_code();
-    narrator.scene(8, if exit_code == ExitCode::Done { "Verdict: ALL IS WELL" } else { "Verdict: NOT WELL" });
+    narrator.scene(10, if exit_code == ExitCode::Done { "Verdict: ALL IS WELL" } else { "Verdict: NOT WELL" });
     for (what, value) in judged.lines() {
         narrator.show(what, &value);
     }
@@ -109,7 +109,7 @@ fn refusal(error: &DemoError, kept: bool) -> Refusal {
     let refusal = Refusal::new(error.exit_code(), error.to_string());
     match error {
         DemoError::NotFetched { .. } => {
-            refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7`")
+            refusal.hint("`make demo` does all of it; by hand: `fixtures/servers/fetch mysql-5.5.34 mysql-9.7 haproxy-2.6`")
         }
         _ if kept => refusal.hint("the servers were left up: see above"),
         _ => refusal.hint("the demo's servers and its directory are gone; `--keep` leaves them up to look at"),

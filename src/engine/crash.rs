@@ -44,6 +44,7 @@ pub const POINTS: &[&str] = &[
     "journal.before_commit",
     "journal.committed",
     "rollback.write_gap_started",
+    "rollback.clients_held",
     "certificate.issued",
     "run.before_finished",
     "run.finished",

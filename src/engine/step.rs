@@ -210,6 +210,21 @@ pub trait Step: Send + Sync {
     fn keeps_way_back(&self) -> bool {
         false
     }
+    /// True if the step holds clients in the cutover, and can hold them once more for a rollback.
+    fn holds_clients(&self) -> bool {
+        false
+    }
+    /// Of a step that holds clients, before a rollback stops writes: holds them once more, where they are by now. Its undo lets them through, to
+    /// the source by then. May be called again after any crash.
+    async fn hold_for_rollback(&self, context: &StepContext) -> Result<(), StepError> {
+        let _ = context;
+        Ok(())
+    }
+    /// Lets the clients through that [`Step::hold_for_rollback`] holds, to where they were. Twice is harmless.
+    async fn let_through_again(&self, context: &StepContext) -> Result<(), StepError> {
+        let _ = context;
+        Ok(())
+    }
     /// True if there is no rollback any more behind this step. A rehearsal that tries a rollback leaves it out.
     fn ends_way_back(&self) -> bool {
         false

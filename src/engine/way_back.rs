@@ -6,7 +6,8 @@
 //!   ([`Step::keeps_way_back`]) has one.
 //! * *The rollback has its own point of no return*: the undo of the step that was the cutover's. Until then a failure, a budget, Ctrl-C or
 //!   a crash leaves clients on the target, which takes their writes again. The services come near the end of the target's log while clients
-//!   write ([`Step::near_back`]); then writes are held ([`Step::take_back`]), and the clock of `max_write_gap` runs.
+//!   write ([`Step::near_back`]); then clients wait, where the cutover had a step that holds them ([`Step::hold_for_rollback`]), writes are held
+//!   ([`Step::take_back`]), and the clock of `max_write_gap` runs.
 //! * *Then the cutover is undone*, newest step first, as an undo that is journaled as a whole: the route goes back, the way back is closed, and
 //!   the fence on the source is lifted last. If the route can't be put back, nothing behind it is undone, and clients write on the
 //!   target again.
@@ -42,6 +43,7 @@ use crate::playbook::model::StageName;
 #[derive(Clone, Copy)]
 enum Part {
     Near,
+    Hold,
     Take,
 }
 
@@ -180,6 +182,10 @@ impl Driver {
             self.way_back_steps().iter().all(begun)
         };
         if !self.journal.with_state(open) {
+            // Clients still wait for the source; who comes to the target meanwhile is turned away there.
+            for index in self.holding_steps() {
+                self.part(index, Part::Hold).await?;
+            }
             return Ok(());
         }
         match self.take_back_all().await {
@@ -205,10 +211,21 @@ impl Driver {
             self.journal.append(Event::WriteGapStarted { step: self.graph.id(first).to_owned(), limit_seconds }).await?;
             crash::point("rollback.write_gap_started");
         }
+        for index in self.holding_steps() {
+            self.part(index, Part::Hold).await?;
+            crash::point("rollback.clients_held");
+        }
         for &index in &steps {
             self.part(index, Part::Take).await?;
         }
         Ok(())
+    }
+
+    /// The steps of the cutover that hold clients and stand, in order.
+    fn holding_steps(&self) -> Vec<usize> {
+        let stands = |index: &usize| self.journal.with_state(|state| state.step(self.graph.id(*index)).phase == Phase::Done);
+        let holds = |index: &usize| self.graph.steps[*index].stage == StageName::Cutover && self.graph.steps[*index].step.holds_clients();
+        (0..self.graph.steps.len()).filter(|index| holds(index) && stands(index)).collect()
     }
 
     /// One part of one step, tried again where that can help, while the run's other tasks and clocks are looked after.
@@ -240,6 +257,7 @@ impl Driver {
         task.spawn(async move {
             let done = match part {
                 Part::Near => step.near_back(&context).await,
+                Part::Hold => step.hold_for_rollback(&context).await,
                 Part::Take => step.take_back(&context).await.map(drop),
             };
             // Nobody waits any more if this can't be told.
@@ -301,22 +319,38 @@ impl Driver {
     /// Lets clients write on the target again. A driver that is not asked to roll back does so before anything else, for one that died while it was.
     pub(super) async fn give_back(&mut self) -> Result<(), Stop> {
         for index in self.way_back_steps() {
-            let id = self.graph.id(index).to_owned();
-            let attempt = self.journal.with_state(|state| state.step(&id).attempt);
-            let (context, step) = (self.context(index, attempt), self.graph.steps[index].step.clone());
-            let mut failures = 0;
-            while let Err(error) = step.give_back(&context).await {
-                failures += 1;
-                if error.failure != Failure::Transient || failures > self.retries(index) {
-                    let message =
-                        format!("the target could not be given back to its clients, look at `read_only` there: {}", error.message);
-                    let hint = Some("give the same command again, or set `read_only = 0` on the target by hand".to_owned());
-                    return Err(Stop::Verdict(Verdict::Failed { step: Some(id), message, hint }));
-                }
-                tokio::time::sleep(pause(&self.request.limits, failures)).await;
-            }
+            self.give_back_by(index, false).await.map_err(|(step, error)| {
+                let message = format!("the target could not be given back to its clients, look at `read_only` there: {}", error.message);
+                let hint = Some("give the same command again, or set `read_only = 0` on the target by hand".to_owned());
+                Stop::Verdict(Verdict::Failed { step: Some(step), message, hint })
+            })?;
+        }
+        for index in self.holding_steps() {
+            self.give_back_by(index, true).await.map_err(|(step, error)| {
+                let message = format!("the target takes writes again, but clients that wait could not be let through: {}", error.message);
+                Stop::Verdict(Verdict::Failed { step: Some(step), message, hint: error.hint })
+            })?;
         }
         Ok(self.end_write_gap(false).await?)
+    }
+
+    /// One step's part of giving back, tried again where that can help.
+    async fn give_back_by(&self, index: usize, clients: bool) -> Result<(), (String, StepError)> {
+        let id = self.graph.id(index).to_owned();
+        let attempt = self.journal.with_state(|state| state.step(&id).attempt);
+        let (context, step) = (self.context(index, attempt), self.graph.steps[index].step.clone());
+        let mut failures = 0;
+        loop {
+            let given = if clients { step.let_through_again(&context).await } else { step.give_back(&context).await };
+            match given {
+                Ok(()) => return Ok(()),
+                Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
+                    failures += 1;
+                    tokio::time::sleep(pause(&self.request.limits, failures)).await;
+                }
+                Err(error) => return Err((id, error)),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::model::{MomentKind, Outcome, Report, Serving, Step, StepState, Timeline, Verification};
+use super::model::{Moment, MomentKind, Outcome, Report, Serving, Step, StepState, Timeline, Verification};
 use super::status::{Presence, RunStatus};
 use crate::engine::load::{LoadFigures, LoadReport};
 use crate::telemetry::human;
@@ -93,7 +93,8 @@ pub fn summary(report: &Report) -> String {
     head(&mut text, report);
     steps(&mut text, report);
     for timeline in &report.timelines {
-        second_by_second(&mut text, timeline);
+        text.heading(&format!("{}, second by second, from {:.0}", timeline.of, timeline.started));
+        second_by_second(timeline).iter().for_each(|line| text.line(line));
     }
     for verification in &report.verifications {
         verified(&mut text, verification);
@@ -173,16 +174,15 @@ fn step_line(text: &mut Text, step: &Step, width: usize) {
 const BAR: usize = 24;
 
 /// One timeline: a line a step, with a bar for when it ran.
-fn second_by_second(text: &mut Text, timeline: &Timeline) {
+#[must_use]
+pub fn second_by_second(timeline: &Timeline) -> Vec<String> {
     let whole = timeline.seconds.max(f64::MIN_POSITIVE);
-    text.heading(&format!("{}, second by second, from {:.0}", timeline.of, timeline.started));
     let width = timeline.moments.iter().filter(|moment| moment.does.is_some()).map(|moment| moment.what.chars().count());
     let width = width.max().unwrap_or(0).clamp(4, 22);
-    for moment in &timeline.moments {
-        let at = format!("{:>+9.3}s", moment.at_seconds);
+    let line = |moment: &Moment| {
+        let (at, what) = (format!("{:>+9.3}s", moment.at_seconds), printable(&moment.what));
         if moment.kind == MomentKind::Said {
-            text.line(format!("{at}  -- {}", printable(&moment.what)));
-            continue;
+            return format!("{at}  -- {what}");
         }
         let took = moment.seconds.map_or_else(|| "-".to_owned(), human::seconds);
         let state = match moment.kind {
@@ -193,10 +193,9 @@ fn second_by_second(text: &mut Text, timeline: &Timeline) {
             MomentKind::Done | MomentKind::Said => "",
         };
         let bar = bar(moment.at_seconds / whole, (moment.at_seconds + moment.seconds.unwrap_or(whole)) / whole);
-        let what = printable(&moment.what);
-        let what = shortened(&what, width);
-        text.line(format!("{at}  {what:width$}  {took:>8}  {bar}  {state}"));
-    }
+        format!("{at}  {:width$}  {took:>8}  {bar}  {state}", shortened(&what, width))
+    };
+    timeline.moments.iter().map(line).collect()
 }
 
 /// A bar from one share of the whole to another, at least one sign long.

@@ -169,6 +169,12 @@ impl Step for Deferred {
     fn keeps_way_back(&self) -> bool {
         self.shape.keeps_way_back()
     }
+    fn ends_way_back(&self) -> bool {
+        self.shape.ends_way_back()
+    }
+    fn holds_clients(&self) -> bool {
+        self.shape.holds_clients()
+    }
     /// With what is known now: an output of a step that has not run is shown as the reference it is. The shape of a MySQL step
     /// has no server to ask.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
@@ -210,6 +216,12 @@ impl Step for Deferred {
     }
     async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.resolved(context).await?.give_back(context).await
+    }
+    async fn hold_for_rollback(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.hold_for_rollback(context).await
+    }
+    async fn let_through_again(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.let_through_again(context).await
     }
 }
 

@@ -68,6 +68,7 @@ struct Behaviour {
     /// A service that keeps the way back.
     way_back: bool,
     ends_way_back: bool,
+    holds_clients: bool,
     /// There is no way back while this file stands in the world.
     broken_while: String,
     /// How long taking back takes.
@@ -132,6 +133,17 @@ impl Step for LedgerStep {
     }
     fn ends_way_back(&self) -> bool {
         self.behaviour.ends_way_back
+    }
+    fn holds_clients(&self) -> bool {
+        self.behaviour.holds_clients
+    }
+    async fn hold_for_rollback(&self, _context: &StepContext) -> Result<(), StepError> {
+        self.write("hold_again");
+        Ok(())
+    }
+    async fn let_through_again(&self, _context: &StepContext) -> Result<(), StepError> {
+        self.write("let_through");
+        Ok(())
     }
     async fn near_back(&self, _context: &StepContext) -> Result<(), StepError> {
         if self.stands(&self.behaviour.broken_while) {
@@ -427,7 +439,8 @@ pub fn whole_story() -> Value {
 pub fn story_with_way_back() -> Value {
     let mut story = whole_story();
     let cutover = story["cutover"].as_array_mut().unwrap();
-    cutover.insert(2, step("back", json!({ "way_back": true, "broken_while": "broken", "take_ms": 20 })));
+    cutover.insert(0, step("wait", json!({ "holds_clients": true })));
+    cutover.insert(3, step("back", json!({ "way_back": true, "broken_while": "broken", "take_ms": 20 })));
     let settle = story["settle"].as_array_mut().unwrap();
     settle.push(step("retire", json!({ "ends_way_back": true, "undoable": "no" })));
     settle.push(step("tidy", json!({})));

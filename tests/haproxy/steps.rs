@@ -83,7 +83,7 @@ impl Scene {
 
     pub fn hold(&self, shared: &SharedHold, more: Value) -> TrafficHold {
         let arguments = serde_json::from_value(self.arguments(more)).unwrap();
-        TrafficHold::new(&arguments, server(&self.source, "source"), shared.clone()).unwrap()
+        TrafficHold::new(&arguments, server(&self.source, "source"), server(&self.target, "target"), shared.clone()).unwrap()
     }
 
     pub fn switch(&self, shared: &SharedHold) -> TrafficSwitch {

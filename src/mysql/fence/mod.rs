@@ -359,7 +359,10 @@ async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
 }
 
 /// Ends a connection; `false` if it has ended by itself, which is as good. On RDS a procedure of the provider's does it.
-async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
+///
+/// # Errors
+/// If the server can't be told to.
+pub async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
     let mut done = session.run(&format!("KILL {id}"), what).await;
     if done.as_ref().is_err_and(|error| error.code() == Some(NOT_OWNER)) {
         done = match session.run(&format!("CALL mysql.rds_kill({id})"), what).await {
@@ -399,6 +402,20 @@ pub async fn end_left_behind(session: &mut Session) -> Result<u64> {
 /// # Errors
 /// If the process list can't be read.
 pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u64> {
+    let id = session.id();
+    disconnect_all_but(session, |connection, _| connection == id || own.contains(&connection)).await
+}
+
+/// The same, but every connection of our own account stays: also those that hold clients at a proxy.
+///
+/// # Errors
+/// If the process list can't be read.
+pub async fn disconnect_other_accounts(session: &mut Session) -> Result<u64> {
+    let ours = session.server().user.clone();
+    disconnect_all_but(session, |_, user| user == ours).await
+}
+
+async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> bool) -> Result<u64> {
     let rows = session.rows("SHOW PROCESSLIST", "looking at who is connected").await?;
     let mut closed = 0;
     for row in rows {
@@ -406,7 +423,7 @@ pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u6
         let id: u32 = cell(0).parse().unwrap_or(0);
         let server_thread = ["system user", "event_scheduler", "unauthenticated user"].contains(&cell(1).as_str());
         let replication = cell(4).starts_with("Binlog Dump") || cell(4) == "Daemon";
-        if id == session.id() || own.contains(&id) || server_thread || replication {
+        if stays(id, &cell(1)) || server_thread || replication {
             continue;
         }
         closed += u64::from(kill(session, id, "closing a client's connection").await?);

@@ -7,9 +7,8 @@ use std::collections::BTreeSet;
 
 use crate::mysql::connect::{Session, TextRow};
 use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::{fence, lock_out};
 
-/// "Unknown thread id": it ended by itself.
-const GONE: u16 = 1094;
 /// "Unknown table": a server so old that it can't tell who is inside a transaction (5.1 without the InnoDB plugin).
 const NO_SUCH_TABLE: u16 = 1109;
 
@@ -44,10 +43,10 @@ pub(super) async fn through(source: &mut Session, host: &str) -> Result<Vec<Clie
 /// # Errors
 /// If the source can't be told to.
 pub(super) async fn close(source: &mut Session, client: Client) -> Result<bool> {
-    match source.run(&format!("KILL {}", client.id), "closing a connection that came through HAProxy").await {
-        Ok(()) => Ok(true),
-        Err(error) if error.code() == Some(GONE) => Ok(false),
-        Err(error) => Err(error),
+    match fence::kill(source, client.id, "closing a connection that came through HAProxy").await {
+        // RDS kills by its process list; who could not be found there is still there at the next look.
+        Err(error) if lock_out::is_unreadable_list(&error) => Ok(false),
+        closed => closed,
     }
 }
 

@@ -28,12 +28,18 @@ const TRIES: u32 = 40;
 const QUEUED_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
 
+/// How many may be let through to a server at once. They are let through to one that can't be asked too.
+async fn room_at(database: &Arc<Server>) -> Room {
+    Room::at(database).await.unwrap_or_else(|_| Room::unknown())
+}
+
 /// The step `traffic.hold`.
 pub struct TrafficHold {
     routes: Routes,
     finish: Duration,
     hold_for: Duration,
     source: Arc<Server>,
+    target: Arc<Server>,
     shared: SharedHold,
 }
 
@@ -41,16 +47,16 @@ impl TrafficHold {
     /// The name in a playbook.
     pub const NAME: &'static str = "traffic.hold";
 
-    /// From the arguments, how dbmove itself reaches the source, and what the three steps share.
+    /// From the arguments, how dbmove itself reaches both servers, and what the three steps share.
     ///
     /// # Errors
     /// If an argument can't be used; the message names it.
-    pub fn new(arguments: &HoldArguments, source: Arc<Server>, shared: SharedHold) -> Result<Self, StepError> {
+    pub fn new(arguments: &HoldArguments, source: Arc<Server>, target: Arc<Server>, shared: SharedHold) -> Result<Self, StepError> {
         let routes = Routes::read(arguments)?;
         shared.tell(&routes);
         let finish = read_limit("finish_within", arguments.finish_within.as_ref(), DEFAULT_FINISH)?;
         let hold_for = read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD)?;
-        Ok(TrafficHold { routes, finish, hold_for, source, shared })
+        Ok(TrafficHold { routes, finish, hold_for, source, target, shared })
     }
 
     /// Whether the arguments can be used, without a server.
@@ -63,10 +69,10 @@ impl TrafficHold {
         read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD).map(drop)
     }
 
-    /// Our connections that will make the server full. Nobody is held yet.
-    async fn fill(&self, before: &Before, server: &ProxiedServer) -> Result<Occupants, StepError> {
+    /// Our connections that will make the server full: of HAProxy, which leads to `database`. Nobody is held yet.
+    async fn fill(&self, before: &Before, server: &ProxiedServer, database: &Arc<Server>) -> Result<Occupants, StepError> {
         let place = place("address", &before.route.address)?;
-        let occupants = Occupants::open(&self.source, &place, before.held * (OCCUPANTS / MAXCONN)).await?;
+        let occupants = Occupants::open(database, &place, before.held * (OCCUPANTS / MAXCONN)).await?;
         let serves = server.fullness().await?.sessions;
         if serves < occupants.alive() {
             return Err(StepError::new(
@@ -139,11 +145,6 @@ impl TrafficHold {
         .hint("try again when fewer clients connect per second"))
     }
 
-    /// How many may be let through to the source at once. It is let through to though the source can't be asked.
-    async fn room(&self) -> Room {
-        Room::at(&self.source).await.unwrap_or_else(|_| Room::unknown())
-    }
-
     /// The route of this run, and what `run` found there if it has begun.
     fn before(context: &StepContext) -> Result<Option<Before>, StepError> {
         kept(context, CHECKPOINT)
@@ -164,7 +165,7 @@ impl TrafficHold {
         let mut output = Output::default().fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
         context.save_output(&output)?;
         let held = async {
-            let occupants = self.fill(&before, server).await?;
+            let occupants = self.fill(&before, server, &self.source).await?;
             let asking = Session::open(&self.source, Purpose::Read).await?;
             let finishing = Finishing::watch(context, asking, &occupants.host, self.finish).await?;
             let (scout, patience) = self.be_first(&before, server).await?;
@@ -185,7 +186,57 @@ impl TrafficHold {
             }
             Err(error) => {
                 // At once, not when the engine comes to it.
-                let message = match server.open(before.maxconn, self.room().await, Duration::ZERO).await {
+                let message = match server.open(before.maxconn, room_at(&self.source).await, Duration::ZERO).await {
+                    Ok(()) => format!("{}; clients are let through as before", error.message),
+                    Err(open) => format!("{}; {}", error.message, open.message),
+                };
+                Err(StepError { message, ..error })
+            }
+        }
+    }
+}
+
+impl TrafficHold {
+    /// Lets those through to the target who wait for a rollback.
+    async fn let_through(&self, before: &Before, server: &ProxiedServer) -> Result<(), StepError> {
+        if server.fullness().await?.maxconn != before.maxconn {
+            server.open(before.maxconn, room_at(&self.target).await, Duration::ZERO).await?;
+        }
+        if let Some(holding) = self.shared.holding.lock().await.take() {
+            holding.occupants.end().await;
+        }
+        Ok(())
+    }
+
+    /// Holds clients once more, where they are by now, without trying a route.
+    async fn hold_again(&self, context: &StepContext, before: &Before) -> Result<(), StepError> {
+        let server = ProxiedServer::of(&before.route)?;
+        server.check().await?;
+        // Of an earlier try, or of a driver that died: as full as it is, our connections would wait for each other.
+        self.let_through(before, &server).await?;
+        // In the middle of a rollback that was cut short HAProxy may lead to the source already.
+        let (database, occupants) = match self.fill(before, &server, &self.target).await {
+            Ok(occupants) => (&self.target, occupants),
+            Err(error) if error.failure == Failure::Refused => {
+                let occupants = self.fill(before, &server, &self.source).await.map_err(|_| error)?;
+                (&self.source, occupants)
+            }
+            Err(error) => return Err(error),
+        };
+        let asking = Session::open(database, Purpose::Read).await?;
+        let finishing = Finishing::watch(context, asking, &occupants.host, self.finish).await?;
+        let held = async {
+            server.set_maxconn(before.held).await?;
+            finishing.let_end(context, &server, &occupants).await
+        };
+        match held.await {
+            Ok(finished) => {
+                tracing::info!(closed = finished.closed, stay = finished.stay, "clients wait at HAProxy");
+                *self.shared.holding.lock().await = Some(Holding { occupants, scout: None, reserve: None });
+                Ok(())
+            }
+            Err(error) => {
+                let message = match server.open(before.maxconn, room_at(database).await, Duration::ZERO).await {
                     Ok(()) => format!("{}; clients are let through as before", error.message),
                     Err(open) => format!("{}; {}", error.message, open.message),
                 };
@@ -205,6 +256,21 @@ impl Step for TrafficHold {
     }
     fn holds_writes(&self) -> bool {
         true
+    }
+    fn holds_clients(&self) -> bool {
+        true
+    }
+    async fn hold_for_rollback(&self, context: &StepContext) -> Result<(), StepError> {
+        match Self::before(context)? {
+            Some(before) => self.hold_again(context, &before).await,
+            None => Ok(()),
+        }
+    }
+    async fn let_through_again(&self, context: &StepContext) -> Result<(), StepError> {
+        match Self::before(context)? {
+            Some(before) => self.let_through(&before, &ProxiedServer::of(&before.route)?).await,
+            None => Ok(()),
+        }
     }
 
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
@@ -269,7 +335,7 @@ impl Step for TrafficHold {
         let server = ProxiedServer::of(&before.route)?;
         let now = server.fullness().await?.maxconn;
         if now != before.maxconn {
-            server.open(before.maxconn, self.room().await, Duration::ZERO).await?;
+            server.open(before.maxconn, room_at(&self.source).await, Duration::ZERO).await?;
         }
         if let Some(holding) = self.shared.holding.lock().await.take() {
             holding.occupants.end().await;

@@ -53,6 +53,11 @@
 //! them, which a client that waits for its greeting learns late or never. So they are let through in steps that begin small and double, each once
 //! the server has taken the one before ([`room`]), up to as many as it has room for, until nobody waits; the same towards the source when a hold is undone.
 //!
+//! # Through a rollback
+//!
+//! The same again, at the target and without a scout: full with connections of ours to the target, so that clients wait while its writes are held
+//! and carried back. The undo of the switch points HAProxy to the source, and the undo of the hold, the last one, lets them through.
+//!
 //! # What HAProxy forgets
 //!
 //! All of this is HAProxy's state, not its configuration. A reload or restart brings back what the file says: no hold, and the source.

@@ -198,7 +198,7 @@ impl Reverse {
         let mut tries = 0;
         loop {
             let fence = Fence::raise(&back.source, ReadOnly::WhereAllowed, GRACE, None, &context.cancel).await?;
-            match fence::disconnect_clients(target, &fence.connections()).await {
+            match fence::disconnect_other_accounts(target).await {
                 Ok(closed) => return Ok((fence, closed)),
                 // It goes when it may run; what it writes lies before the position that is taken then.
                 Err(error) if lock_out::is_unreadable_list(&error) && tries < CLOSING_TRIES => {
@@ -222,7 +222,7 @@ impl Reverse {
         let mut target = Session::open(&back.source, Purpose::Read).await?;
         let (began, mut quiet) = (Instant::now(), Instant::now());
         while quiet.elapsed() < QUIET && began.elapsed() < STRAGGLERS {
-            if fence::disconnect_clients(&mut target, &fence.connections()).await? > 0 {
+            if fence::disconnect_other_accounts(&mut target).await? > 0 {
                 quiet = Instant::now();
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
