@@ -23,7 +23,7 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Move a live MySQL 5.5 to a new server, here, in minutes (ARGS=--keep leaves the servers up)
-	@fixtures/servers/fetch --quiet mysql-5.5.34 mysql-9.7
+	@fixtures/servers/fetch --quiet mysql-5.5.34 mysql-9.7 haproxy-2.6
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/dbmove" demo $(ARGS)
 

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const SERVERS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
 /// Everything a verdict has, and no more.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 18] = [
     "source",
     "target",
     "tables",
@@ -27,6 +27,10 @@ const FIELDS: [&str; 14] = [
     "transfers_doubled",
     "sum_before",
     "sum_after",
+    "requests",
+    "requests_failed",
+    "longest_wait_ms",
+    "rollback_ms",
     "killed_and_resumed",
     "report",
 ];
@@ -94,6 +98,8 @@ fn the_verdict_is_true_and_complete() {
     assert_eq!((number("transfers_lost"), number("transfers_doubled")), (0, 0));
     // 100 accounts with 100.00 each.
     assert_eq!((number("sum_before"), number("sum_after")), (1_000_000, 1_000_000));
+    assert_eq!(number("requests_failed"), 0, "{}", said(&output));
+    assert!(number("requests") > 100 && number("longest_wait_ms") > 0 && number("rollback_ms") > 0, "{verdict:#}");
     assert_eq!(verdict["killed_and_resumed"], true);
 
     // The story is where it says it is, and so are report and journal: readable when everything else is gone.
@@ -172,7 +178,7 @@ fn without_servers_it_says_what_brings_them() {
     let output = demo(directory.path(), &[]).env("DBMOVE_CACHE", directory.path().join("empty")).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(words.contains("fixtures/servers/fetch mysql-5.5.34 mysql-9.7"), "{words}");
+    assert!(words.contains("fixtures/servers/fetch mysql-5.5.34 mysql-9.7 haproxy-2.6"), "{words}");
     assert!(!directory.path().join("private").exists());
     let nonsense = demo(directory.path(), &["--scale", "0"]).output().unwrap();
     assert_eq!(nonsense.status.code(), Some(2), "{}", said(&nonsense));

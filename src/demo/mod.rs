@@ -9,6 +9,7 @@
 //! | [`school`] | the schema, with the traps of its time |
 //! | [`seed`] | the rows it starts with: the same for the same seed |
 //! | [`writers`] | live users: connections, pace, reconnecting along a route file |
+//! | [`visitors`] | a connection for each request: what waits at a proxy and must not fail |
 //! | [`bank`] | the transfers between accounts, each booked in the ledger |
 //! | [`activity`] | everything else users do: inserts, deletes, key changes, cascades |
 //! | [`ledger`] | what was promised to users, and whether a server keeps it |
@@ -28,6 +29,7 @@ pub mod run;
 pub mod school;
 pub mod seed;
 pub mod story;
+pub mod visitors;
 pub mod writers;
 
 /// The session of the 2011 site: UTF-8 text, no strictness, so that zero dates are values like any other.

@@ -1,12 +1,16 @@
 //! The demo's story: a school's MySQL 5.5 moves to MySQL 9.7 while its users keep writing, and everything that is
 //! claimed about it is looked up.
 //!
-//! 1. Four private servers: production (old, new) and a rehearsal pair of the same kinds; both old ones seeded alike.
-//! 2. The users begin to write to production, and do not stop before the end.
-//! 3. `dbmove rehearse`, on the rehearsal pair: leaves the certificate without which there is no switch.
+//! 1. Four private servers: production (old, new) and a rehearsal pair of the same kinds, both old ones seeded alike; and a HAProxy before
+//!    each pair.
+//! 2. The users begin to write to production, some over connections they keep, some with one for each request, and do not stop before the
+//!    end.
+//! 3. `dbmove rehearse`, on the rehearsal pair, the rollback included: leaves the certificate without which there is no switch.
 //! 4. `dbmove run`, killed with `kill -9` in the middle of the copy; the same command goes on from there, and follows.
-//! 5. `dbmove cutover` takes over from it and switches. Nobody tells the users; they read the route file as always.
-//! 6. The verdict.
+//! 5. `dbmove cutover` takes over from it and switches, while clients wait at HAProxy.
+//! 6. `dbmove rollback`: back to the old server with all that was written on the new one, which is looked up there.
+//! 7. All of it once more, for good: the way back is closed by a person's yes.
+//! 8. The verdict.
 //!
 //! # What makes it honest
 //!
@@ -37,6 +41,7 @@ use super::story::narrator::Narrator;
 use super::story::place::{Left, Pair, Place, address, write_private};
 use super::story::verdict::{Judged, Witnessed, judge};
 use super::story::{evidence, playbook, plug};
+use super::visitors::{VisitorCounts, Visitors};
 use super::writers::{WriterOptions, Writers};
 use crate::local::{Account, LocalServer};
 use crate::playbook::model::StageName;
@@ -49,6 +54,8 @@ pub use super::story::error::DemoError;
 const TRANSFERS_PER_SECOND: f64 = 250.0;
 /// Other changes a second.
 const CHANGES_PER_SECOND: f64 = 100.0;
+/// Requests a second with a connection each.
+const VISITORS_PER_SECOND: u32 = 40;
 /// How long `run` follows before the switch.
 const FOLLOWING: Duration = Duration::from_secs(3);
 /// How long users write to the new server.
@@ -86,7 +93,7 @@ pub struct Told {
 /// [`DemoError`]; rows that differ and promises that were broken are in the verdict.
 pub async fn tell(options: &DemoOptions, narrator: &Narrator) -> Result<Told, DemoError> {
     let size = SchoolSize::scaled(options.scale);
-    narrator.scene(1, "Four private servers");
+    narrator.scene(1, "Four private servers, and a HAProxy");
     let place = Place::prepare(&options.directory, options.keep).await?;
     introduce(&place, narrator);
     narrator.say(&format!("Filling both old ones with a school's database: {} rows in 14 tables.", human::count(size.total())));
@@ -107,12 +114,16 @@ pub async fn tell(options: &DemoOptions, narrator: &Narrator) -> Result<Told, De
 /// Everything between the servers' start and their end.
 async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &Narrator) -> Result<Judged, DemoError> {
     narrator.scene(2, "The users come, and stay");
-    let writers = start_writers(options, &size, place).await?;
+    let ledger = Arc::new(Ledger::open(&place.ledger(), &mut evidence::connect(&place.production.source).await?, DATABASE).await?);
+    let writers = start_writers(options, &size, place, ledger.clone()).await?;
+    let visitors = Visitors::start(place.door(), DATABASE, &size, VISITORS_PER_SECOND);
+    let mut asked = VisitorCounts::default();
     let began = Instant::now();
     narrator.say(&format!(
         "Seven of them write to production from now on: {TRANSFERS_PER_SECOND:.0} bank transfers a second, each booked in a ledger \
-         once the server said yes, and {CHANGES_PER_SECOND:.0} other changes: inserts, deletes, keys that change, cascades. They connect \
-         where the route file says; nobody tells them of the move."
+         once the server said yes, and {CHANGES_PER_SECOND:.0} other changes: inserts, deletes, keys that change, cascades. And \
+         {VISITORS_PER_SECOND} times a second somebody comes with a connection for one request, as PHP does. They all know HAProxy's address; \
+         nobody tells them of the move."
     ));
 
     narrator.scene(3, "The rehearsal");
@@ -128,34 +139,72 @@ async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &
     let killed = within(options, "dbmove run", plug::pull(running, &size, place, narrator)).await?;
     narrator.scene(5, "The same command goes on");
     let mut following = command(place, "run", narrator)?;
-    within(options, "dbmove run", until_verified(&mut following, place, narrator)).await?;
+    within(options, "dbmove run", until_done(&mut following, StageName::Verify, place, narrator)).await?;
     let resumed = plug::went_on(place, &killed, &rehearsal, narrator)?;
     narrator.say("The copy is verified and is being followed. The users have noticed nothing:");
     follow(&mut following, narrator, FOLLOWING).await?;
     tell_of(&writers, began, narrator);
 
-    narrator.scene(6, "The switch");
-    let cutover = Child::start(place, &["cutover", "school.yaml", "--deadline", "16h"], narrator)?;
+    narrator.scene(6, "The switch, while clients wait");
+    visitors.since_last(&mut asked);
     let run_pid = following.pid();
-    let (handed_over, switched) =
-        within(options, "dbmove cutover", async { tokio::try_join!(following.to_end(narrator), cutover.to_end(narrator)) }).await?;
-    let (_, switched) = (handed_over.well()?, switched.well()?);
-    narrator.say(&format!("`dbmove run` (process {run_pid}) handed over; the route file now says {}.", address(&place.production.target)));
+    let cutover = cut_over(options, place, Some(following), narrator).await?;
+    narrator.say(&format!("`dbmove run` (process {run_pid}) handed over; HAProxy now leads to {}.", address(&place.production.target)));
     narrator.say(&format!("The users go on for {}, on the new server.", human::duration(AFTERWARDS)));
     sleep(AFTERWARDS).await;
     tell_of(&writers, began, narrator);
+    tell_of_visitors(&visitors.since_last(&mut asked), narrator);
 
-    narrator.scene(7, "Was every promise kept?");
+    narrator.scene(7, "And back, with everything");
+    narrator.say("Suppose that something is wrong with the new server after all.");
+    let rollback = Child::start(place, &["rollback", "school.yaml", "--deadline", "5m"], narrator)?;
+    let (handed_over, back) =
+        within(options, "dbmove rollback", async { tokio::try_join!(cutover.to_end(narrator), rollback.to_end(narrator)) }).await?;
+    let (_, back) = (handed_over.well()?, back.well()?);
+    let rollback = evidence::report(back.report())?.rollback.and_then(|rollback| rollback.seconds);
+    sleep(AFTERWARDS / 2).await;
+    tell_of_visitors(&visitors.since_last(&mut asked), narrator);
+    writers.stop().await?;
+    let mut conn = evidence::connect(&place.production.source).await?;
+    let there = check(&place.ledger(), &mut conn, DATABASE).await?;
+    if !there.is_clean() {
+        return Err(DemoError::RolledBackShort { notes: there.notes.join("; ") });
+    }
+    narrator.say(&format!(
+        "The old server serves again, {} after the command was given. All {} transfers are on it, also the {} that the new one acknowledged.",
+        human::seconds(rollback.unwrap_or(0.0)),
+        human::count(there.acknowledged),
+        human::count(acknowledged_by(place, &place.production.target)?),
+    ));
+
+    narrator.scene(8, "Once more, for good");
+    let writers = start_writers(options, &size, place, ledger).await?;
+    for words in [&["undo", "school.yaml"][..], &["run", "school.yaml", "--new-run", "--no-follow"]] {
+        within(options, "dbmove run", Child::start(place, words, narrator)?.to_end(narrator)).await?.well()?;
+    }
+    visitors.since_last(&mut asked);
+    let acknowledged_before = acknowledged_by(place, &place.production.target)?;
+    let cutover = cut_over(options, place, None, narrator).await?;
+    sleep(AFTERWARDS).await;
+    tell_of_visitors(&visitors.since_last(&mut asked), narrator);
+    narrator.say("All is well this time, and a person says so.");
+    let approve = Child::start(place, &["approve", "school.yaml", playbook::GATE_STEP, "--by", "the demo"], narrator)?;
+    let (approved, switched) =
+        within(options, "dbmove cutover", async { tokio::try_join!(approve.to_end(narrator), cutover.to_end(narrator)) }).await?;
+    let (_, switched) = (approved.well()?, switched.well()?);
+
+    narrator.scene(9, "Was every promise kept?");
     let counts = writers.stop().await?;
+    visitors.stop(&mut asked).await;
     let report = evidence::report(switched.report())?;
     let kept = evidence::keep(place, &report, switched.report().ok_or(DemoError::NoReport)?)?;
     let same = evidence::transfers_as_they_were(place).await?;
     narrator.say(&format!("The old server is read-only; all its {} transfers are on the new one, value by value.", human::count(same)));
     let mut conn = evidence::connect(&place.production.target).await?;
     let ledger = check(&place.ledger(), &mut conn, DATABASE).await?;
-    let acknowledged_after = acknowledged_by(place, &place.production.target)?;
+    let acknowledged_after = acknowledged_by(place, &place.production.target)? - acknowledged_before;
     narrator.say(&format!(
-        "The new server acknowledged {} transfers since the switch. The longest any user went without success: {} ms.",
+        "The new server acknowledged {} transfers since the last switch. The longest any user with a connection went without success: {} ms.",
         human::count(acknowledged_after),
         counts.longest_stall_ms
     ));
@@ -165,9 +214,29 @@ async fn act(options: &DemoOptions, size: SchoolSize, place: &Place, narrator: &
         ledger,
         acknowledged_after,
         killed_and_resumed: resumed,
+        visitors: asked,
+        rollback_seconds: rollback,
         kept: kept.join("report.json"),
     };
     Ok(judge(&report, witnessed))
+}
+
+/// The cutover, up to the moment when clients are on the new server; it goes on as long as the way back is open. The one that follows hands over.
+async fn cut_over(options: &DemoOptions, place: &Place, following: Option<Child>, narrator: &Narrator) -> Result<Child, DemoError> {
+    let mut cutover = Child::start(place, &["cutover", "school.yaml", "--deadline", "16h"], narrator)?;
+    let handed_over = async {
+        match following {
+            Some(following) => following.to_end(narrator).await?.well().map(drop),
+            None => Ok(()),
+        }
+    };
+    let switched = until_done(&mut cutover, StageName::Cutover, place, narrator);
+    within(options, "dbmove cutover", async { tokio::try_join!(handed_over, switched) }).await?;
+    narrator.say("What it had forecast before it began:");
+    evidence::forecast(place)?.iter().for_each(|line| narrator.line(line));
+    narrator.say("And how the switch went, second by second:");
+    evidence::second_by_second(place)?.iter().for_each(|line| narrator.line(line));
+    Ok(cutover)
 }
 
 fn introduce(place: &Place, narrator: &Narrator) {
@@ -179,6 +248,7 @@ fn introduce(place: &Place, narrator: &Narrator) {
     };
     pair("production", &place.production);
     pair("rehearsal", &place.rehearsal);
+    narrator.show("HAProxy", &format!("127.0.0.1:{} for production, :{} for the rehearsal", place.doors.production, place.doors.rehearsal));
 }
 
 async fn fill(server: &LocalServer, size: &SchoolSize, number: u64) -> Result<(), DemoError> {
@@ -187,10 +257,8 @@ async fn fill(server: &LocalServer, size: &SchoolSize, number: u64) -> Result<()
     Ok(())
 }
 
-async fn start_writers(options: &DemoOptions, size: &SchoolSize, place: &Place) -> Result<Writers, DemoError> {
+async fn start_writers(options: &DemoOptions, size: &SchoolSize, place: &Place, ledger: Arc<Ledger>) -> Result<Writers, DemoError> {
     let source = &place.production.source;
-    let mut conn = evidence::connect(source).await?;
-    let ledger = Arc::new(Ledger::open(&place.ledger(), &mut conn, DATABASE).await?);
     let mut writers = WriterOptions::new(place.route(), Account::App.user(), source.password(), DATABASE, size.clone());
     writers.transfers_per_second = TRANSFERS_PER_SECOND;
     writers.changes_per_second = CHANGES_PER_SECOND;
@@ -239,19 +307,29 @@ fn certificate(rehearsal: &Report, rehearsed: &Ended, narrator: &Narrator) {
     }
     let undone: f64 = rehearsal.undos.iter().filter_map(|undo| undo.seconds).sum();
     narrator.show("and all undone in", &human::seconds(undone));
+    if let Some(seconds) = rehearsal.rollback.as_ref().and_then(|rollback| rollback.seconds) {
+        narrator.show("rollback", &format!("rehearsed, in {}", human::seconds(seconds)));
+    }
 }
 
-/// Listens to `run` until the journal says that everything is verified.
-async fn until_verified(child: &mut Child, place: &Place, narrator: &Narrator) -> Result<(), DemoError> {
+fn tell_of_visitors(counts: &VisitorCounts, narrator: &Narrator) {
+    narrator.show(
+        "one-request clients",
+        &format!("{} served meanwhile, {} failed, longest wait {} ms", human::count(counts.served), counts.failures(), counts.longest_ms),
+    );
+}
+
+/// Listens to a child until the journal says that a stage is done.
+async fn until_done(child: &mut Child, stage: StageName, place: &Place, narrator: &Narrator) -> Result<(), DemoError> {
     loop {
         follow(child, narrator, Duration::from_millis(200)).await?;
-        if evidence::production_run(place)?.is_some_and(|run| run.stage_done(StageName::Verify)) {
+        if evidence::production_run(place)?.is_some_and(|run| run.stage_done(stage)) {
             return Ok(());
         }
     }
 }
 
-/// Listens to `run` for a while, in which it must not end.
+/// Listens to a child for a while, in which it must not end.
 async fn follow(child: &mut Child, narrator: &Narrator, duration: Duration) -> Result<(), DemoError> {
     let heard_all = async {
         while child.listen(narrator).await? {}

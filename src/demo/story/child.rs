@@ -145,7 +145,7 @@ impl Child {
     /// The error for a child that has said everything and should not have.
     pub async fn ended_early(&mut self) -> DemoError {
         match self.process.wait().await {
-            Ok(status) => DemoError::StoppedFollowing { status, said: self.last_words.join("; ") },
+            Ok(status) => DemoError::EndedEarly { command: self.command.clone(), status, said: self.last_words.join("; ") },
             Err(source) => DemoError::Start { command: self.command.clone(), source },
         }
     }

@@ -9,7 +9,7 @@ use crate::demo::seed::SeedError;
 use crate::demo::writers::WritersError;
 use crate::engine::journal::JournalError;
 use crate::engine::outcome::ExitCode;
-use crate::local::LocalError;
+use crate::local::{LocalError, ProxyError};
 use crate::telemetry::human;
 
 /// A demo that could not be carried through. Its servers and directory are gone, unless they were to be kept.
@@ -24,6 +24,9 @@ pub enum DemoError {
     /// A server could not be started.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// HAProxy could not be started.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The school could not be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -86,13 +89,21 @@ pub enum DemoError {
         /// What was found instead.
         found: String,
     },
-    /// `run` ended by itself while it should have followed.
-    #[error("`dbmove run` ended before the switch, with {status}: {said}")]
-    StoppedFollowing {
+    /// A command ended by itself while it should have gone on.
+    #[error("`{command}` ended before it should, with {status}: {said}")]
+    EndedEarly {
+        /// What ran.
+        command: String,
         /// How.
         status: ExitStatus,
         /// What it said.
         said: String,
+    },
+    /// A transfer is missing on the old server behind the rollback.
+    #[error("behind the rollback the bank's book does not balance on the old server: {notes}")]
+    RolledBackShort {
+        /// What is wrong.
+        notes: String,
     },
     /// No report was written.
     #[error("no report was written")]
@@ -115,7 +126,7 @@ impl DemoError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            DemoError::TransfersDiffer { .. } => ExitCode::Differences,
+            DemoError::TransfersDiffer { .. } | DemoError::RolledBackShort { .. } => ExitCode::Differences,
             DemoError::Command { status, .. } if status.code() == Some(i32::from(ExitCode::Differences.code())) => ExitCode::Differences,
             _ => ExitCode::Error,
         }

@@ -18,6 +18,8 @@ use crate::engine::step::Probe;
 use crate::local::{Account, LocalServer};
 use crate::mysql::sql;
 use crate::report::model::Report;
+use crate::report::{terminal, timeline};
+use crate::telemetry::burn_down::burn_down;
 
 /// A connection that may look at everything.
 ///
@@ -59,6 +61,31 @@ pub fn production_run(place: &Place) -> Result<Option<RunState>, DemoError> {
     let reader = JournalReader::open(&place.state())?;
     let latest = reader.latest_run(playbook::NAME, RunKind::Production)?;
     Ok(latest.map(|run| reader.state(&run.run)).transpose()?)
+}
+
+/// The forecast of the newest production run's driver, as a table.
+///
+/// # Errors
+/// If the journal can't be read.
+pub fn forecast(place: &Place) -> Result<Vec<String>, DemoError> {
+    let Some(run) = production_run(place)? else { return Ok(Vec::new()) };
+    let events = JournalReader::open(&place.state())?.events(&run.run, 0)?;
+    let newest = events.iter().rev().find_map(|recorded| match &recorded.event {
+        Event::Forecast { forecast } => Some(burn_down(forecast)),
+        _ => None,
+    });
+    Ok(newest.unwrap_or_default())
+}
+
+/// The newest cutover of the newest production run, a line a step.
+///
+/// # Errors
+/// If the journal can't be read.
+pub fn second_by_second(place: &Place) -> Result<Vec<String>, DemoError> {
+    let Some(run) = production_run(place)? else { return Ok(Vec::new()) };
+    let events = JournalReader::open(&place.state())?.events(&run.run, 0)?;
+    let timelines = timeline::timelines(&events, &run.plan);
+    Ok(timelines.first().map(terminal::second_by_second).unwrap_or_default())
 }
 
 /// Whether a later process found the run's copy partly done.

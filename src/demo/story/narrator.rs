@@ -75,6 +75,11 @@ impl Narrator {
         self.write(&format!("   {what}:\n     {}\n", printable(words)));
     }
 
+    /// A line of a table, as it is.
+    pub fn line(&self, text: &str) {
+        self.write(&format!("     {}\n", printable(text).trim_end()));
+    }
+
     /// Passes on what a child said.
     pub fn relay(&self, text: &str) {
         self.paragraph(text, "   | ", "   |   ");

@@ -1,6 +1,6 @@
-//! Where the demo happens: one private directory (mode 0700), four servers in it, the route file and the password.
+//! Where the demo happens: one private directory (mode 0700), four servers and a HAProxy in it, the route file and the password.
 //!
-//! Dropping a [`Place`] kills the servers and removes the directory, in that order. What no destructor sees, a
+//! Dropping a [`Place`] kills all of them and removes the directory, in that order. What no destructor sees, a
 //! `kill -9` of the demo, the kernel sees: servers are tied to this process. Only `--keep` changes that.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -10,8 +10,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::DemoError;
 use super::narrator::Narrator;
+use crate::demo::Endpoint;
 use crate::demo::school::DATABASE;
-use crate::local::{LocalServer, ServerKind, ServerOptions, available};
+use crate::local::{Account, LocalProxy, LocalServer, ServerKind, ServerOptions, available, proxy_available};
 
 /// What the demo moves from.
 pub const SOURCE: ServerKind = ServerKind::Mysql55;
@@ -64,6 +65,31 @@ pub struct Pair {
     pub target: LocalServer,
 }
 
+/// Where HAProxy listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Doors {
+    /// For production's users.
+    pub production: u16,
+    /// For the rehearsal's.
+    pub rehearsal: u16,
+}
+
+/// HAProxy's name for the backend of production, and of the rehearsal.
+pub const BACKENDS: [&str; 2] = ["school", "rehearsal"];
+/// The server in each.
+pub const BACKEND_SERVER: &str = "main";
+
+impl Doors {
+    fn sections(self, source: u16, rehearsal_source: u16) -> String {
+        let [school, rehearsal] = BACKENDS;
+        let mut sections = "defaults\n    mode tcp\n    maxconn 2000\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n    timeout queue 60s\n".to_owned();
+        for (name, door, server) in [(school, self.production, source), (rehearsal, self.rehearsal, rehearsal_source)] {
+            sections.push_str(&format!("listen {name}\n    bind 127.0.0.1:{door}\n    server {BACKEND_SERVER} 127.0.0.1:{server}\n"));
+        }
+        sections
+    }
+}
+
 /// Everything the demo leaves on this machine, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -71,6 +97,10 @@ pub struct Place {
     pub production: Pair,
     /// Stands in for production.
     pub rehearsal: Pair,
+    /// Stands before both.
+    pub proxy: LocalProxy,
+    /// Where it listens for users, and for those of the rehearsal.
+    pub doors: Doors,
     // Dropped after the servers.
     directory: PrivateDirectory,
 }
@@ -81,7 +111,7 @@ impl Place {
     /// # Errors
     /// [`DemoError::NotFetched`] with the command that brings them.
     pub fn possible() -> Result<(), DemoError> {
-        match [SOURCE, TARGET].into_iter().find_map(|kind| available(kind).err()) {
+        match [SOURCE, TARGET].into_iter().find_map(|kind| available(kind).err()).or_else(|| proxy_available().err()) {
             None => Ok(()),
             Some(why) => Err(DemoError::NotFetched { why }),
         }
@@ -108,13 +138,29 @@ impl Place {
             start(SOURCE, "rehearsal-source", options.clone()),
             start(TARGET, "rehearsal-target", options.clone().rds_like(true)),
         )?;
+        let doors = Doors { production: LocalProxy::free_port()?, rehearsal: LocalProxy::free_port()? };
+        let proxy = LocalProxy::start(&directory.path, &doors.sections(source.port(), rehearsal_source.port())).await?;
         let place = Place {
             production: Pair { source, target },
             rehearsal: Pair { source: rehearsal_source, target: rehearsal_target },
+            proxy,
+            doors,
             directory,
         };
-        write_private(&place.route(), &format!("{}\n", address(&place.production.source)))?;
+        write_private(&place.route(), &format!("{}\n", place.door().address()))?;
         Ok(place)
+    }
+
+    /// Where users connect, and as whom.
+    #[must_use]
+    pub fn door(&self) -> Endpoint {
+        let source = &self.production.source;
+        Endpoint {
+            host: source.host().to_owned(),
+            port: self.doors.production,
+            user: Account::App.user().to_owned(),
+            password: source.password(),
+        }
     }
 
     /// The private directory.
@@ -151,7 +197,8 @@ impl Place {
     /// Leaves servers and directory behind.
     #[must_use]
     pub fn leave(self) -> Left {
-        let Place { production, rehearsal, mut directory } = self;
+        // The users are gone, and the servers have addresses of their own.
+        let Place { production, rehearsal, mut directory, .. } = self;
         directory.keep = true;
         let path = directory.path.clone();
         let password = path.join("password");

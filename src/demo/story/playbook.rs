@@ -1,8 +1,6 @@
-//! The playbook of the move: what `playbooks/mysql-to-mysql.yaml` is, filled in for the demo's servers.
+//! The playbook of the move: what `playbooks/mysql-behind-haproxy.yaml` is, filled in for the demo's servers.
 
-use std::path::Path;
-
-use super::place::{Pair, Place};
+use super::place::{BACKEND_SERVER, BACKENDS, Pair, Place};
 use crate::demo::school::DATABASE;
 use crate::local::LocalServer;
 
@@ -16,6 +14,9 @@ pub const CANARY_STEP: &str = "canary";
 /// The steps that compare rows: before the switch, and once more while writes are held.
 pub const VERIFY_STEPS: [&str; 2] = ["rows", "last_check"];
 
+/// The step that asks whether the way back may be closed.
+pub const GATE_STEP: &str = "trusted";
+
 /// The text of the playbook. `chunk_kib`: how much is copied at a time.
 #[must_use]
 pub fn text(place: &Place, chunk_kib: u32) -> String {
@@ -26,11 +27,11 @@ pub fn text(place: &Place, chunk_kib: u32) -> String {
     let pair = |pair: &Pair| (endpoint(&pair.source, "dbmove"), endpoint(&pair.target, "admin"));
     let (source, target) = pair(&place.production);
     let (rehearsal_source, rehearsal_target) = pair(&place.rehearsal);
-    let route = quoted_path(&place.route());
-    let (port, rehearsal_port) = (place.production.target.port(), place.rehearsal.target.port());
+    let (door, rehearsal_door) = (place.doors.production, place.doors.rehearsal);
+    let (socket, [backend, rehearsal_backend]) = (quoted(&place.proxy.socket().display().to_string()), BACKENDS);
     let [rows, last_check] = VERIFY_STEPS;
     format!(
-        r#"# The demo's move. Made from `dbmove playbook show mysql-to-mysql`.
+        r#"# The demo's move. Made from `dbmove playbook show mysql-behind-haproxy`.
 playbook: {NAME}
 about: A school's MySQL 5.5, with its users at work, to MySQL 9.7
 
@@ -61,17 +62,30 @@ stages:
     - id: {CANARY_STEP}
       run: traffic.canary
       store: school
-      with: {{ route_file: {route}, user: app, password: {password} }}
+      with: {{ url: "mysql://127.0.0.1:{door}/", rehearsal_url: "mysql://127.0.0.1:{rehearsal_door}/", user: app, password: {password} }}
+    - id: hold
+      run: traffic.hold
+      store: school
+      with:
+        route: haproxy
+        socket: {socket}
+        address: "127.0.0.1:{door}"
+        backend: {backend}
+        server: {BACKEND_SERVER}
+        rehearsal_address: "127.0.0.1:{rehearsal_door}"
+        rehearsal_backend: {rehearsal_backend}
     - {{ id: fence, run: mysql.fence, store: school }}
     - {{ id: drain, run: mysql.catch_up, store: school }}
     - {{ id: {last_check}, run: mysql.verify, store: school, with: {{ scope: changed }} }}
     - {{ id: promote, run: mysql.promote, store: school }}
-    - id: switch
-      run: traffic.file
-      point_of_no_return: true
-      with: {{ path: {route}, content: "127.0.0.1:{port}\n", rehearsal_content: "127.0.0.1:{rehearsal_port}\n" }}
+    - {{ id: back, run: mysql.reverse, store: school }}
+    - {{ id: switch, run: traffic.switch, store: school }}
+    - {{ id: release, run: traffic.release, store: school, point_of_no_return: true }}
     - {{ id: disconnect, run: mysql.disconnect, store: school }}
     - {{ id: smoke, run: traffic.check, store: school, with: {{ timeout: 10s }} }}
+  settle:
+    - {{ id: {GATE_STEP}, run: gate.approve, with: {{ question: "May the way back be closed?" }} }}
+    - {{ id: retire, run: mysql.retire, store: school }}
 "#
     )
 }
@@ -79,8 +93,4 @@ stages:
 /// Text as a double-quoted YAML scalar; a JSON string is one.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
 }

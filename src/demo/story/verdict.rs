@@ -1,11 +1,13 @@
 //! How the demo ended: one object for programs, a page for people, and what is wrong if something is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::playbook::{CANARY_STEP, VERIFY_STEPS};
 use crate::demo::ledger::LedgerVerdict;
+use crate::demo::visitors::VisitorCounts;
 use crate::engine::outcome::ExitCode;
 use crate::report::model::{Outcome, Report, Serving};
 use crate::telemetry::human;
@@ -37,6 +39,14 @@ pub struct DemoVerdict {
     pub sum_before: i64,
     /// And at the end.
     pub sum_after: i64,
+    /// Requests of clients that connect for each, through the whole story.
+    pub requests: u64,
+    /// Of those: failed.
+    pub requests_failed: u64,
+    /// The longest that one of them took, in milliseconds.
+    pub longest_wait_ms: u64,
+    /// From the command until clients were back on the old server, in milliseconds.
+    pub rollback_ms: Option<u64>,
     /// Whether `kill -9` hit the copy in its middle and the next process went on from there.
     pub killed_and_resumed: bool,
     /// The run's report, kept.
@@ -56,6 +66,10 @@ pub struct Witnessed {
     pub acknowledged_after: u64,
     /// Whether the plug was pulled and the run went on.
     pub killed_and_resumed: bool,
+    /// What became of clients that connect for each request.
+    pub visitors: VisitorCounts,
+    /// How long the rollback took, in seconds.
+    pub rollback_seconds: Option<f64>,
     /// Where the report is kept.
     pub kept: PathBuf,
 }
@@ -74,7 +88,7 @@ pub struct Judged {
 /// Judges the run by its report and by what was witnessed.
 #[must_use]
 pub fn judge(report: &Report, witnessed: Witnessed) -> Judged {
-    let Witnessed { source, target, ledger, acknowledged_after, killed_and_resumed, kept } = witnessed;
+    let Witnessed { source, target, ledger, acknowledged_after, killed_and_resumed, visitors, rollback_seconds, kept } = witnessed;
     let mut wrong = Vec::new();
     let found = |step: &str| report.verifications.iter().find(|verification| verification.step == step);
     for step in VERIFY_STEPS {
@@ -111,6 +125,16 @@ pub fn judge(report: &Report, witnessed: Witnessed) -> Judged {
     if acknowledged_after == 0 {
         wrong.push("no transfer was acknowledged by the new server after the switch".to_owned());
     }
+    if visitors.failures() > 0 {
+        let why: Vec<String> = visitors.failed.iter().map(|(why, times)| format!("{times} times: {why}")).collect();
+        wrong.push(format!("requests failed: {}", why.join("; ")));
+    }
+    if visitors.served == 0 {
+        wrong.push("no request of a client with a connection for each was served".to_owned());
+    }
+    if rollback_seconds.is_none() {
+        wrong.push("the rollback did not say how long it took".to_owned());
+    }
     if ledger.acknowledged == 0 {
         wrong.push("no transfer was acknowledged at all".to_owned());
     }
@@ -132,6 +156,10 @@ pub fn judge(report: &Report, witnessed: Witnessed) -> Judged {
         transfers_doubled: ledger.doubled,
         sum_before: cents(ledger.sum_before),
         sum_after: cents(ledger.sum_after),
+        requests: visitors.served + visitors.failures(),
+        requests_failed: visitors.failures(),
+        longest_wait_ms: visitors.longest_ms,
+        rollback_ms: rollback_seconds.and_then(|seconds| u64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()),
         killed_and_resumed,
         report: kept,
     };
@@ -181,6 +209,21 @@ impl Judged {
                 ),
             ),
             ("sum of all accounts", format!("{} before, {} after", money(sum_before), money(sum_after))),
+            (
+                "requests",
+                format!(
+                    "{} with a connection each: {} failed, the longest took {} ms",
+                    human::count(self.verdict.requests),
+                    self.verdict.requests_failed,
+                    self.verdict.longest_wait_ms
+                ),
+            ),
+            (
+                "there and back",
+                self.verdict
+                    .rollback_ms
+                    .map_or_else(|| "NO".to_owned(), |took| format!("rolled back in {took} ms with every write, then moved again")),
+            ),
             ("killed and resumed", if self.verdict.killed_and_resumed { "yes" } else { "NO" }.to_owned()),
             ("report", report.display().to_string()),
         ]

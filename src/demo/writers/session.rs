@@ -66,8 +66,10 @@ impl Session {
         let endpoint = Endpoint { host, port, user: self.user.clone(), password: self.password.clone() };
         let mut conn = endpoint.connect_as_site().await?;
         conn.query_drop(&self.use_database).await?;
+        // Behind a proxy the address says nothing of the server.
+        let port: Option<u16> = conn.query_first("SELECT @@port").await?;
         self.record.connections.fetch_add(1, Ordering::AcqRel);
-        self.endpoint = endpoint.address();
+        self.endpoint = Endpoint { port: port.unwrap_or(endpoint.port), ..endpoint }.address();
         self.uses = 0;
         Ok(conn)
     }
