@@ -218,7 +218,7 @@ async fn the_real_prometheus_is_asked() {
     assert!(look(&up).await.is_err(), "a Prometheus that is gone was taken for a quiet one");
 }
 
-/// The playbook of the world, with guards and `more` seconds to write.
+/// Puts guards into the playbook of the world.
 fn guarded(world: &World, guards: &str) {
     let text = std::fs::read_to_string(world.playbook()).unwrap();
     std::fs::write(world.playbook(), text.replacen("stores:\n", &format!("guards:\n{guards}stores:\n"), 1)).unwrap();

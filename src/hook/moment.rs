@@ -24,7 +24,7 @@ use crate::playbook::reference::Resolver;
 
 /// How long a hook may take unless the playbook says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// And when writes are held.
+/// The longest that one may be given: the end of a run waits for it.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a hook calls.
