@@ -114,6 +114,8 @@ pub(super) struct Driver {
     pub watching: Watching,
     /// Hooks that are being told something beside the run.
     pub telling: JoinSet<Told>,
+    /// Of each hook that was told something: cancelled when the last call of it has ended.
+    pub turns: HashMap<String, CancellationToken>,
     /// Why the cutover's first step waits, if so.
     pub kept_back: Option<String>,
 }
@@ -171,6 +173,7 @@ impl Driver {
             ask,
             watching: Watching::nothing(),
             telling: JoinSet::new(),
+            turns: HashMap::new(),
             kept_back: None,
         }
     }

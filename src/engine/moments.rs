@@ -6,7 +6,7 @@
 //! it: nothing is begun behind a no. Meanwhile clocks, guards and people are heard as ever, so a deadline, an abort or a guard calls the hook off.
 //! At `before-switch` writes are held: a hook there has at most half of what `max_write_gap` leaves, and a no undoes the cutover.
 //!
-//! **All others** are told. They run beside the run, which waits for them only at its very end, and what fails there is said loudly and
+//! **All others** are told. Each hook hears of them in their order, one call after the other. They run beside the run, which waits for them only at its very end, and what fails there is said loudly and
 //! changes nothing: clients are not kept waiting for a chat that is down, and behind the switch nothing is undone by a hook.
 //!
 //! | moment | when |
@@ -141,6 +141,14 @@ impl Calls {
     }
 }
 
+/// A call's place among those of its hook.
+struct Turn {
+    /// Cancelled when the call before it has ended.
+    before: Option<CancellationToken>,
+    /// Ends this one's turn when dropped, however the call ends.
+    _ended: tokio_util::sync::DropGuard,
+}
+
 /// A call that has ended.
 pub(super) struct Told {
     hook: String,
@@ -186,6 +194,7 @@ impl Driver {
         moment: Moment,
         facts: Map<String, Value>,
         limit: Duration,
+        turn: Option<Turn>,
     ) -> Result<CancellationToken, JournalError> {
         self.journal_hook(&built.spec.id, moment, HookChange::Begun { facts: facts.clone() }).await?;
         super::crash::point("hook.begun");
@@ -193,8 +202,12 @@ impl Driver {
         let call = HookCall { facts, outputs: self.outputs(), limit: limit.min(built.hook.limit()), cancel: cancel.clone() };
         let nudge = self.nudge.clone();
         tasks.spawn(async move {
+            if let Some(Some(before)) = turn.as_ref().map(|turn| turn.before.clone()) {
+                before.cancelled().await;
+            }
             let began = Instant::now();
             let result = built.hook.call(&call).await;
+            drop(turn);
             nudge.notify_one();
             Told { hook: built.spec.id, moment, began, result }
         });
@@ -222,7 +235,7 @@ impl Driver {
                 _ => Duration::MAX,
             };
             let mut tasks = JoinSet::new();
-            let cancel = self.begin_call(&mut tasks, built.clone(), moment, facts, limit).await?;
+            let cancel = self.begin_call(&mut tasks, built.clone(), moment, facts, limit, None).await?;
             let told = loop {
                 if let Some(ended) = tasks.try_join_next() {
                     break ended.unwrap_or_else(|_| Told {
@@ -260,7 +273,10 @@ impl Driver {
 
     async fn tell(&mut self, built: BuiltHook, moment: Moment, facts: Map<String, Value>) -> Result<(), JournalError> {
         let mut telling = std::mem::take(&mut self.telling);
-        let begun = self.begin_call(&mut telling, built, moment, facts, Duration::MAX).await;
+        let ended = CancellationToken::new();
+        let before = self.turns.insert(built.spec.id.clone(), ended.clone());
+        let turn = Some(Turn { before, _ended: ended.drop_guard() });
+        let begun = self.begin_call(&mut telling, built, moment, facts, Duration::MAX, turn).await;
         self.telling = telling;
         begun.map(drop)
     }
