@@ -75,7 +75,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn the_verdict_is_true_and_complete() {
-    if real::skipped("the_verdict_is_true_and_complete", &SERVERS) {
+    if real::proxy_skipped("the_verdict_is_true_and_complete", &SERVERS) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn the_verdict_is_true_and_complete() {
 
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
-    if real::skipped("ctrl_c_leaves_nothing_behind", &SERVERS) {
+    if real::proxy_skipped("ctrl_c_leaves_nothing_behind", &SERVERS) {
         return;
     }
     // Before there is any server, while the users write, and in the middle of it with a child at work.
@@ -153,7 +153,7 @@ fn interrupt_when(running: &mut Child, words: &str) -> String {
 
 #[test]
 fn a_killed_demo_takes_its_servers_with_it() {
-    if real::skipped("a_killed_demo_takes_its_servers_with_it", &SERVERS) {
+    if real::proxy_skipped("a_killed_demo_takes_its_servers_with_it", &SERVERS) {
         return;
     }
     use std::io::{BufRead as _, BufReader};
