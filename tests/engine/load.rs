@@ -105,3 +105,19 @@ async fn a_load_that_breaks_off_fails_the_rehearsal() {
     assert_eq!(outcome.certificate, None);
     assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
 }
+
+/// Following that never catches up would keep a rehearsal for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_never_catches_up_ends_the_rehearsal() {
+    let (mut world, load) = (world(), Arc::new(Told::default()));
+    let follow = world.scenario.playbook.stages.sync.iter_mut().find(|step| step.id == "follow").unwrap();
+    follow.with.insert("falls_behind".to_owned(), serde_json::json!(true));
+    let outcome = tokio::time::timeout(Duration::from_secs(120), rehearsed(&world, &load)).await.expect("it has no end");
+    assert!(matches!(outcome.verdict, Verdict::Failed { step: None, .. }), "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("this target can't keep up at 3x"), "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("the lag of `follow` grew"), "{}", outcome.verdict);
+    assert_eq!(outcome.certificate, None);
+    let report = world.state().load.unwrap();
+    assert!(!report.keeps_up && report.sentences[0].contains("can't keep up"), "{report:?}");
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+}

@@ -58,6 +58,8 @@ struct Behaviour {
     acts_first: bool,
     undo_fails_while: String,
     fails_after_ready_ms: u64,
+    /// A service that falls a second behind every second, and is never ready.
+    falls_behind: bool,
     estimate_ms: Option<u64>,
     /// Reports this much work per second, of `total`.
     rate: Option<f64>,
@@ -200,6 +202,14 @@ impl Step for LedgerStep {
         if self.kind() == StepKind::Service {
             if !self.applied() {
                 self.write("apply");
+            }
+            let began = tokio::time::Instant::now();
+            if self.behaviour.falls_behind {
+                while !context.cancel.is_cancelled() {
+                    context.report(Progress { unit: "changes".to_owned(), lag: Some(began.elapsed()), ..Progress::default() });
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                return Err(StepError::cancelled());
             }
             context.ready();
             if self.behaviour.fails_after_ready_ms > 0 {

@@ -1,4 +1,8 @@
 //! The driver's part: starts the loads, looks at them and at how following keeps up, and ends them.
+//!
+//! Whether the target kept up is judged at the end. But a rehearsal whose target will never catch up would have no end: so once the load has run
+//! for as long as asked, following that falls further and further behind ends it at once. While rows are copied it may fall behind and catch up
+//! afterwards, so that stretch is left out.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -21,6 +25,11 @@ use crate::playbook::model::StageName;
 /// How long loads have to end what they are doing.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How often it is judged whether following will ever catch up.
+const JUDGE_EVERY: Duration = Duration::from_secs(5);
+/// So many times in a row, and it will not.
+const PATIENCE: u32 = 3;
+
 /// The loads that run beside a rehearsal.
 pub struct Beside {
     tasks: JoinSet<(String, Result<(), StepError>)>,
@@ -29,6 +38,12 @@ pub struct Beside {
     figures: BTreeMap<String, watch::Receiver<LoadFigures>>,
     started: Instant,
     looks: BTreeMap<String, Vec<Look>>,
+    /// Looks since nothing but following keeps the target busy.
+    trend: BTreeMap<String, Vec<Look>>,
+    judged: Instant,
+    against: u32,
+    /// Why the target will never catch up, if so.
+    hopeless: Option<String>,
 }
 
 /// What a store's load goes by where steps go by their ids, none of which has a blank.
@@ -52,6 +67,11 @@ fn failed(store: &str, error: &StepError) -> Verdict {
         Failure::Refused => Verdict::Refused { step: None, reasons: vec![message], hint: error.hint.clone() },
         _ => Verdict::Failed { step: None, message, hint: error.hint.clone() },
     }
+}
+
+fn too_slow(message: String) -> Verdict {
+    let hint = "give the target more (its disk, `innodb_flush_log_at_trx_commit` and `sync_binlog` while it follows, its class), or rehearse at less";
+    Verdict::Failed { step: None, message, hint: Some(hint.to_owned()) }
 }
 
 impl Driver {
@@ -81,6 +101,10 @@ impl Driver {
                 figures: BTreeMap::new(),
                 started: Instant::now(),
                 looks: BTreeMap::new(),
+                trend: BTreeMap::new(),
+                judged: Instant::now(),
+                against: 0,
+                hopeless: None,
             };
             self.journal.append(Event::LoadStarted { asked: asked.multiple }).await?;
             for load in asked.loads {
@@ -148,11 +172,32 @@ impl Driver {
         let writes = beside.figures.values().any(|figures| figures.borrow().changes > 0);
         if writes && *beside.clients.borrow() == Clients::OnSource {
             let at = beside.started.elapsed().as_secs_f64();
+            let copied = self.journal.with_state(|state| state.stage_done(StageName::Sync));
             for (index, running) in &self.running {
-                let lag = running.progress.borrow().lag.filter(|_| *running.ready.borrow());
-                if let Some(lag) = lag {
-                    let looks = beside.looks.entry(self.graph.id(*index).to_owned()).or_default();
-                    looks.push(Look { at, lag: lag.as_secs_f64() });
+                let Some(lag) = running.progress.borrow().lag else { continue };
+                let (step, ready) = (self.graph.id(*index).to_owned(), *running.ready.borrow());
+                let look = Look { at, lag: lag.as_secs_f64() };
+                if ready {
+                    beside.looks.entry(step.clone()).or_default().push(look);
+                }
+                let trend = beside.trend.entry(step).or_default();
+                if ready && !copied { trend.clear() } else { trend.push(look) }
+            }
+            let asked = self.request.load.as_ref().map(|asked| (asked.multiple, asked.at_least));
+            if let Some((multiple, at_least)) = asked
+                && beside.started.elapsed() >= at_least
+                && beside.judged.elapsed() >= JUDGE_EVERY
+            {
+                beside.judged = Instant::now();
+                let reached: f64 = beside.figures.values().map(|figures| figures.borrow().reached_per_second).sum();
+                let lags = beside.trend.iter().map(|(step, looks)| judge::lag(step, looks)).filter(|lag| lag.grew.is_some());
+                let why = lags.filter_map(|lag| judge::falls_behind(multiple, &lag, reached, self.request.max_write_gap)).next();
+                beside.against = if why.is_some() { beside.against + 1 } else { 0 };
+                if beside.against >= PATIENCE
+                    && let Some(message) = why
+                {
+                    beside.hopeless = Some(message.clone());
+                    return Err(Stop::Verdict(too_slow(message)));
                 }
             }
         }
@@ -177,12 +222,17 @@ impl Driver {
             beside.figures.into_iter().map(|(store, figures)| (store, figures.borrow().clone())).collect();
         let lag: Vec<_> = beside.looks.iter().map(|(step, looks)| judge::lag(step, looks)).collect();
         let reached: f64 = stores.values().map(|figures| figures.reached_per_second).sum();
-        let behind: Vec<String> =
-            lag.iter().filter_map(|lag| judge::falls_behind(asked, lag, reached, self.request.max_write_gap)).collect();
+        let behind: Vec<String> = match beside.hopeless {
+            Some(why) => vec![why],
+            None => lag.iter().filter_map(|lag| judge::falls_behind(asked, lag, reached, self.request.max_write_gap)).collect(),
+        };
         let short: Vec<String> = stores.iter().filter_map(|(store, figures)| judge::falls_short(asked, store, figures)).collect();
         let (keeps_up, all) = (behind.is_empty(), short.is_empty());
         let mut sentences = behind;
         sentences.extend(short);
+        if lag.is_empty() {
+            sentences.push("how following keeps up is not known: it had not caught up while the load ran".to_owned());
+        }
         if sentences.is_empty() {
             sentences.push(format!("this target keeps up at {asked} ({reached:.0} writes/s)"));
         }
@@ -194,11 +244,7 @@ impl Driver {
     /// At a rehearsal's end: ends the loads, and fails the rehearsal if following did not keep up.
     pub(in crate::engine) async fn judge_load(&mut self) -> Result<(), Stop> {
         match self.end_load().await? {
-            Some(report) if !report.keeps_up => Err(Stop::Verdict(Verdict::Failed {
-                step: None,
-                message: report.sentences.join("; "),
-                hint: Some("give the target more (its disk, `innodb_flush_log_at_trx_commit` and `sync_binlog` while it follows, its class), or rehearse at less".to_owned()),
-            })),
+            Some(report) if !report.keeps_up => Err(Stop::Verdict(too_slow(report.sentences.join("; ")))),
             _ => Ok(()),
         }
     }
