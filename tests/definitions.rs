@@ -291,6 +291,47 @@ async fn kill_at_every_named_point_and_resume() {
     assert_eq!(tables_of(&world.target).await, tables_of(&world.source).await);
 }
 
+/// Tables that were made before following begins, and are gone when the definitions are read: all that is in the log of them are rows, and being
+/// emptied. They are of no matter any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_gone_before_anybody_has_seen_it() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("a_table_that_is_gone_before_anybody_has_seen_it", &kinds) {
+        return;
+    }
+    let (world, mut conn) = started(kinds, 0.01, "").await;
+    let playbook = world.playbook_argument();
+    let run = ["--yes", "run", &playbook, "--no-follow"];
+    for (armed, statements) in [
+        ("stage.done", &["CREATE TABLE fleeting LIKE swap", "CREATE TABLE emptied LIKE swap", "CREATE TABLE leaving LIKE swap"][..]),
+        (
+            "follow.begun",
+            &[
+                "INSERT INTO fleeting SELECT * FROM swap",
+                "INSERT INTO leaving SELECT * FROM swap",
+                "TRUNCATE TABLE emptied",
+                "DELETE FROM fleeting",
+                "DROP TABLE fleeting, emptied",
+                "RENAME TABLE leaving TO arrived",
+                "INSERT INTO arrived SELECT id + 1000000, word FROM live",
+            ],
+        ),
+    ] {
+        let killed = world.dbmove(&run).env("DBMOVE_CRASH_AT", armed).output().await.unwrap();
+        assert_eq!(code(&killed), -9, "{armed}: {}", said(&killed));
+        for statement in statements {
+            conn.query_drop(*statement).await.unwrap_or_else(|error| panic!("{error}\n{statement}"));
+        }
+    }
+    let ran = world.finished(&run).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    assert_eq!(tables_of(&world.target).await, tables_of(&world.source).await);
+    let mut target = connect(&world.target, Account::Root).await;
+    let query = "SELECT COUNT(*) FROM school.arrived";
+    let (there, here): (Option<u64>, Option<u64>) = (target.query_first(query).await.unwrap(), conn.query_first(query).await.unwrap());
+    assert!(there == here && here > Some(0), "{there:?} {here:?}");
+}
+
 /// What is not followed stops the run, shows the statement, and says what to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_followed_stops_the_run() {

@@ -43,6 +43,7 @@ pub const POINTS: &[&str] = &[
     "resume.settled",
     "journal.before_commit",
     "journal.committed",
+    "follow.begun",
     "rollback.write_gap_started",
     "rollback.clients_held",
     "certificate.issued",

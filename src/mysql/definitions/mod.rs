@@ -96,13 +96,28 @@ pub struct Change {
 pub struct Beginnings {
     at: HashMap<TableName, Position>,
     gone: HashSet<TableName>,
+    /// Where all of the source's definitions were read.
+    seen: Option<Position>,
 }
 
 impl Beginnings {
     /// What is known of the names.
     #[must_use]
     pub fn new(at: HashMap<TableName, Position>, gone: HashSet<TableName>) -> Self {
-        Beginnings { at, gone }
+        Beginnings { at, gone, seen: None }
+    }
+
+    /// The same, by definitions that were read at that position.
+    #[must_use]
+    pub fn seen_at(self, position: Position) -> Self {
+        Beginnings { seen: Some(position), ..self }
+    }
+
+    /// Whether rows that end there, of a table that the definitions do not have, were over when those were read: the table came and went since the
+    /// run's start, or has another name by now, and begins anew under that.
+    #[must_use]
+    pub fn was_over(&self, end: &Position) -> bool {
+        self.seen.as_ref().is_some_and(|seen| end <= seen)
     }
 
     /// Whether rows of the table that end there are passed over.
@@ -212,6 +227,9 @@ mod tests {
         assert!(beginnings.covers(&name, &Position::new("b.000001", 900)));
         assert!(!beginnings.covers(&name, &Position::new("b.000002", 101)));
         assert!(!beginnings.covers(&TableName::new("s", "u"), &Position::new("b.000001", 4)));
+        assert!(!beginnings.was_over(&Position::new("b.000001", 4)));
+        let beginnings = beginnings.seen_at(Position::new("b.000001", 50));
+        assert!(beginnings.was_over(&Position::new("b.000001", 50)) && !beginnings.was_over(&Position::new("b.000001", 51)));
     }
 
     #[tokio::test]

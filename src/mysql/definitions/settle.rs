@@ -193,7 +193,7 @@ pub async fn settle(store: &MysqlStore, epoch: Epoch, change: Option<&Change>) -
     }
     let incomplete: BTreeSet<TableName> = records::incomplete(&mut target, &store.name).await?.into_iter().collect();
     target.close().await;
-    let beginnings = records::beginnings(&known);
+    let beginnings = records::beginnings(&known).seen_at(begin.clone());
     store.again.send_replace(incomplete);
     store.install(described, Arc::new(beginnings)).await;
     // Rows are read a settle time after this: told before anybody works by the new definitions.

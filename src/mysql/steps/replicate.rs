@@ -15,6 +15,7 @@ use super::snapshot::{self, COUNTERS};
 use super::verify::FLOOR;
 use super::{Meter, stoppable};
 use crate::engine::context::{Progress, StepContext};
+use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
@@ -280,6 +281,7 @@ impl Replicate {
     /// Follows through every change of definitions.
     async fn follow_on(&self, context: &StepContext, finish: &CancellationToken) -> Result<(), StepError> {
         follow::begin(&self.store, context.epoch).await?;
+        crash::point("follow.begun");
         let mut change: Option<Box<Change>> = None;
         loop {
             self.settle(context, change.as_deref()).await?;

@@ -316,7 +316,7 @@ impl Reading<'_> {
                         Err(error) => return Err(error.at(self.position.clone())),
                     }
                 }
-                None if self.begins_anew(&map.name) => Mapped::Other,
+                None if self.tail.beginnings.was_over(&self.position) || self.begins_anew(&map.name) => Mapped::Other,
                 None => {
                     return Err(self.not_there(&map.name));
                 }
@@ -491,7 +491,7 @@ impl Reading<'_> {
             return Err(self.unexplained(name));
         }
         let Some(id) = self.tail.tables.id(&name.database, &name.table) else {
-            return Err(self.not_there(name));
+            return if self.tail.beginnings.was_over(&self.position) { self.passed(at).await } else { Err(self.not_there(name)) };
         };
         let engine = &self.tail.tables.get(id).table.engine;
         if engine.eq_ignore_ascii_case("MRG_MYISAM") {
