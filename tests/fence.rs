@@ -252,6 +252,50 @@ async fn what_is_in_the_way(test: &str, kind: ServerKind) {
     }
 }
 
+/// Events: one that writes all the time though the server is `read_only`, since its definer has SUPER, and one that is in the middle of something
+/// long when the scheduler is turned off.
+async fn what_events_do(test: &str, kind: ServerKind) {
+    if real::skipped(test, &[kind]) {
+        return;
+    }
+    let mut place = Place::of(kind).await;
+    let direct = reached_at(place.server.port());
+    for statement in [
+        "CREATE EVENT school.often ON SCHEDULE EVERY 1 SECOND DO INSERT INTO school.t VALUES (NULL)",
+        "CREATE EVENT school.long ON SCHEDULE EVERY 1 HOUR DO INSERT INTO school.t SELECT NULL FROM school.t WHERE SLEEP(60) LIMIT 1",
+        "INSERT INTO school.t VALUES (NULL)",
+        "SET GLOBAL event_scheduler = 1",
+    ] {
+        place.root.query_drop(statement).await.unwrap();
+    }
+    let rows = "SELECT COUNT(*) FROM school.t";
+    let began = Instant::now();
+    while place.root.query_first::<u64, _>(rows).await.unwrap().unwrap() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{kind:?}: no event ran");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fence::set_event_scheduler(&direct, false).await.unwrap();
+    let mut fence = raised_within(&direct, Duration::from_secs(1), Duration::from_secs(20), &format!("{kind:?}, events")).await;
+    // Ours may have been among the connections in the way.
+    place.root = real::connect(&place.server, Account::Root).await;
+    let behind: u64 = place.root.query_first(rows).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(place.root.query_first::<u64, _>(rows).await.unwrap().unwrap(), behind, "{kind:?}: an event wrote through the fence");
+    fence.check().await.unwrap();
+    // The lock is let go behind the switch, and no event writes then.
+    fence.release_lock().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(place.root.query_first::<u64, _>(rows).await.unwrap().unwrap(), behind, "{kind:?}: an event writes behind the switch");
+    // Turned on again by an undo, they go on.
+    place.root.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+    fence::set_event_scheduler(&direct, true).await.unwrap();
+    let began = Instant::now();
+    while place.root.query_first::<u64, _>(rows).await.unwrap().unwrap() <= behind {
+        assert!(began.elapsed() < Duration::from_secs(30), "{kind:?}: events don't run again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
     let began = Instant::now();
     let fence = Fence::raise(server, ReadOnly::Always, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
@@ -271,7 +315,7 @@ async fn lowered(place: &mut Place, fence: Fence) {
 }
 
 macro_rules! each {
-    ($($test:ident, $in_the_way:ident: $kind:ident,)*) => {
+    ($($test:ident, $in_the_way:ident, $events:ident: $kind:ident,)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
             on(stringify!($test), ServerKind::$kind).await;
@@ -280,15 +324,20 @@ macro_rules! each {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $in_the_way() {
             what_is_in_the_way(stringify!($in_the_way), ServerKind::$kind).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $events() {
+            what_events_do(stringify!($events), ServerKind::$kind).await;
         })*
     };
 }
 
 each! {
-    gone_5_5_9, in_the_way_5_5_9: Mysql559,
-    gone_5_5_34, in_the_way_5_5_34: Mysql55,
-    gone_5_6_14, in_the_way_5_6_14: Mysql5614,
-    gone_5_6_24, in_the_way_5_6_24: Mysql56,
-    gone_9_7, in_the_way_9_7: Mysql97,
-    gone_mariadb, in_the_way_mariadb: MariaDb,
+    gone_5_5_9, in_the_way_5_5_9, events_5_5_9: Mysql559,
+    gone_5_5_34, in_the_way_5_5_34, events_5_5_34: Mysql55,
+    gone_5_6_14, in_the_way_5_6_14, events_5_6_14: Mysql5614,
+    gone_5_6_24, in_the_way_5_6_24, events_5_6_24: Mysql56,
+    gone_9_7, in_the_way_9_7, events_9_7: Mysql97,
+    gone_mariadb, in_the_way_mariadb, events_mariadb: MariaDb,
 }

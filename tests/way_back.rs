@@ -4,6 +4,8 @@
 //! transfer is looked for where clients are in the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "way_back/long.rs"]
+mod long;
 mod real;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]

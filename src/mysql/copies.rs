@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::MysqlError;
+use super::foreign::is_of_the_server;
 use super::production::{Look, Looker, Sendings};
 use super::sql;
 use super::store::MysqlStore;
@@ -122,14 +123,12 @@ async fn same(real: &Arc<Server>, lock: &str, uuid: Option<&str>, sendings: &Sen
 /// Refuses a copy that others are connected to.
 async fn nobody_else(session: &mut Session, store: &MysqlStore, excused: &[String]) -> Result<(), StepError> {
     let ours: BTreeSet<&str> = [store.source.user.as_str(), store.target.user.as_str()].into();
-    // Threads of the server itself, and what RDS keeps connected.
-    let servers = ["system user", "event_scheduler", "unauthenticated user", "rdsadmin", "mysql.session"];
     let mut others = Vec::new();
     for row in session.rows("SHOW PROCESSLIST", "looking who else is connected").await? {
         let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
         let (user, from) = (cell(1), cell(2));
         let replication = cell(4).starts_with("Binlog Dump") || cell(4) == "Daemon";
-        if !replication && !ours.contains(user.as_str()) && !servers.contains(&user.as_str()) && !excused.contains(&user) {
+        if !replication && !ours.contains(user.as_str()) && !is_of_the_server(&user) && !excused.contains(&user) {
             others.push(format!("`{user}` from {}", if from.is_empty() { "there" } else { &from }));
         }
     }

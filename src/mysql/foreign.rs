@@ -77,6 +77,11 @@ const OF_THE_SERVER: [&str; 9] = [
     "unauthenticated user",
 ];
 
+/// Whether an account is the server's own or its provider's: nobody's client.
+pub fn is_of_the_server(user: &str) -> bool {
+    OF_THE_SERVER.contains(&user)
+}
+
 /// Databases every server has.
 const SYSTEM_DATABASES: [&str; 5] = ["mysql", "sys", "information_schema", "performance_schema", DBMOVE_SCHEMA];
 
@@ -105,7 +110,7 @@ impl Account {
     }
 
     fn is_of_the_server(&self) -> bool {
-        self.user.is_empty() || OF_THE_SERVER.contains(&self.user.as_str())
+        self.user.is_empty() || is_of_the_server(&self.user)
     }
 }
 

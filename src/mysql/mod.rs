@@ -78,5 +78,6 @@ pub mod tail;
 pub mod tls;
 pub mod touches;
 pub mod triggers_aside;
+pub mod upstream;
 pub mod verification;
 pub mod well_formed;

@@ -18,6 +18,7 @@
 //! what was there. If dbmove, its machine or the network dies while the fence stands, the server itself lifts it, see [`watchdog`]; only
 //! between its disarming and the switch, which is the next step, does a dead driver leave `read_only` for undo or a resumed run to decide.
 
+mod ending;
 pub mod watchdog;
 
 use std::collections::BTreeSet;
@@ -26,10 +27,14 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use ending::{kill_in_the_way, kill_row_waiters};
 use watchdog::{Watch, Watchdog};
+
+pub use ending::{disconnect_clients, disconnect_other_accounts, end_left_behind, kill};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
+use super::foreign::is_of_the_server;
 use super::position::Position;
 use super::status;
 
@@ -44,9 +49,6 @@ pub enum ReadOnly {
 
 /// "Access denied; you need (at least one of) … privilege".
 pub const NOT_ALLOWED: u16 = 1227;
-
-/// "You are not owner of thread".
-const NOT_OWNER: u16 = 1095;
 
 /// The proof that no write passes: needed to read the final position.
 pub struct Fence {
@@ -260,7 +262,7 @@ async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instan
         for row in session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await? {
             let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
             let id: u32 = cell(0).parse().unwrap_or(0);
-            let server_thread = ["system user", "event_scheduler"].contains(&cell(1).as_str());
+            let server_thread = is_of_the_server(&cell(1));
             // One that has run for less than we have waited is another one with the same words.
             let seconds: u64 = cell(5).split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
             let another = seconds + 1 < began.elapsed().as_secs();
@@ -320,115 +322,6 @@ async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Sessio
             killed += kill_row_waiters(other, own).await?;
         }
     }
-}
-
-/// Kills connections that wait for a row lock. While the fence closes, the holder of the row is held up itself.
-async fn kill_row_waiters(session: &mut Session, own: &[u32]) -> Result<u64> {
-    let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
-    let mut killed = 0;
-    for row in session.rows(query, "looking for who waits for rows").await? {
-        let id: u32 = row.into_iter().next().flatten().and_then(|id| id.parse().ok()).unwrap_or(0);
-        if id > 0 && !own.contains(&id) {
-            kill(session, id, "ending a wait in the fence's way").await?;
-            tracing::warn!(connection = id, "ended a transaction that waited for a row of one the fence holds up");
-            killed += 1;
-        }
-    }
-    Ok(killed)
-}
-
-/// Kills client connections that run something while the lock is waited for. Replication threads, our own
-/// sessions and idle connections stay.
-async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
-    let rows = session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await?;
-    let mut killed = 0;
-    for row in rows {
-        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        let id: u32 = cell(0).parse().unwrap_or(0);
-        let command = cell(4);
-        let waits = cell(6).contains("global read lock");
-        if own.contains(&id) || waits || command != "Query" || cell(1) == "system user" {
-            continue;
-        }
-        if kill(session, id, "killing a connection in the fence's way").await? {
-            tracing::warn!(connection = id, user = %cell(1), "killed a connection that kept the fence from closing");
-            killed += 1;
-        }
-    }
-    Ok(killed)
-}
-
-/// Ends a connection; `false` if it has ended by itself, which is as good. On RDS a procedure of the provider's does it.
-///
-/// # Errors
-/// If the server can't be told to.
-pub async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
-    let mut done = session.run(&format!("KILL {id}"), what).await;
-    if done.as_ref().is_err_and(|error| error.code() == Some(NOT_OWNER)) {
-        done = match session.run(&format!("CALL mysql.rds_kill({id})"), what).await {
-            // There is no such procedure, so this is no RDS: the first answer stands.
-            Err(error) if error.code() == Some(1305) => session.run(&format!("KILL {id}"), what).await,
-            done => done,
-        };
-    }
-    match done {
-        Ok(()) => Ok(true),
-        Err(error) if error.code() == Some(1094) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Ends sessions of our account that still wait for the global read lock, of a driver that was killed. (One that held it let it go when its
-/// connection broke: an idle session ends with its client, a waiting one does not.)
-///
-/// # Errors
-/// If the process list can't be read.
-pub async fn end_left_behind(session: &mut Session) -> Result<u64> {
-    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for a fence left behind").await?;
-    let mut ended = 0;
-    for row in rows {
-        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        if cell(1) == session.server().user && cell(7) == TAKE_LOCK {
-            kill(session, cell(0).parse().unwrap_or(0), "ending a fence left behind").await?;
-            ended += 1;
-        }
-    }
-    Ok(ended)
-}
-
-/// Closes all client connections but our own and replication threads: uncommitted work is rolled
-/// back, and pools connect again, where the route now points.
-///
-/// # Errors
-/// If the process list can't be read.
-pub async fn disconnect_clients(session: &mut Session, own: &[u32]) -> Result<u64> {
-    let id = session.id();
-    disconnect_all_but(session, |connection, _| connection == id || own.contains(&connection)).await
-}
-
-/// The same, but every connection of our own account stays: also those that hold clients at a proxy.
-///
-/// # Errors
-/// If the process list can't be read.
-pub async fn disconnect_other_accounts(session: &mut Session) -> Result<u64> {
-    let ours = session.server().user.clone();
-    disconnect_all_but(session, |_, user| user == ours).await
-}
-
-async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> bool) -> Result<u64> {
-    let rows = session.rows("SHOW PROCESSLIST", "looking at who is connected").await?;
-    let mut closed = 0;
-    for row in rows {
-        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        let id: u32 = cell(0).parse().unwrap_or(0);
-        let server_thread = ["system user", "event_scheduler", "unauthenticated user"].contains(&cell(1).as_str());
-        let replication = cell(4).starts_with("Binlog Dump") || cell(4) == "Daemon";
-        if stays(id, &cell(1)) || server_thread || replication {
-            continue;
-        }
-        closed += u64::from(kill(session, id, "closing a client's connection").await?);
-    }
-    Ok(closed)
 }
 
 /// Sets the source's `read_only`.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Eye, WatchedSide};
 use crate::engine::guards::{Guard, Look, Sight, Unseen};
-use crate::mysql::connect::{Session, TextRow};
 use crate::mysql::store::MysqlStore;
+use crate::mysql::upstream::{self, Channel};
 use crate::playbook::quantity::HumanDuration;
 
 /// What `mysql.replication` can be told.
@@ -32,14 +32,6 @@ pub struct Replication {
     arguments: ReplicationArguments,
 }
 
-// The places of these columns have been the same since 5.1, on MariaDB too, and kept when 8.0.22 renamed them.
-const FROM: usize = 1;
-const IO_RUNS: usize = 10;
-const SQL_RUNS: usize = 11;
-const SECONDS_BEHIND: usize = 32;
-const IO_ERROR: usize = 35;
-const SQL_ERROR: usize = 37;
-
 impl Replication {
     /// The name in a playbook.
     pub const NAME: &'static str = "mysql.replication";
@@ -50,28 +42,29 @@ impl Replication {
         Replication { eye: Eye::on(arguments.side.server(store)), arguments }
     }
 
-    fn judge(&self, channels: &[TextRow]) -> Look {
+    fn judge(&self, channels: &[Channel]) -> Look {
         let side = self.arguments.side.word();
         if channels.is_empty() {
             return Look::Fails(format!("the {side} replicates from nobody"));
         }
         let mut most = 0;
         for channel in channels {
-            let text = |at: usize| channel.get(at).and_then(Option::as_deref).unwrap_or_default();
-            let from = text(FROM);
-            for (runs, thread, error) in [(IO_RUNS, "reading", IO_ERROR), (SQL_RUNS, "applying", SQL_ERROR)] {
-                if text(runs) != "Yes" {
-                    let why = if text(error).is_empty() { String::new() } else { format!(": {}", text(error)) };
+            let from = &channel.from;
+            for (runs, thread, error) in
+                [(channel.reads, "reading", &channel.read_error), (channel.applies, "applying", &channel.apply_error)]
+            {
+                if !runs {
+                    let why = if error.is_empty() { String::new() } else { format!(": {error}") };
                     return Look::Fails(format!("the {side} has stopped {thread} what `{from}` logs{why}"));
                 }
             }
-            match (text(SECONDS_BEHIND).parse::<u64>(), self.arguments.above) {
-                (Ok(behind), Some(above)) if behind > above.0.as_secs() => {
+            match (channel.seconds_behind, self.arguments.above) {
+                (Some(behind), Some(above)) if behind > above.0.as_secs() => {
                     return Look::Fails(format!("the {side} is {behind} s behind `{from}`, and may be at most {above}"));
                 }
-                (Err(_), Some(_)) => return Look::Fails(format!("the {side} does not know how far it is behind `{from}`")),
-                (Ok(behind), _) => most = most.max(behind),
-                (Err(_), None) => {}
+                (None, Some(_)) => return Look::Fails(format!("the {side} does not know how far it is behind `{from}`")),
+                (Some(behind), _) => most = most.max(behind),
+                (None, None) => {}
             }
         }
         Look::Holds(format!("the {side} replicates, {most} s behind"))
@@ -88,10 +81,6 @@ impl Guard for Replication {
         format!("the {} has to replicate{behind}", self.arguments.side.word())
     }
     async fn look(&self, _sight: &Sight) -> Result<Look, Unseen> {
-        let query = async |session: &Session| {
-            let renamed = session.version.mysql_from((8, 0, 22));
-            if renamed { "SHOW REPLICA STATUS".to_owned() } else { "SHOW SLAVE STATUS".to_owned() }
-        };
-        Ok(self.judge(&self.eye.rows(query, "asking whether it replicates").await?))
+        Ok(self.judge(&self.eye.look(upstream::channels).await?))
     }
 }

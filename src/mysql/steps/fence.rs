@@ -9,13 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::verify::{self, foreign_look};
-use crate::engine::context::StepContext;
+use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::watchdog::{self, Before, Watch};
 use crate::mysql::fence::{self, Fence, ReadOnly};
 use crate::mysql::store::MysqlStore;
+use crate::mysql::upstream;
 use crate::playbook::quantity::HumanDuration;
 use crate::verify::report::ForeignWriter;
 
@@ -33,16 +34,22 @@ pub struct FenceArguments {
     /// Switch though somebody else writes to the moved databases on the target: why that is right. Without it the fence is not raised then.
     #[serde(default)]
     pub accept_foreign_writers: Option<String>,
+    /// Switch though the source is itself a replica that applies what it is sent, which the target misses behind the switch: why that is right.
+    /// Without it the fence is not raised then.
+    #[serde(default)]
+    pub accept_upstream: Option<String>,
 }
 
 impl FenceArguments {
     /// Refuses what can't be meant.
     ///
     /// # Errors
-    /// If foreign writers are accepted without a reason.
+    /// If something is accepted without a reason.
     pub fn check(&self) -> Result<(), StepError> {
-        if self.accept_foreign_writers.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-            return Err(StepError::definite("`accept_foreign_writers` has no reason: say why, for whoever reads the playbook"));
+        for (name, accepted) in [("accept_foreign_writers", &self.accept_foreign_writers), ("accept_upstream", &self.accept_upstream)] {
+            if accepted.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+                return Err(StepError::definite(format!("`{name}` has no reason: say why, for whoever reads the playbook")));
+            }
         }
         Ok(())
     }
@@ -111,6 +118,29 @@ impl RaiseFence {
             format!("somebody else wrote to the {} since it was compared; writes to the source were not stopped:\n{}", self.store.target, lines.join("\n")),
         )
         .hint("stop it, then compare everything again (`dbmove verify`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
+    }
+
+    /// Refuses while the source applies what another server sends it: the lock would hold that up, but behind the switch it is let go,
+    /// and what comes then is missing on the target. A rehearsal's copy may be a living replica: nobody misses anything there. Says
+    /// from whom it comes.
+    async fn nobody_sends_it_rows(&self, context: &StepContext) -> Result<Vec<String>, StepError> {
+        let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        let channels = upstream::channels(&mut source).await?;
+        source.close().await;
+        let senders: Vec<String> =
+            channels.into_iter().filter(|channel| channel.applies).map(|channel| format!("`{}`", channel.from)).collect();
+        if senders.is_empty() || context.kind == RunKind::Rehearsal || self.arguments.accept_upstream.is_some() {
+            return Ok(senders);
+        }
+        Err(StepError::new(
+            Failure::Refused,
+            format!(
+                "the {} is itself a replica and applies what {} sends it; behind the switch that would be missing on the target. Writes were not stopped",
+                self.store.source,
+                senders.join(", ")
+            ),
+        )
+        .hint("stop the writes there, wait until this source has them all, and `STOP SLAVE` on it; or move from that server; or, if nothing that matters comes from it, say so in `accept_upstream` of this step"))
     }
 
     /// Waits, while writes still pass, until what began anew is copied.
@@ -213,6 +243,7 @@ impl Step for RaiseFence {
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
+        let upstream = if stood { Vec::new() } else { self.nobody_sends_it_rows(context).await? };
         self.note(context).await?;
         let watch = self.watch(context)?;
         crash::point("fence.noted");
@@ -239,6 +270,13 @@ impl Step for RaiseFence {
             .fact("watchdog_seconds", serde_json::json!(watch.map(|watch| watch.after.as_secs_f64())));
         if let Some(reason) = self.arguments.accept_foreign_writers.as_ref().filter(|_| !accepted.is_empty()) {
             output = output.fact("foreign_writers_accepted", reason.clone()).fact("foreign_writers", serde_json::json!(accepted));
+        }
+        if !upstream.is_empty() {
+            tracing::warn!(from = %upstream.join(", "), "the source applies what others send it; behind the switch the target misses that");
+            output = output.fact("upstream", serde_json::json!(upstream));
+            if let Some(reason) = &self.arguments.accept_upstream {
+                output = output.fact("upstream_accepted", reason.clone());
+            }
         }
         *held = Some(fence);
         Ok(output)

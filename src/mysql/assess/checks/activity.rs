@@ -22,6 +22,15 @@ pub const CHECKS: &[Check] = &[
         never_accepted: None,
         look: long_transactions,
     },
+    Check {
+        id: "source-replicates",
+        level: Level::Warn,
+        about: "The source is itself a replica, and applies what it is sent.",
+        why: "What it is sent behind the switch would be missing on the target, so the fence is refused while it applies anything.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: None,
+        look: source_replicates,
+    },
 ];
 
 fn open_sessions_not_row(gathered: &Gathered) -> Vec<Found> {
@@ -50,6 +59,17 @@ fn long_transactions(gathered: &Gathered) -> Vec<Found> {
             .fix("find out what it waits for (`SHOW PROCESSLIST`); plan the switch for a time without it")
     })
     .collect()
+}
+
+fn source_replicates(gathered: &Gathered) -> Vec<Found> {
+    let applied = gathered.replicates_from.iter().filter(|channel| channel.applies);
+    applied
+        .map(|channel| {
+            Found::new(&channel.from, format!("the source applies what `{}` sends it", channel.from))
+                .evidence("SHOW SLAVE STATUS", "SQL thread: Yes")
+                .fix("before the cutover: stop the writes there, wait until the source has them all, `STOP SLAVE` on the source; or move from that server instead")
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -113,10 +113,11 @@ fn binlog_retention(facts: &ServerFacts) -> Vec<Found> {
 }
 
 fn log_slave_updates(gathered: &Gathered) -> Vec<Found> {
-    let Some((source, ran)) = gathered.replicates_from.as_ref() else { return Vec::new() };
+    let Some(channel) = gathered.replicates_from.first() else { return Vec::new() };
     if gathered.source.log_slave_updates {
         return Vec::new();
     }
+    let (source, ran) = (&channel.from, if channel.applies { "yes" } else { "no" });
     let found = format!("the source replicates from `{source}` (SQL thread running: {ran}), and `log_slave_updates` is off");
     vec![
         Found::new("log_slave_updates", found)

@@ -135,12 +135,14 @@ mod tests {
         use super::super::gather::activity::SessionRow;
         use super::testing::{facts, gathered, objects, with_table};
         use crate::mysql::table::ColumnType;
+        use crate::mysql::upstream::Channel;
 
         let quiet = with_table("InnoDB", ColumnType::Int);
         for id in [
             "engine-federated",
             "json-column",
             "log-slave-updates",
+            "source-replicates",
             "target-claimed",
             "target-not-empty",
             "target-read-only",
@@ -151,18 +153,21 @@ mod tests {
         assert_eq!(objects("engine-federated", &with_table("FEDERATED", ColumnType::Int)), ["s.t"]);
         assert_eq!(objects("json-column", &with_table("InnoDB", ColumnType::Json)), ["s.t.c"]);
         let mut bad = gathered();
-        bad.replicates_from = Some(("db0".to_owned(), "Yes".to_owned()));
+        bad.replicates_from = vec![Channel { from: "db0".to_owned(), applies: true, ..Channel::default() }];
         bad.claimed_by = Some("another".to_owned());
         bad.on_target = vec![crate::mysql::names::TableName::new("s", "t")];
         bad.target = facts(&[("read_only", "ON")]);
         bad.sessions = vec![SessionRow { user: "app".to_owned(), host: "h:1".to_owned() }];
         assert_eq!(objects("log-slave-updates", &bad), ["log_slave_updates"]);
+        assert_eq!(objects("source-replicates", &bad), ["db0"]);
         assert_eq!(objects("target-claimed", &bad), ["target"]);
         assert_eq!(objects("target-not-empty", &bad), ["s.t"]);
         assert_eq!(objects("target-read-only", &bad), ["target"]);
         assert_eq!(objects("app-sessions", &bad), ["app"]);
         bad.source = facts(&[("log_slave_updates", "ON")]);
         assert!(objects("log-slave-updates", &bad).is_empty());
+        bad.replicates_from[0].applies = false;
+        assert!(objects("source-replicates", &bad).is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::tail::dialect::Dialect;
 use crate::mysql::tail::statement::{Statement, classify};
+use crate::mysql::upstream;
 
 /// A session of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,11 +101,7 @@ impl Gathered {
             // Said by `source-privileges`, which is never accepted.
             return Ok(());
         }
-        let query = if source.version.mysql_from((8, 0, 22)) { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
-        // Places have been the same since 5.1: state, host, …, the SQL thread.
-        let row = source.first(query, "asking whether the source is a replica").await?;
-        let text = |row: &TextRow, at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        self.replicates_from = row.map(|row| (text(&row, 1), text(&row, 11)));
+        self.replicates_from = upstream::channels(source).await?;
         Ok(())
     }
 }

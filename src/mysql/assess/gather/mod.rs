@@ -31,6 +31,7 @@ use crate::mysql::names::TableName;
 use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::store::MysqlStore;
+use crate::mysql::upstream::Channel;
 use crate::mysql::well_formed;
 use accounts::{AccountRow, DatabaseGrant, Fates};
 use activity::{LogWindow, OpenTransaction, SessionRow};
@@ -66,8 +67,8 @@ pub struct Gathered {
     pub target: ServerFacts,
     /// Role and address of the target.
     pub target_name: String,
-    /// The server that the source itself replicates from, and whether it applies what it gets.
-    pub replicates_from: Option<(String, String)>,
+    /// The servers that the source itself replicates from.
+    pub replicates_from: Vec<Channel>,
     /// What the source holds of what is selected.
     pub catalog: Catalog,
     /// Patterns of `include` that name no table.
@@ -124,7 +125,7 @@ impl Gathered {
             source,
             target,
             target_name,
-            replicates_from: None,
+            replicates_from: Vec::new(),
             catalog: Catalog::default(),
             unmatched: Vec::new(),
             not_carried: Vec::new(),
