@@ -54,7 +54,7 @@ bench: ## Measure, against other tools in the same run; writes docs/benchmarks.m
 
 soak: ## The tests that take long
 	@fixtures/servers/fetch --quiet
-	DBMOVE_SOAK=1 DBMOVE_MANY_TABLES=4800 cargo test --locked --release --no-fail-fast --test crashes --test corruption --test haproxy --test memory --test many_tables --test model --test random --test write_gap $(ARGS) -- --test-threads 1 --nocapture
+	DBMOVE_SOAK=1 DBMOVE_MANY_TABLES=4800 cargo test --locked --release --no-fail-fast --test crashes --test corruption --test haproxy --test engine --test memory --test many_tables --test model --test random --test replay --test way_back --test write_gap $(ARGS) -- --test-threads 1 --nocapture
 
 fetch: ## Get every server into the cache
 	@fixtures/servers/fetch

@@ -51,7 +51,8 @@ impl Killer {
         }
         let (mut child, log) = self.started(world, arguments);
         let began = Instant::now();
-        while !says(&world.path(&log), "stage cutover done") {
+        // One that was killed may have been over already.
+        while !says(&world.path(&log), "stage cutover done") && !says(&world.path(&log), "a rollback is possible") {
             let ended = child.try_wait().unwrap();
             let text = || std::fs::read_to_string(world.path(&log)).unwrap();
             assert!(ended.is_none() && began.elapsed() < Duration::from_secs(120), "{ended:?}\n{}", text());
