@@ -22,7 +22,7 @@ use schema::{catalog_session, selection};
 const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
 /// Checks that look at settings, privileges, sessions or the target, or at what a 5.5.34 can't hold: tested beside the check, or in `refusals.rs`.
-const ON_SETTINGS: [&str; 36] = [
+const ON_SETTINGS: [&str; 37] = [
     "open-sessions-not-row",
     "long-transactions",
     "nullable-primary-key",
@@ -40,6 +40,7 @@ const ON_SETTINGS: [&str; 36] = [
     "server-id",
     "binlog-retention",
     "log-slave-updates",
+    "source-replicates",
     "source-privileges",
     "target-privileges",
     "include-names-nothing",

@@ -109,6 +109,34 @@ async fn named_and_refused_on_mariadb() {
     named_and_refused("named_and_refused_on_mariadb", ServerKind::MariaDb).await;
 }
 
+/// A source that applies what another server sends it: behind the switch the target would miss that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_fed_by_another_is_not_fenced() {
+    let (kind, target) = (ServerKind::Mysql55, ServerKind::Mysql97);
+    if real::skipped("a_source_that_is_fed_by_another_is_not_fenced", &[kind, target]) {
+        return;
+    }
+    let options = world::source_options(kind).argument("--log-slave-updates");
+    let world = World::start_with(kind, &options, target, 0.01).await;
+    let primary = LocalServer::start(kind, &world.path("primary"), &ServerOptions::default()).await.unwrap();
+    let mut replica = real::replica::replicate(&primary, &world.source).await;
+    let playbook = world.playbook_argument();
+    let assessed = world.finished(&["assess", &playbook]).await;
+    assert!(said(&assessed).contains("source-replicates"), "{}", said(&assessed));
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let cutover = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of a source that is fed"];
+    let refused = world.finished(&cutover).await;
+    let words = said(&refused);
+    eprintln!("{words}");
+    assert_eq!(code(&refused), 4, "{words}");
+    assert!(words.contains("is itself a replica") && words.contains("Writes were not stopped"), "{words}");
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0);
+    replica.query_drop("STOP SLAVE").await.unwrap();
+    let done = world.finished(&cutover).await;
+    assert_eq!(code(&done), 0, "{}", said(&done));
+}
+
 /// A server that counts nothing shows who is connected, and a statement while it runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seen_in_the_process_list() {

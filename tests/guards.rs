@@ -23,6 +23,7 @@ use dbmove::mysql::tls::Protection;
 use dbmove::playbook::quantity::HumanDuration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use real::replica::replicate;
 use serde_json::{Value, json};
 use world::{World, code, connect, said, says};
 
@@ -73,32 +74,6 @@ async fn busy(server: &LocalServer, sessions: usize) -> Vec<tokio::task::JoinHan
     running
 }
 
-/// Makes `replica` one of `primary`, from now on.
-async fn replicate(kind: ServerKind, primary: &LocalServer, replica: &LocalServer) -> Conn {
-    let mut there = connect(primary, Account::Root).await;
-    let asked = if kind == ServerKind::Mysql97 { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let row: mysql_async::Row = there.query_first(asked).await.unwrap().unwrap();
-    let (file, offset): (String, u64) = (row.get(0).unwrap(), row.get(1).unwrap());
-    let mut here = connect(replica, Account::Root).await;
-    let port = primary.port();
-    let (change, start) = if kind == ServerKind::Mysql97 {
-        let change = format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = 'dbmove', SOURCE_PASSWORD = 'dbmove', \
-             SOURCE_LOG_FILE = '{file}', SOURCE_LOG_POS = {offset}, GET_SOURCE_PUBLIC_KEY = 1"
-        );
-        (change, "START REPLICA")
-    } else {
-        let change = format!(
-            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'dbmove', MASTER_PASSWORD = 'dbmove', \
-             MASTER_LOG_FILE = '{file}', MASTER_LOG_POS = {offset}"
-        );
-        (change, "START SLAVE")
-    };
-    here.query_drop(change).await.unwrap();
-    here.query_drop(start).await.unwrap();
-    here
-}
-
 /// Waits until the table has come over.
 async fn look_until_there(here: &mut Conn) {
     let began = Instant::now();
@@ -123,7 +98,7 @@ async fn a_replica_that_stands_still_is_seen_on_every_family() {
         for server in [&primary, &replica] {
             connect(server, Account::Root).await.query_drop("CREATE DATABASE IF NOT EXISTS test").await.unwrap();
         }
-        let mut here = replicate(kind, &primary, &replica).await;
+        let mut here = replicate(&primary, &replica).await;
         let bounded = ReplicationArguments { above: Some(HumanDuration(Duration::from_secs(20))), side: WatchedSide::Source };
         let guard = Replication::new(&store(&replica, "dbmove"), bounded);
         look_until(&guard, "replicating", |found| matches!(found, Ok(Look::Holds(_)))).await.unwrap();

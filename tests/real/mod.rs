@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod proxy;
+pub mod replica;
 
 use std::io::Write as _;
 use std::path::PathBuf;
