@@ -4,6 +4,8 @@
 
 #[path = "cli/certificate.rs"]
 mod certificate;
+#[path = "cli/clock.rs"]
+mod clock;
 #[path = "cli/command.rs"]
 mod command;
 #[path = "cli/ctl.rs"]
@@ -22,5 +24,7 @@ mod hooks;
 mod late;
 #[path = "cli/saying.rs"]
 mod saying;
+#[path = "cli/setting.rs"]
+mod setting;
 #[path = "cli/undo.rs"]
 mod undo;

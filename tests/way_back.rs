@@ -16,6 +16,7 @@ use std::time::Duration;
 use dbmove::demo::writers::Writers;
 use dbmove::engine::crash;
 use dbmove::local::{Account, LocalServer, ServerKind};
+use dbmove::telemetry::human::wrapped;
 use mysql_async::prelude::Queryable;
 use tokio::process::Child;
 use world::{World, code, connect, said, says};
@@ -122,6 +123,9 @@ async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
     let playbook = world.playbook_argument();
     let back = world.finished(&["--yes", "rollback", &playbook, "--deadline", "2m"]).await;
     assert_eq!(code(&back), 0, "{}", said(&back));
+    if source == ServerKind::Mysql55 {
+        reads_well(&world, &String::from_utf8_lossy(&back.stdout));
+    }
     let handed_over = tokio::time::timeout(Duration::from_secs(20), cutover.wait()).await.unwrap().unwrap();
     assert!(handed_over.success(), "{handed_over}\n{}", std::fs::read_to_string(world.path("cutover.log")).unwrap());
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -155,6 +159,25 @@ async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
     let verdict = world.ledger_on(&world.target).await;
     assert!(verdict.is_clean(), "{verdict:#?}");
     retired(&world, &mut second).await;
+}
+
+/// What a person sees of a rollback, up to what each step took: as a terminal of 80 columns shows it, without figures that differ from
+/// run to run.
+fn reads_well(world: &World, stdout: &str) {
+    let head: Vec<&str> = stdout.lines().take_while(|line| !line.trim_start().starts_with("step ")).collect();
+    let tail: Vec<&str> = stdout.lines().skip_while(|line| *line != "next:").collect();
+    let shown = wrapped(&format!("{}\n{}\n", head.join("\n"), tail.join("\n")), 80);
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("way_back/snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.add_filter(&world.path("").display().to_string().replace('.', r"\."), "[DIRECTORY]/");
+    settings.add_filter(r"\d{8}T\d{6}Z-[0-9a-f]+", "[RUN]");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[MOMENT]");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]");
+    settings.add_filter(r"\b\d+(\.\d+)?(ms|s)\b", "[TOOK]");
+    settings.add_filter(r"drivers    \d+", "drivers    [COUNT]");
+    settings.bind(|| insta::assert_snapshot!("rolled_back", shown));
 }
 
 /// The source's trigger is there again and acts once.

@@ -398,6 +398,12 @@ pub enum CtlAct {
     HoldCutover,
     /// Let the cutover begin
     Go,
+    /// Go by another value from now on: `deadline=06:00`, `max_write_gap=10s`, `guard.ID=off` (or `on`)
+    Set {
+        /// NAME=VALUE
+        #[arg(value_name = "NAME=VALUE")]
+        setting: String,
+    },
     /// Say yes to what a step asks, as `dbmove approve` does
     Approve {
         /// The step's id

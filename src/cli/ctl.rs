@@ -9,6 +9,7 @@ use super::arguments::{Approve, Ctl, CtlAct};
 use super::drive::load;
 use super::settings::Everywhere;
 use crate::engine::context::RunKind;
+use crate::engine::control::setting::Setting;
 use crate::engine::control::socket::{self, AskError};
 use crate::engine::control::{self, Act, Live, Request, VERSION};
 use crate::engine::journal::JournalReader;
@@ -46,9 +47,10 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
     check_reason(typed.reason.as_deref())?;
     let reader = JournalReader::open(&everywhere.state_directory)?;
     let run = driven(everywhere, &reader, typed)?;
-    let request = Request { version: VERSION, run: run.clone(), act, by, reason: typed.reason.clone() };
+    let request = Request { version: VERSION, run: run.clone(), act: act.clone(), by, reason: typed.reason.clone() };
     let reply = socket::ask(&everywhere.state_directory, &request).await.map_err(|error| not_asked(&error))?;
-    let again = |message: &str| format!("{message} (`{}` was not done)", act.map_or_else(|| "status".to_owned(), |act| act.to_string()));
+    let again =
+        |message: &str| format!("{message} (`{}` was not done)", act.as_ref().map_or_else(|| "status".to_owned(), |act| act.to_string()));
     let (taken, message, live) = match reply.answer {
         control::Answer::Taken { message } => (true, message, None),
         control::Answer::Stood { message } => (false, message, None),
@@ -62,12 +64,8 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
     };
     let status = of_run(&reader, &run, Timestamp::now())?;
     let mut text = String::new();
-    if let Some(act) = act {
-        text.push_str(&format!(
-            "{}: {}\n",
-            if taken { act.to_string().to_uppercase() } else { "NOTHING TO DO".to_owned() },
-            printable(&message)
-        ));
+    if let Some(act) = &act {
+        text.push_str(&format!("{}: {}\n", if taken { shouted(act) } else { "NOTHING TO DO".to_owned() }, printable(&message)));
         for line in status.control.lines().into_iter().chain(status.guards.lines(&status.rollback)) {
             text.push_str(&terminal::block("  ", &line));
         }
@@ -84,6 +82,14 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
     text.push_str(&terminal::next_lines(&status.next));
     let data = Data { run: &run, act: act.map(|act| act.to_string()), taken, message: &message, status: &status, live: live.as_deref() };
     Ok(Answer::new("ctl", ExitCode::Done, &data, &status.next, text))
+}
+
+/// `PAUSE`; what is set keeps its spelling: `SET guard.lag=off`.
+fn shouted(act: &Act) -> String {
+    match act {
+        Act::Set { setting } => format!("SET {setting}"),
+        act => act.to_string().to_uppercase(),
+    }
 }
 
 /// A yes is for one playbook, so the playbook has to be named. It is taken with or without a driver.
@@ -112,6 +118,10 @@ fn act(typed: &CtlAct) -> Result<Option<Act>, Refusal> {
         CtlAct::HoldCutover => Act::HoldCutover,
         CtlAct::Go => Act::Go,
         CtlAct::Abort => Act::Abort,
+        CtlAct::Set { setting } => {
+            let setting = Setting::parse(setting, &jiff::ZonedDateTime::now());
+            Act::Set { setting: setting.map_err(|error| Refusal::usage(format!("{error}; nothing was changed")))? }
+        }
     }))
 }
 

@@ -139,6 +139,8 @@ impl Driver {
             _ => journal.journal().reader().and_then(|reader| reader.rates(&request.playbook.playbook)).unwrap_or_default(),
         };
         let (ask, told) = mpsc::channel(ASKED);
+        let set = journal.with_state(|state| state.control.max_write_gap());
+        let request = RunRequest { max_write_gap: set.unwrap_or(request.max_write_gap), ..request };
         Driver {
             request,
             graph,

@@ -87,10 +87,12 @@ impl Driver {
 
     /// Takes the deadline on, forecasts, and refuses if it can't be kept. Nothing is touched yet.
     pub(super) async fn set_deadline(&mut self) -> Result<(), Stop> {
-        let recorded = self.journal.with_state(|state| state.deadline.clone());
+        let (recorded, set) =
+            self.journal.with_state(|state| (state.deadline.clone(), state.control.deadline_stands_for().map(str::to_owned)));
         let until = match (&self.request.deadline, recorded) {
-            // The same words on a resumed run are the same promise, counted from when it was first given.
-            (Some(asked), Some((text, until))) if asked.text == text => Some(until),
+            // The same words on a resumed run are the same promise, counted from when it was first given; and what a person has set
+            // meanwhile stands for the words it took the place of.
+            (Some(asked), Some((text, until))) if asked.text == text || set.as_ref() == Some(&asked.text) => Some(until),
             (Some(asked), _) => {
                 self.journal.append(Event::DeadlineSet { text: asked.text.clone(), until: asked.until }).await?;
                 Some(asked.until)
@@ -98,19 +100,7 @@ impl Driver {
             (None, recorded) => recorded.map(|(_, until)| until),
         };
         self.budget = until.map(|until| Budget::start(until, Timestamp::now()));
-        for index in 0..self.graph.steps.len() {
-            let built = &self.graph.steps[index];
-            let asked_for = built.stage <= self.request.until;
-            let rehearsed =
-                self.certificate().and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
-            let estimate = if asked_for && until.is_some() && !self.is_satisfied_on_disk(index) {
-                let context = self.context(index, 1);
-                built.step.estimate(&context).await.unwrap_or_else(|error| Estimate::Unknown(error.message))
-            } else {
-                Estimate::Unknown("no deadline".to_owned())
-            };
-            self.expected.push(Remaining { asked_for, ..Remaining::expected(&estimate, rehearsed) });
-        }
+        self.expect(until.is_some()).await;
         if self.budget.is_none() {
             return Ok(());
         }
@@ -126,6 +116,25 @@ impl Driver {
             })),
             _ => Ok(()),
         }
+    }
+
+    /// What every step is expected to take. Without a deadline nobody is asked.
+    pub(super) async fn expect(&mut self, deadline: bool) {
+        let mut expected = Vec::new();
+        for index in 0..self.graph.steps.len() {
+            let built = &self.graph.steps[index];
+            let asked_for = built.stage <= self.request.until;
+            let rehearsed =
+                self.certificate().and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
+            let estimate = if asked_for && deadline && !self.is_satisfied_on_disk(index) {
+                let context = self.context(index, 1);
+                built.step.estimate(&context).await.unwrap_or_else(|error| Estimate::Unknown(error.message))
+            } else {
+                Estimate::Unknown("no deadline".to_owned())
+            };
+            expected.push(Remaining { asked_for, ..Remaining::expected(&estimate, rehearsed) });
+        }
+        self.expected = expected;
     }
 
     pub(super) fn undo_reserve(&self) -> Duration {

@@ -110,7 +110,8 @@ pub fn summary(report: &Report) -> String {
 fn head(text: &mut Text, report: &Report) {
     let verdict = &report.verdict;
     // The word for it stands before it already.
-    let sentence = verdict.sentence.strip_prefix("refused: ").unwrap_or(&verdict.sentence);
+    let said = ["refused: ", "rolled back: "].into_iter().find_map(|word| verdict.sentence.strip_prefix(word));
+    let sentence = said.unwrap_or(&verdict.sentence);
     text.block("", &format!("{}: {sentence}", outcome_word(verdict.outcome)));
     if let Some(hint) = &verdict.hint {
         text.line(format!("hint: {}", printable(hint)));

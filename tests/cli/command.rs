@@ -20,7 +20,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(output: &Output) -> Ended {
+    pub fn of(output: &Output) -> Ended {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         Ended { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }

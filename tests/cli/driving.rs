@@ -19,7 +19,7 @@ const STAGES: &str = r#"  prepare:
 "#;
 
 /// A place with that playbook as `move.yaml`, and a route file.
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::new();
     place.write("seconds", "0");
     place.write("route", "old\n");
@@ -27,7 +27,8 @@ fn place() -> Place {
     place
 }
 
-fn route(place: &Place) -> String {
+/// Where clients are pointed.
+pub fn route(place: &Place) -> String {
     std::fs::read_to_string(place.path("route")).unwrap()
 }
 

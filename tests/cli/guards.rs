@@ -19,16 +19,16 @@ const STAGES: &str = r#"  sync:
   settle:
     - { id: retire, run: hook.exec, with: { command: [touch, retired], undo: none } }
 "#;
-const CUTOVER: &str = "cutover night.yaml --yes --without-rehearsal test";
+pub const CUTOVER: &str = "cutover night.yaml --yes --without-rehearsal test";
 
 /// An address that answers well or badly, as it is told.
-struct Health {
+pub struct Health {
     port: u16,
     well: Arc<AtomicBool>,
 }
 
 impl Health {
-    fn start() -> Health {
+    pub fn start() -> Health {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, well) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(true)));
         let answers = well.clone();
@@ -55,12 +55,12 @@ impl Health {
         Health { port, well }
     }
 
-    fn is(&self, well: bool) {
+    pub fn is(&self, well: bool) {
         self.well.store(well, Ordering::SeqCst);
     }
 }
 
-fn place(health: &Health, then: &str, more: &str) -> Place {
+pub fn place(health: &Health, then: &str, more: &str) -> Place {
     let place = Place::new();
     place.playbook("night", STAGES);
     let text = std::fs::read_to_string(place.path("night.yaml")).unwrap();

@@ -1,4 +1,4 @@
-//! Steering a run that is being driven: pause, throttle, hold the cutover, abort.
+//! Steering a run that is being driven: pause, throttle, hold the cutover, abort, set.
 //!
 //! A driver listens on a socket in the state directory while it drives ([`socket`]); whoever may read the journal may steer.
 //! Every act that is taken is an event of the run's journal before it has any effect: who (the name they gave, and the user id and
@@ -20,20 +20,25 @@
 //! * **abort** ends the run as Ctrl-C does, in anybody's name: a cutover that has not reached the point of no return is undone, a
 //!   rehearsal is undone as a whole. From the point of no return on until the cutover is done it is refused, as Ctrl-C is not
 //!   heard there; later it only ends the driver.
+//! * **set** sets a deadline, the longest write gap, or a guard: [`setting`].
 //! * While something is being undone nothing can be said: the undo goes first.
 //!
 //! An act that would change nothing (a second `pause`) is answered so and leaves no event.
 
 mod obey;
+pub mod setting;
 pub mod socket;
 
 pub(super) use obey::Asked;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use setting::Setting;
 
 use super::context::Progress;
 use super::steering::{Limit, Steered};
@@ -42,7 +47,7 @@ use super::steering::{Limit, Steered};
 pub const VERSION: u32 = 1;
 
 /// What a run can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "act")]
 pub enum Act {
     /// Begin nothing new.
@@ -62,6 +67,11 @@ pub enum Act {
     Go,
     /// End, as by Ctrl-C.
     Abort,
+    /// Go by another value from now on.
+    Set {
+        /// Of what.
+        setting: Setting,
+    },
 }
 
 impl fmt::Display for Act {
@@ -74,6 +84,7 @@ impl fmt::Display for Act {
             Act::HoldCutover => f.write_str("hold-cutover"),
             Act::Go => f.write_str("go"),
             Act::Abort => f.write_str("abort"),
+            Act::Set { setting } => write!(f, "set {setting}"),
         }
     }
 }
@@ -125,13 +136,22 @@ pub struct Control {
     /// A person's hold of the cutover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Standing>,
+    /// A person's deadline, in place of the driver's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Standing>,
+    /// A person's limit on how long writes may be held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_write_gap: Option<Standing>,
+    /// Guards that a person has switched off.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards_off: BTreeMap<String, Standing>,
 }
 
 impl Control {
     /// Takes an act in.
     pub fn apply(&mut self, at: Timestamp, controlled: &Controlled) {
         let standing = || Some(Standing { at, controlled: controlled.clone() });
-        match controlled.act {
+        match &controlled.act {
             Act::Pause => self.paused = standing(),
             Act::Resume => self.paused = None,
             Act::Throttle { .. } => self.throttled = standing(),
@@ -139,6 +159,32 @@ impl Control {
             Act::HoldCutover => self.held = standing(),
             Act::Go => self.held = None,
             Act::Abort => {}
+            Act::Set { setting: Setting::Deadline { .. } } => self.deadline = standing(),
+            Act::Set { setting: Setting::MaxWriteGap { .. } } => self.max_write_gap = standing(),
+            Act::Set { setting: Setting::Guard { guard, watches: true } } => {
+                self.guards_off.remove(guard);
+            }
+            Act::Set { setting: Setting::Guard { guard, watches: false } } => {
+                self.guards_off.insert(guard.clone(), Standing { at, controlled: controlled.clone() });
+            }
+        }
+    }
+
+    /// The deadline of a driver that a person's stands for, as it was given.
+    #[must_use]
+    pub fn deadline_stands_for(&self) -> Option<&str> {
+        match &self.deadline.as_ref()?.controlled.act {
+            Act::Set { setting: Setting::Deadline { instead_of, .. } } => instead_of.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// How long writes may be held, if a person has said so.
+    #[must_use]
+    pub fn max_write_gap(&self) -> Option<Duration> {
+        match &self.max_write_gap.as_ref()?.controlled.act {
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => Some(setting::gap(*milliseconds).0),
+            _ => None,
         }
     }
 
@@ -151,8 +197,8 @@ impl Control {
     /// What steps have to know of it.
     #[must_use]
     pub fn steered(&self) -> Steered {
-        let limit = self.throttled.as_ref().and_then(|standing| match standing.controlled.act {
-            Act::Throttle { limit } => Some((limit, standing.controlled.by.clone())),
+        let limit = self.throttled.as_ref().and_then(|standing| match &standing.controlled.act {
+            Act::Throttle { limit } => Some((*limit, standing.controlled.by.clone())),
             _ => None,
         });
         Steered { paused: self.pause(), limit }
@@ -172,6 +218,14 @@ impl Control {
         }
         if let Some(hold) = &self.held {
             lines.push(format!("the cutover is HELD by {}{}", since(hold), why(hold)));
+        }
+        for (what, set) in [("the deadline", &self.deadline), ("`max_write_gap`", &self.max_write_gap)] {
+            if let Some(set) = set {
+                lines.push(format!("{what} was set by {}: `{}`{}", since(set), set.controlled.act, why(set)));
+            }
+        }
+        for (guard, off) in &self.guards_off {
+            lines.push(format!("guard `{guard}` is OFF by {}{}", since(off), why(off)));
         }
         lines
     }
@@ -258,13 +312,23 @@ mod tests {
     #[test]
     fn each_act_is_taken_back_by_its_own() {
         let mut control = Control::default();
-        let acts = [Act::Pause, Act::HoldCutover, Act::Throttle { limit: Limit::Rows(1) }, Act::Resume, Act::Go, Act::Unthrottle];
+        let guard = |watches| Act::Set { setting: Setting::Guard { guard: "lag".to_owned(), watches } };
+        let acts = [
+            Act::Pause,
+            Act::HoldCutover,
+            Act::Throttle { limit: Limit::Rows(1) },
+            guard(false),
+            Act::Resume,
+            Act::Go,
+            Act::Unthrottle,
+            guard(true),
+        ];
         let mut stood = Vec::new();
         for act in acts {
             control.apply(Timestamp::UNIX_EPOCH, &controlled(act));
             stood.push(control.lines().len());
         }
-        assert_eq!((stood, control), (vec![1, 2, 3, 2, 1, 0], Control::default()));
+        assert_eq!((stood, control), (vec![1, 2, 3, 4, 3, 2, 1, 0], Control::default()));
     }
 
     #[test]

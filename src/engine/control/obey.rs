@@ -1,10 +1,13 @@
 //! The driver's side: whether an act may be taken now, and what follows from it.
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::setting::{Setting, gap};
 use super::{Act, Answer, Controlled};
+use crate::engine::budget::Budget;
 use crate::engine::driver::{Driver, Stop};
-use crate::engine::journal::{Event, RunState};
+use crate::engine::journal::{Event, JournalError, RunState};
 use crate::engine::moments::pause_facts;
 use crate::engine::outcome::Verdict;
 use crate::engine::steering::Steered;
@@ -19,19 +22,29 @@ pub(in crate::engine) struct Asked {
 impl Driver {
     /// Takes an act, or refuses it.
     pub(in crate::engine) async fn obey(&mut self, asked: Asked) -> Result<(), Stop> {
-        let Asked { controlled, answer } = asked;
+        let Asked { mut controlled, answer } = asked;
         // Withdrawn: whoever asked was told that nobody came.
         if answer.is_closed() {
             return Ok(());
         }
-        let act = controlled.act;
-        if let Some(refusal) = self.stands(act).or_else(|| self.refuses(act).map(|message| Answer::Refused { message })) {
+        let act = controlled.act.clone();
+        let refusal = match self.stands(&act) {
+            Some(stands) => Some(stands),
+            None => self.refuses(&controlled).await.map(|message| Answer::Refused { message }),
+        };
+        if let Some(refusal) = refusal {
             let _ = answer.send(refusal);
             return Ok(());
         }
+        if let Act::Set { setting: Setting::Deadline { instead_of, .. } } = &mut controlled.act {
+            *instead_of = self.request.deadline.as_ref().map(|deadline| deadline.text.clone());
+        }
         self.journal.append(Event::Controlled(controlled.clone())).await?;
+        if let Act::Set { setting } = &act {
+            self.set(setting, &controlled.by).await?;
+        }
         self.steer();
-        let _ = answer.send(Answer::Taken { message: self.consequence(act) });
+        let _ = answer.send(Answer::Taken { message: self.consequence(&act) });
         if act == Act::Pause {
             let why = self.journal.with_state(pause_facts);
             self.tell_hooks(Moment::OnPause, why.unwrap_or_default()).await?;
@@ -39,6 +52,23 @@ impl Driver {
         if act == Act::Abort {
             let Controlled { by, reason, .. } = controlled;
             return Err(Stop::Verdict(Verdict::Aborted { by, reason }));
+        }
+        Ok(())
+    }
+
+    /// Goes by another value.
+    async fn set(&mut self, setting: &Setting, by: &str) -> Result<(), JournalError> {
+        match setting {
+            Setting::Deadline { text, until, .. } => {
+                self.journal.append(Event::DeadlineSet { text: text.clone(), until: *until }).await?;
+                self.budget = Some(Budget::start(*until, Timestamp::now()));
+                let forecast = self.forecast();
+                self.observer.forecast(&forecast);
+                self.journal.append(Event::Forecast { forecast }).await?;
+            }
+            Setting::MaxWriteGap { milliseconds } => self.request.max_write_gap = gap(*milliseconds).0,
+            Setting::Guard { guard, watches: false } => self.switch_guard_off(guard, by).await?,
+            Setting::Guard { guard, watches: true } => self.switch_guard_on(guard),
         }
         Ok(())
     }
@@ -63,7 +93,7 @@ impl Driver {
         self.journal.with_state(|state| state.control.held.is_some() && !begun(state))
     }
 
-    fn stands(&self, act: Act) -> Option<Answer> {
+    fn stands(&self, act: &Act) -> Option<Answer> {
         let control = self.journal.with_state(|state| state.control.clone());
         let message = match act {
             Act::Pause => control.paused.as_ref().map(|pause| format!("the run is paused already, {}", pause.by()))?,
@@ -72,19 +102,30 @@ impl Driver {
                 None => "the run is not paused".to_owned(),
             },
             Act::Throttle { .. } => {
-                let same = control.throttled.as_ref().filter(|standing| standing.controlled.act == act)?;
+                let same = control.throttled.as_ref().filter(|standing| standing.controlled.act == *act)?;
                 format!("copying is throttled so already, {}", same.by())
             }
             Act::Unthrottle if control.throttled.is_none() => "copying is not throttled".to_owned(),
             Act::HoldCutover => control.held.as_ref().map(|hold| format!("the cutover is held already, {}", hold.by()))?,
             Act::Go if control.held.is_none() => "the cutover is not held".to_owned(),
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } if gap(*milliseconds).0 == self.request.max_write_gap => {
+                format!("`max_write_gap` is {} already", gap(*milliseconds))
+            }
+            Act::Set { setting: Setting::Guard { guard, watches: false } } => {
+                control.guards_off.get(guard).map(|off| format!("guard `{guard}` is off already, {}", off.by()))?
+            }
+            Act::Set { setting: Setting::Guard { guard, watches: true } }
+                if self.has_guard(guard) && !control.guards_off.contains_key(guard) =>
+            {
+                format!("guard `{guard}` is on")
+            }
             _ => return None,
         };
         Some(Answer::Stood { message: format!("{message}; nothing was recorded") })
     }
 
-    fn refuses(&self, act: Act) -> Option<String> {
-        let why = match act {
+    async fn refuses(&mut self, controlled: &Controlled) -> Option<String> {
+        let why = match &controlled.act {
             Act::Pause if self.is_switching() => "clients are being switched, and a pause would keep them waiting",
             Act::Pause if self.keeps_clients_waiting() => {
                 "writes are held, and a pause would keep clients waiting for a person; `abort` undoes the cutover"
@@ -94,12 +135,39 @@ impl Driver {
             Act::Abort if self.is_switching() => {
                 "the point of no return is reached, and the cutover is brought to its end: half of it is worse than all"
             }
+            Act::Set { setting: Setting::Deadline { .. } } if self.is_switching() => {
+                "clients are being switched, and no deadline undoes that"
+            }
+            Act::Set { setting: Setting::Deadline { until, .. } } => {
+                return self.misses(*until).await.map(|why| format!("{why}; nothing was changed. `abort` ends the run"));
+            }
+            Act::Set { setting: Setting::MaxWriteGap { .. } } if self.keeps_clients_waiting() => {
+                "writes are held, and the source's watchdog was set by the limit there is"
+            }
+            Act::Set { setting: Setting::Guard { guard, .. } } if !self.has_guard(guard) => {
+                return Some(format!("the playbook has no guard `{guard}`; nothing was changed"));
+            }
+            Act::Set { setting: Setting::Guard { watches: false, .. } } if controlled.reason.is_none() => {
+                "nobody looks any more when a guard is off: say why, with `--reason`"
+            }
             _ => return None,
         };
         Some(format!("{why}; nothing was changed"))
     }
 
-    fn consequence(&self, act: Act) -> String {
+    /// Why a deadline can't be kept, if so. Without one nothing was estimated so far.
+    async fn misses(&mut self, until: Timestamp) -> Option<String> {
+        if self.budget.is_none() {
+            self.expect(true).await;
+        }
+        let kept = self.budget.replace(Budget::start(until, Timestamp::now()));
+        let forecast = self.forecast();
+        self.budget = kept;
+        let behind = self.journal.with_state(RunState::switched) || !self.more_to_do_besides_following();
+        forecast.refusal().filter(|_| !behind)
+    }
+
+    fn consequence(&self, act: &Act) -> String {
         let state = self.journal.state();
         match act {
             Act::Pause => "no new step starts, and no new chunk is copied or compared; following goes on. `resume` lifts it".to_owned(),
@@ -113,6 +181,14 @@ impl Driver {
             Act::Go => "the cutover is not held any more; `dbmove cutover` begins it".to_owned(),
             Act::Abort if self.in_cutover() && !state.switched() => "the cutover is undone, and the run ends; the source serves".to_owned(),
             Act::Abort => "the run ends at its checkpoints".to_owned(),
+            Act::Set { setting: Setting::Deadline { until, .. } } => format!("everything is done or undone by {until:.0}"),
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => {
+                format!("a cutover that holds writes for longer than {} is undone", gap(*milliseconds))
+            }
+            Act::Set { setting: Setting::Guard { guard, watches: false } } => {
+                format!("guard `{guard}` neither pauses nor stops anything, and keeps no cutover back, until it is `on` again")
+            }
+            Act::Set { setting: Setting::Guard { guard, .. } } => format!("guard `{guard}` is watched again"),
         }
     }
 }

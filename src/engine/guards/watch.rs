@@ -33,6 +33,8 @@ struct Watched {
     judge: Judge,
     /// The newest look, and when it began.
     newest: Option<(Instant, Result<Look, Unseen>)>,
+    /// A person has switched it off.
+    off: bool,
 }
 
 /// All guards of a driver, and the tasks that look.
@@ -63,7 +65,7 @@ impl Watching {
         }
     }
 
-    fn start(guards: Vec<BuiltGuard>, sight: &Sight, fired: impl Fn(&str) -> bool) -> Watching {
+    fn start(guards: Vec<BuiltGuard>, sight: &Sight, state: &RunState) -> Watching {
         let (say, looks) = mpsc::channel(WAITING);
         let (hurry, outputs) = (watch::Sender::new(0), watch::Sender::new(sight.outputs.clone()));
         let mut tasks = JoinSet::new();
@@ -88,8 +90,10 @@ impl Watching {
             });
         }
         let watched = |built: BuiltGuard| {
-            let judge = Judge::new(Terms::of(&built.spec), fired(&built.spec.id));
-            Watched { built, judge, newest: None }
+            let id = &built.spec.id;
+            let fired = state.guards.0.get(id).is_some_and(|guard| guard.fired.is_some());
+            let (judge, off) = (Judge::new(Terms::of(&built.spec), fired), state.control.guards_off.contains_key(id));
+            Watched { built, judge, newest: None, off }
         };
         Watching { guards: guards.into_iter().map(watched).collect(), looks, hurry, outputs, stage: None, entered: None, _tasks: tasks }
     }
@@ -98,6 +102,7 @@ impl Watching {
 impl Watched {
     fn watches(&self, stage: Option<StageName>) -> bool {
         match (&self.built.spec.stages, stage) {
+            _ if self.off => false,
             (Some(stages), Some(stage)) => stages.contains(&stage),
             (None, Some(_)) => true,
             (_, None) => false,
@@ -120,7 +125,7 @@ impl Driver {
         let directory = self.journal.journal().path().parent().map(std::path::Path::to_owned).unwrap_or_default();
         let sight = Sight { run: self.journal.run().clone(), kind: self.request.kind, outputs: self.outputs(), state_directory: directory };
         let state = self.journal.state();
-        self.watching = Watching::start(guards, &sight, |id| state.guards.0.get(id).is_some_and(|guard| guard.fired.is_some()));
+        self.watching = Watching::start(guards, &sight, &state);
         self.steer();
         Ok(())
     }
@@ -177,6 +182,33 @@ impl Driver {
             watching.entered = None;
         }
         kept
+    }
+
+    /// Whether the playbook has a guard of this id.
+    pub(in crate::engine) fn has_guard(&self, id: &str) -> bool {
+        self.watching.guards.iter().any(|watched| watched.built.spec.id == id)
+    }
+
+    /// A person does not want it judged any more. What stands of it is lifted.
+    pub(in crate::engine) async fn switch_guard_off(&mut self, id: &str, by: &str) -> Result<(), JournalError> {
+        let Some(watched) = self.watching.guards.iter_mut().find(|watched| watched.built.spec.id == id) else { return Ok(()) };
+        watched.off = true;
+        watched.judge.rest();
+        let stands = self.journal.with_state(|state| state.guards.0.get(id).cloned().unwrap_or_default());
+        let found = format!("it was switched off by {by}");
+        let quiet = stands.fired.map(|_| Change::Quiet { found: found.clone() });
+        let seen = stands.unseen.map(|_| Change::Seen { found });
+        for change in [quiet, seen].into_iter().flatten() {
+            self.journal.append(Event::Guard(Guarded { guard: id.to_owned(), change })).await?;
+        }
+        Ok(())
+    }
+
+    /// It is judged again, from its next look on.
+    pub(in crate::engine) fn switch_guard_on(&mut self, id: &str) {
+        if let Some(watched) = self.watching.guards.iter_mut().find(|watched| watched.built.spec.id == id) {
+            watched.off = false;
+        }
     }
 
     /// Where the run is, as far as guards care.
