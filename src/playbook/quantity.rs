@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `16h`, `1h30m`, `250ms`; `4MiB`, `512KiB`, `1GB`.
+//! Durations, sizes and rates as people write them: `16h`, `1h30m`, `250ms`; `4MiB`, `512KiB`, `1GB`; `20MiB/s`.
 //!
 //! A number without a unit is refused: nobody can tell whether `30` is seconds or minutes, and a
 //! deadline is no place to guess. Parts of a duration go from large to small and each unit comes
@@ -19,10 +19,15 @@ use super::model::{DurationText, SizeText};
 pub(crate) const DURATION_FORMAT: &str = "dbmove-duration";
 /// The `format` that marks a size in the JSON Schema.
 pub(crate) const SIZE_FORMAT: &str = "dbmove-size";
+/// The `format` that marks a rate in the JSON Schema.
+pub(crate) const RATE_FORMAT: &str = "dbmove-rate";
 /// What a duration looks like, for editors. [`HumanDuration::from_str`] is stricter.
 pub(crate) const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$";
 /// What a size looks like, for editors.
 pub(crate) const SIZE_PATTERN: &str = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$";
+
+/// What a rate looks like, for editors.
+pub(crate) const RATE_PATTERN: &str = r"^[0-9]+(\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)/s$";
 
 /// The units of a duration, large to small, in milliseconds.
 const DURATION_UNITS: [(&str, u128); 6] = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -44,11 +49,11 @@ const SIZE_UNITS: [(&str, u128); 10] = [
 /// The longest duration: a century in milliseconds. More is surely a slip.
 const LONGEST_MILLISECONDS: u128 = 100 * 366 * 86_400_000;
 
-/// A text that is no duration or size.
+/// A text that is no duration, size or rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {what}: {reason}")]
 pub struct QuantityError {
-    /// What was wanted: `duration` or `size`.
+    /// What was wanted: `duration`, `size` or `rate`.
     pub what: &'static str,
     /// The text as written.
     pub text: String,
@@ -60,10 +65,10 @@ impl QuantityError {
     /// How the quantity is written, as a hint.
     #[must_use]
     pub fn help(&self) -> &'static str {
-        if self.what == "duration" {
-            "write a duration such as `16h`, `30s`, `250ms`, `1h30m` or `7d`; units are w, d, h, m, s, ms"
-        } else {
-            "write a size such as `512KiB`, `4MiB` or `1GB`; units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB"
+        match self.what {
+            "duration" => "write a duration such as `16h`, `30s`, `250ms`, `1h30m` or `7d`; units are w, d, h, m, s, ms",
+            "rate" => "write how much in a second, such as `20MiB/s`; units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB",
+            _ => "write a size such as `512KiB`, `4MiB` or `1GB`; units are B, kB, MB, GB, TB and KiB, MiB, GiB, TiB",
         }
     }
 }
@@ -75,6 +80,10 @@ pub struct HumanDuration(pub Duration);
 /// A size in bytes that reads and writes itself as people do. For arguments of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanSize(pub u64);
+
+/// Bytes in a second, never 0, that read and write themselves as people do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HumanRate(pub u64);
 
 /// Splits `12.5` off the front: its digits as a whole number, how many of them are decimals, and the rest.
 fn number(text: &str) -> Option<(u128, u32, &str)> {
@@ -190,6 +199,26 @@ impl fmt::Display for HumanSize {
     }
 }
 
+impl FromStr for HumanRate {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let error = |reason: String| QuantityError { what: "rate", text: text.to_owned(), reason };
+        let amount = text.trim().strip_suffix("/s").ok_or_else(|| error("it does not end with `/s`".to_owned()))?;
+        match amount.parse::<HumanSize>() {
+            Ok(HumanSize(0)) => Err(error("nothing in a second never ends".to_owned())),
+            Ok(HumanSize(bytes)) => Ok(HumanRate(bytes)),
+            Err(wrong) => Err(error(wrong.reason)),
+        }
+    }
+}
+
+impl fmt::Display for HumanRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", HumanSize(self.0))
+    }
+}
+
 macro_rules! written_as_text {
     ($name:ident, $schema_name:literal, $format:expr, $pattern:expr, $about:literal) => {
         impl Serialize for $name {
@@ -217,6 +246,8 @@ macro_rules! written_as_text {
 written_as_text!(HumanDuration, "Duration", DURATION_FORMAT, DURATION_PATTERN, "A duration such as `16h`, `30s`, `250ms`, `1h30m`.");
 written_as_text!(HumanSize, "Size", SIZE_FORMAT, SIZE_PATTERN, "A size such as `512KiB`, `4MiB`, `1GB`.");
 
+written_as_text!(HumanRate, "Rate", RATE_FORMAT, RATE_PATTERN, "Bytes in a second, such as `20MiB/s`.");
+
 impl DurationText {
     /// The duration that is meant.
     ///
@@ -240,6 +271,15 @@ impl SizeText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_as_people_write_them() {
+        assert_eq!("20MiB/s".parse(), Ok(HumanRate(20 << 20)));
+        assert_eq!(HumanRate(20 << 20).to_string(), "20MiB/s");
+        for wrong in ["", "20MiB", "0B/s", "fast/s", "/s", "20/s", "-1MB/s"] {
+            assert_eq!(wrong.parse::<HumanRate>().unwrap_err().what, "rate", "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

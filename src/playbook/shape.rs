@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::nearest::nearest;
 use super::problem::{Mistake, Problem};
-use super::quantity::{DURATION_FORMAT, HumanDuration, HumanSize, QuantityError, SIZE_FORMAT};
+use super::quantity::{DURATION_FORMAT, HumanDuration, HumanRate, HumanSize, QuantityError, RATE_FORMAT, SIZE_FORMAT};
 use super::reference::TEMPLATE_FORMAT;
 use super::yaml::{Node, Value};
 
@@ -199,6 +199,7 @@ impl<'a> Walk<'a> {
         let expected = match (wanted, format) {
             ("string", Some(DURATION_FORMAT)) => "a duration",
             ("string", Some(SIZE_FORMAT)) => "a size",
+            ("string", Some(RATE_FORMAT)) => "a rate",
             ("string", _) => "text",
             ("integer", _) => "a whole number",
             ("number", _) => "a number",
@@ -223,6 +224,7 @@ impl<'a> Walk<'a> {
         let help = match (wanted, format, &node.value) {
             (_, Some(DURATION_FORMAT), _) => Some("write a duration with its unit, such as `16h`, `30s`, `250ms` or `1h30m`".to_owned()),
             (_, Some(SIZE_FORMAT), _) => Some("write a size with its unit, such as `512KiB`, `4MiB` or `1GB`".to_owned()),
+            (_, Some(RATE_FORMAT), _) => Some("write how much in a second, such as `20MiB/s`".to_owned()),
             (_, Some(TEMPLATE_FORMAT), _) => Some("write text in quotes; secrets by reference only, such as `${env:NAME}`".to_owned()),
             ("string", _, Value::Number(_) | Value::Bool(_)) => Some("write it in quotes to make it text".to_owned()),
             ("array", _, Value::Null) => Some("write `[]` for an empty list, or leave the field out".to_owned()),
@@ -276,6 +278,7 @@ impl<'a> Walk<'a> {
         let result: Result<(), QuantityError> = match schema["format"].as_str() {
             Some(DURATION_FORMAT) => text.parse::<HumanDuration>().map(|_| ()),
             Some(SIZE_FORMAT) => text.parse::<HumanSize>().map(|_| ()),
+            Some(RATE_FORMAT) => text.parse::<HumanRate>().map(|_| ()),
             _ => return,
         };
         if let Err(error) = result {
