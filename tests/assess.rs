@@ -90,6 +90,7 @@ fn server(server: &LocalServer, user: &str, password: Option<&str>) -> Server {
         user: user.to_owned(),
         password: password.map(|password| password.to_owned().into()),
         tls: Protection::Off,
+        watched: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn server(of: &LocalServer, user: &str, password: &str) -> Arc<Server> {
         user: user.to_owned(),
         password: Some(password.to_owned().into()),
         tls: Protection::Off,
+        watched: None,
     })
 }
 

@@ -41,6 +41,7 @@ fn server(of: &LocalServer) -> Arc<Server> {
         user: "root".to_owned(),
         password: None,
         tls: Protection::Off,
+        watched: None,
     })
 }
 

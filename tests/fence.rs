@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 fn reached_at(port: u16) -> Arc<Server> {
     let (role, host) = ("source of `school`".to_owned(), "127.0.0.1".to_owned());
-    Arc::new(Server { role, host, port, user: "root".to_owned(), password: None, tls: Protection::Off })
+    Arc::new(Server { role, host, port, user: "root".to_owned(), password: None, tls: Protection::Off, watched: None })
 }
 
 struct Place {

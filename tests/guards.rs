@@ -35,6 +35,7 @@ fn server(of: &LocalServer, user: &str, password: &str) -> Server {
         user: user.to_owned(),
         password: Some(password.to_owned().into()),
         tls: Protection::Off,
+        watched: None,
     }
 }
 

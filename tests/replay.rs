@@ -63,6 +63,7 @@ fn server(local: &LocalServer, role: &str, user: &str) -> Server {
         user: user.to_owned(),
         password: Some("dbmove".to_owned().into()),
         tls: Protection::Off,
+        watched: None,
     }
 }
 

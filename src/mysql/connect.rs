@@ -18,6 +18,8 @@ use mysql_async::{Conn, OptsBuilder};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{MysqlError, Result};
+use super::names::TableName;
+use super::production::Sendings;
 use super::sql;
 use super::tls::{Protection, ProtectionError};
 
@@ -36,6 +38,8 @@ pub struct Server {
     pub password: Option<SecretString>,
     /// How the connection is protected.
     pub tls: Protection,
+    /// Set where it is production, which a rehearsal may only look at: sessions there send nothing but looks, each counted here.
+    pub watched: Option<Sendings>,
 }
 
 impl Server {
@@ -172,6 +176,9 @@ impl Session {
             }
         };
         let mut session = Session { conn, server: server.clone(), purpose, version: Version::parse("") };
+        if server.watched.is_some() && session.conn.server_version() >= (5, 6, 5) {
+            session.run("SET SESSION TRANSACTION READ ONLY", "setting up the session").await?;
+        }
         session.set_up().await?;
         Ok(session)
     }
@@ -244,7 +251,8 @@ impl Session {
         self.conn.id()
     }
 
-    /// The driver's connection, for streaming reads. Settings must not be changed through it.
+    /// The driver's connection, for streaming reads. Settings must not be changed through it, and what is asked through it has to be told
+    /// to [`Session::reads`] before.
     pub fn conn(&mut self) -> &mut Conn {
         &mut self.conn
     }
@@ -260,11 +268,28 @@ impl Session {
         MysqlError::Statement { server: self.server.to_string(), what: what.into(), source: Box::new(source) }
     }
 
+    /// To be called before a statement is sent: on production it has to be a look, and is counted.
+    fn sends(&self, statement: &[u8]) -> Result<()> {
+        match &self.server.watched {
+            Some(sendings) => sendings.look(&self.server, statement, None),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of a query for rows of this table.
+    pub(super) fn reads(&self, table: &TableName, query: &str) -> Result<()> {
+        match &self.server.watched {
+            Some(sendings) => sendings.look(&self.server, query.as_bytes(), Some(table)),
+            None => Ok(()),
+        }
+    }
+
     /// Runs a statement whose result does not matter (settings, transaction control).
     ///
     /// # Errors
     /// If the server refuses it or the connection breaks.
     pub async fn run(&mut self, statement: &str, what: &str) -> Result<()> {
+        self.sends(statement.as_bytes())?;
         match self.conn.query_drop(statement).await {
             Ok(()) => Ok(()),
             Err(source) => Err(self.error(what, source)),
@@ -307,6 +332,7 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn write_unchecked(&mut self, statement: &[u8], what: &str) -> Result<Written> {
+        self.sends(statement)?;
         match self.conn.query_drop(statement).await {
             Ok(()) => {
                 Ok(Written { affected: self.conn.affected_rows(), warnings: self.conn.get_warnings(), info: self.conn.info().into_owned() })
@@ -320,6 +346,7 @@ impl Session {
     /// # Errors
     /// If the connection breaks.
     pub async fn warnings(&mut self) -> Result<Vec<(u16, String)>> {
+        self.sends(b"SHOW WARNINGS")?;
         let rows: Vec<(String, u16, Vec<u8>)> = match self.conn.query("SHOW WARNINGS").await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error("reading the warnings", source)),
@@ -332,6 +359,7 @@ impl Session {
     /// # Errors
     /// If the server refuses the query or the connection breaks.
     pub async fn rows(&mut self, query: &str, what: &str) -> Result<Vec<TextRow>> {
+        self.sends(query.as_bytes())?;
         let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error(what, source)),
@@ -344,6 +372,7 @@ impl Session {
     /// # Errors
     /// If the server refuses the query or the connection breaks.
     pub async fn cells(&mut self, query: &str, what: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
+        self.sends(query.as_bytes())?;
         let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error(what, source)),
@@ -429,6 +458,7 @@ mod tests {
             user: "dbmove".into(),
             password: Some("s3cret".to_owned().into()),
             tls: Protection::Off,
+            watched: None,
         };
         assert_eq!(format!("{server:?}"), "source of `school` `dbmove@db1:3306`");
     }

@@ -1,15 +1,20 @@
-//! In a rehearsal: the only way to production, which is to look.
+//! In a rehearsal: the only ways to production, which are to look.
 //!
 //! # What must hold
 //!
-//! * A connection to production is a session that can't write, where the server knows such, and sends only the statements of [`Look`]: there is no other
-//!   way to send one through [`Looker`]. Text that goes into them is made here.
+//! * There are two ways. A [`Looker`] asks who a server is, and reads its log: it sends only the statements of [`Look`]. To fill a rehearsal's
+//!   source ([`fill`](super::fill)) much more is asked, by the same code that reads any source; there the server is *watched*
+//!   ([`Server::watched`]): every session on it hands each statement to [`Sendings::look`] first, which lets only looks pass ([`looks`]).
+//! * A connection to production is a session that can't write, where the server knows such (from 5.6.5 on).
 //! * Every statement and every command is counted before it is sent, in [`Sendings`], and the report lists them all. A general log on production shows
-//!   the same (`tests/copies.rs`, `tests/replay.rs`).
-//! * Nothing there waits for us, and nothing is kept for us: no lock but a name that is looked at, no transaction, no purge held up. The log is
-//!   read as a replica reads it, by a number that no other replica has.
+//!   the same (`tests/copies.rs`, `tests/replay.rs`, `tests/fill.rs`).
+//! * Nobody there waits for us: no lock but a name that is looked at, and none on a table but for one query. Nothing is kept for us but what a
+//!   snapshot keeps, while rows are copied. The log is read as a replica reads it, by a number that no other replica has.
+
+mod looks;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +23,11 @@ use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Row};
 
 use super::connect::{Server, Version};
 use super::error::{MysqlError, Result};
+use super::names::TableName;
 use super::position::Position;
 use super::sql;
 use crate::engine::load::Sent;
+use crate::engine::step::StepError;
 
 /// How long production may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,24 +35,71 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// "Unknown system variable".
 const UNKNOWN_VARIABLE: u16 = 1193;
 
+/// Writes a count down before what it counts is sent.
+type Journal = Box<dyn Fn(&Sent) -> std::result::Result<(), StepError> + Send>;
+
 /// What has been sent to production so far; cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Sendings(Arc<Mutex<BTreeMap<(String, String), u64>>>);
+#[derive(Clone, Default)]
+pub struct Sendings(Arc<Mutex<Counts>>);
+
+#[derive(Default)]
+struct Counts {
+    counts: BTreeMap<(String, String), u64>,
+    journal: Option<Journal>,
+}
+
+impl fmt::Debug for Sendings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sendings").field(&self.list()).finish()
+    }
+}
 
 impl Sendings {
-    fn count(&self, server: &Server, statement: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((server.to_string(), statement)).or_default() += 1;
+    /// Going on from what earlier drivers sent; every count is written down by `journal` before what it counts is sent, so that a
+    /// driver that dies in between has counted once too often, and never too seldom.
+    #[must_use]
+    pub fn journaled(before: Vec<Sent>, journal: impl Fn(&Sent) -> std::result::Result<(), StepError> + Send + 'static) -> Sendings {
+        let counts = before.into_iter().map(|sent| ((sent.server, sent.statement), sent.count)).collect();
+        Sendings(Arc::new(Mutex::new(Counts { counts, journal: Some(Box::new(journal)) })))
+    }
+
+    fn count(&self, server: &Server, statement: String) -> Result<()> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (server.to_string(), statement);
+        let count = counts.counts.get(&key).copied().unwrap_or(0) + 1;
+        if let Some(journal) = &counts.journal {
+            journal(&Sent { server: key.0.clone(), statement: key.1.clone(), count })?;
+        }
+        counts.counts.insert(key, count);
+        Ok(())
+    }
+
+    /// Lets a look pass, counted: the rows of a table under the table's name, anything else as it is.
+    ///
+    /// # Errors
+    /// If it is none, or the count can't be written down. Nothing may be sent then.
+    pub(super) fn look(&self, server: &Server, statement: &[u8], table: Option<&TableName>) -> Result<()> {
+        let text = String::from_utf8_lossy(statement);
+        if !looks::is_one(&text) {
+            let shown: String = text.chars().take(200).collect();
+            return Err(MysqlError::Object {
+                message: format!("`{shown}` is nothing that may be sent to the {server}, which a rehearsal only looks at. It was not sent"),
+                hint: "this is a mistake in dbmove; please report it".to_owned(),
+            });
+        }
+        self.count(server, table.map_or_else(|| text.into_owned(), looks::of_rows))
     }
 
     /// All of it.
     #[must_use]
     pub fn list(&self) -> Vec<Sent> {
-        let sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.iter().map(|((server, statement), &count)| Sent { server: server.clone(), statement: statement.clone(), count }).collect()
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = counts.counts.iter();
+        sent.map(|((server, statement), &count)| Sent { server: server.clone(), statement: statement.clone(), count }).collect()
     }
 }
 
-/// All that is ever sent to production in a rehearsal, besides the two commands that read its log.
+/// All that a [`Looker`] ever sends, besides the two commands that read a log.
 #[derive(Clone, Debug)]
 pub(super) enum Look {
     /// A session that can't write, where the server knows such.
@@ -133,7 +187,7 @@ impl Looker {
     }
 
     async fn rows(&mut self, look: &Look) -> Result<Vec<Row>> {
-        self.sendings.count(&self.server, look.listed());
+        self.sendings.count(&self.server, look.listed())?;
         let answer = within(self.conn.query::<Row, _>(look.text())).await;
         answer.map_err(|source| MysqlError::Statement { server: self.server.to_string(), what: look.listed(), source: Box::new(source) })
     }
@@ -173,7 +227,9 @@ impl Looker {
             self.rows(&Look::UnderstandsGtids).await?;
         }
         self.rows(&Look::ReadsSlowly).await?;
-        TO_READ_THE_LOG.iter().for_each(|sent| self.sendings.count(&self.server, (*sent).to_owned()));
+        for sent in TO_READ_THE_LOG {
+            self.sendings.count(&self.server, sent.to_owned())?;
+        }
         let request = BinlogStreamRequest::new(server_id).with_filename(start.file.as_bytes()).with_pos(start.offset);
         let stream = within(self.conn.get_binlog_stream(request)).await;
         stream.map_err(|source| MysqlError::Statement {

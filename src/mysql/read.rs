@@ -22,6 +22,7 @@ use mysql_async::{BinaryProtocol, QueryResult, TextProtocol, Value};
 use super::cell::{Cell, Key, Row};
 use super::connect::Session;
 use super::error::{MysqlError, Result};
+use super::names::TableName;
 use super::range::{self, KeyRange};
 use super::sql;
 use super::table::Table;
@@ -111,6 +112,30 @@ pub async fn stream_fields<'s>(
     scope: &Scope<'_>,
     order: Order,
 ) -> Result<FieldRows<'s>> {
+    fields(session, table, columns, scope, order, Part::All).await
+}
+
+/// How much of a scope is read as lines, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    All,
+    /// The first so many rows.
+    First(u64),
+    /// All of it, put aside by the server first: an engine that locks whole tables lets go of this one as soon as that is done, however
+    /// slowly the rows are taken.
+    PutAside,
+}
+
+/// As [`stream_fields`], but a part of the scope.
+pub(super) async fn fields<'s>(
+    session: &'s mut Session,
+    table: &Table,
+    columns: &[usize],
+    scope: &Scope<'_>,
+    order: Order,
+    part: Part,
+) -> Result<FieldRows<'s>> {
     let mut read = columns.to_vec();
     let mut key = Vec::new();
     for column in table.key().unwrap_or_default() {
@@ -120,9 +145,17 @@ pub async fn stream_fields<'s>(
         });
         key.push(place);
     }
-    let rows = stream_limited(session, table, &read, scope, order, None).await?;
+    let binary = read.iter().any(|&column| table.columns[column].kind.is_float());
+    let mut select: Vec<String> = read.iter().map(|&column| sql::select_expression(&table.columns[column], binary)).collect();
+    if part == Part::PutAside
+        && let Some(first) = select.first_mut()
+    {
+        first.insert_str(0, "SQL_BUFFER_RESULT ");
+    }
+    let limit = if let Part::First(rows) = part { Some((rows, 0)) } else { None };
+    let answers = Answers::open(session, table, &select, binary, scope, order, limit).await?;
     let limits = columns.iter().map(|&column| table.columns[column].float_limit()).collect();
-    Ok(FieldRows { answers: rows.answers, limits, key })
+    Ok(FieldRows { answers, limits, key })
 }
 
 /// The rows with these keys, each with its key *as stored*: where the collation calls two keys equal
@@ -217,7 +250,7 @@ impl FieldRows<'_> {
 /// being read is known to the connection itself, so nothing here borrows from it between rows.
 pub(super) struct Answers<'s> {
     session: &'s mut Session,
-    table: String,
+    table: TableName,
     binary: bool,
     waiting: VecDeque<String>,
     /// A query of ours is under way. If not, what the connection may still hold is somebody else's result.
@@ -236,7 +269,7 @@ impl<'s> Answers<'s> {
         limit: Option<(u64, u64)>,
     ) -> Result<Answers<'s>> {
         let waiting = queries(table, select, scope, order, limit)?;
-        let mut answers = Answers { session, table: table.name.to_string(), binary, waiting, asked: false };
+        let mut answers = Answers { session, table: table.name.clone(), binary, waiting, asked: false };
         answers.ask().await?;
         Ok(answers)
     }
@@ -248,6 +281,7 @@ impl<'s> Answers<'s> {
             return Ok(false);
         };
         self.asked = true;
+        self.session.reads(&self.table, &query)?;
         let sent = if self.binary {
             self.session.conn().exec_iter(query, ()).await.map(drop)
         } else {
@@ -354,12 +388,12 @@ fn forced_index(table: &Table) -> String {
     table.key_index().map_or_else(String::new, |index| format!(" FORCE INDEX ({})", sql::identifier(&index.name)))
 }
 
-fn missing(table: &str) -> MysqlError {
+fn missing(table: &TableName) -> MysqlError {
     MysqlError::missing_value(&format!("reading `{table}`"))
 }
 
 /// A driver's value as a cell.
-fn cell(value: Value, table: &str) -> Result<Cell> {
+fn cell(value: Value, table: &TableName) -> Result<Cell> {
     Ok(match value {
         Value::NULL => Cell::Null,
         Value::Bytes(bytes) => Cell::Bytes(bytes),

@@ -16,6 +16,7 @@ use super::BuildError;
 use crate::engine::context::RunKind;
 use crate::mysql::connect::Server;
 use crate::mysql::copies::Production;
+use crate::mysql::fill;
 use crate::mysql::tls::Protection;
 use crate::playbook::address::Address;
 use crate::playbook::model::{Endpoint, Store, Tls};
@@ -33,6 +34,11 @@ pub struct Binding {
     /// In a rehearsal: what it has to be kept away from.
     pub production: Option<Production>,
 }
+
+/// Whose log a load is made from, in messages.
+const LOG_OF: &str = "replica in `load_from`";
+/// What a copy is made from, in messages.
+const COPIED_FROM: &str = "server in `copy.from`";
 
 /// Which endpoints of a store a kind of run works on: source and target.
 ///
@@ -63,8 +69,10 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
     let other_accounts = store.rehearsal.as_ref().map(|pair| pair.other_accounts.clone()).unwrap_or_default();
     let rehearsal = [("source", source), ("target", target)];
     let log_of = store.rehearsal.as_ref().and_then(|pair| pair.load_from.as_ref());
+    let copy = store.rehearsal.as_ref().and_then(|pair| pair.copy.as_ref());
     let production = [("source", &store.source), ("target", &store.target)];
-    let production = production.into_iter().chain(log_of.map(|replica| ("replica in `load_from`", replica)));
+    let production = production.into_iter().chain(log_of.map(|replica| (LOG_OF, replica)));
+    let production = production.chain(copy.and_then(|copy| copy.from.as_ref()).map(|replica| (COPIED_FROM, replica)));
     for (rehearsal_side, ours) in rehearsal {
         for (production_side, theirs) in production.clone() {
             if let Some(address) = same_place(name, ours, theirs, resolver).await? {
@@ -78,25 +86,26 @@ pub async fn bind(name: &str, store: &Store, kind: RunKind, resolver: &Resolver)
         }
     }
     let mut known = Production { other_accounts, ..Production::default() };
+    let mut copied_from = None;
     for (side, theirs) in production {
-        match server(name, side, theirs, resolver).await {
-            Ok(server) => {
-                let server = Arc::new(server);
-                // A load reads the log of the source, or of the replica that stands in for it: the last one of the two.
-                if side != "target" {
-                    known.log_of = Some(server.clone());
-                }
-                known.servers.push(server);
-            }
+        let bound = match server(name, side, theirs, resolver).await {
+            Ok(server) => Some(Arc::new(server)),
             // Secrets and outputs that only the real night has.
             Err(error) => {
-                if side != "target" {
-                    known.log_of = None;
-                }
                 known.unknown.push(format!("whether a server of this rehearsal is the {side} of `{name}`: {error}"));
+                None
             }
+        };
+        known.servers.extend(bound.clone());
+        // The source's log is read, and its rows are; or those of the replicas that stand in for it, which come behind it.
+        if matches!(side, "source" | LOG_OF) {
+            known.log_of.clone_from(&bound);
+        }
+        if matches!(side, "source" | COPIED_FROM) {
+            copied_from = bound;
         }
     }
+    known.copy = copy.map(|copy| fill::From { server: copied_from, rate: copy.rate.unwrap_or(fill::DEFAULT_RATE) });
     Ok(Binding {
         store: name.to_owned(),
         source: Arc::new(server(name, "rehearsal source", source, resolver).await?),
@@ -127,7 +136,7 @@ async fn server(store: &str, endpoint: &'static str, written: &Endpoint, resolve
         endpoint,
         error,
     })?;
-    Ok(Server { role: format!("{endpoint} of `{store}`"), host, port, user, password, tls })
+    Ok(Server { role: format!("{endpoint} of `{store}`"), host, port, user, password, tls, watched: None })
 }
 
 /// True for this machine's own loopback, by name or address.

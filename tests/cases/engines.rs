@@ -88,6 +88,7 @@ impl Side<'_> {
             user: "root".to_owned(),
             password: None,
             tls: Protection::Off,
+            watched: None,
         };
         let store =
             MysqlStore::open("engines", server(&self.world.source), server(&self.world.target), selection, StoreSettings::default());

@@ -52,6 +52,7 @@ pub async fn session(server: &LocalServer, purpose: Purpose) -> Session {
         user: "root".to_owned(),
         password: None,
         tls: Protection::Off,
+        watched: None,
     });
     Session::open(&place, purpose).await.unwrap()
 }

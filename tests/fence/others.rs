@@ -95,6 +95,7 @@ async fn rds_ends_sessions_though_it_cant_list_them_for_a_while() {
         user: "admin".to_owned(),
         password: Some("dbmove".to_owned().into()),
         tls: dbmove::mysql::tls::Protection::Off,
+        watched: None,
     });
     let mut session = Session::open(&reached, Purpose::Read).await.unwrap();
     assert!(fence::kill(&mut session, client.id(), "ending a client").await.unwrap());

@@ -31,6 +31,7 @@ pub fn server(server: &LocalServer, role: &str) -> Arc<Server> {
         user: Account::Dbmove.user().to_owned(),
         password: Some(server.password()),
         tls: Protection::Off,
+        watched: None,
     })
 }
 

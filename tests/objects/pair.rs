@@ -35,6 +35,7 @@ pub fn server(of: &LocalServer, role: &str, account: Account) -> Server {
         user: account.user().to_owned(),
         password: (account != Account::Root).then(|| DEFAULT_PASSWORD.to_owned().into()),
         tls: Protection::Off,
+        watched: None,
     }
 }
 

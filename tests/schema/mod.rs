@@ -26,6 +26,7 @@ pub async fn session_for(server: &LocalServer, account: Account, purpose: Purpos
         user: account.user().to_owned(),
         password,
         tls: Protection::Off,
+        watched: None,
     };
     Session::open(&Arc::new(server), purpose).await.unwrap()
 }

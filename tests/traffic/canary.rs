@@ -30,6 +30,7 @@ fn admin(server: &LocalServer, role: &str) -> Arc<Server> {
         user: Account::Dbmove.user().to_owned(),
         password: Some(server.password()),
         tls: Protection::Off,
+        watched: None,
     })
 }
 
@@ -404,6 +405,7 @@ fn arguments_that_do_not_fit_together_are_named() {
             user: "u".to_owned(),
             password: None,
             tls: Protection::Off,
+            watched: None,
         })
     };
     let refused = |arguments: Value| {
