@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod deferred;
+mod fill;
 pub mod guards;
 mod load;
 pub mod shared;
@@ -572,6 +573,7 @@ impl Built {
 pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<Built, BuildError> {
     let mut built = Built::default();
     let mut shared_by: BTreeMap<Option<&str>, Arc<Shared>> = BTreeMap::new();
+    let mut filled: Vec<Option<&str>> = Vec::new();
     for (stage, spec) in playbook.stages.iter() {
         let name = spec.store.as_deref();
         let shared = match shared_by.get(&name) {
@@ -594,6 +596,15 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             .iter()
             .find(|entry| entry.word.name == spec.run)
             .ok_or_else(|| BuildError::UnknownStep { step: spec.id.clone(), name: spec.run.clone() })?;
+        if shared.is_filled() && !filled.contains(&name) {
+            let fill = fill::step(playbook, name.unwrap_or_default(), &shared).map_err(|error| BuildError::Argument {
+                step: spec.id.clone(),
+                name: spec.run.clone(),
+                error,
+            })?;
+            filled.push(name);
+            built.steps.push(BuiltStep { stage, ..fill });
+        }
         let step = Deferred::step(spec.with.clone(), entry.constructor, shared).map_err(|error| BuildError::Argument {
             step: spec.id.clone(),
             name: spec.run.clone(),
@@ -601,6 +612,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
         })?;
         built.steps.push(BuiltStep { spec: spec.clone(), stage, step });
     }
+    fill::come_first(&mut built.steps);
     for spec in &playbook.hooks {
         let hook = MomentHook::new(spec).map_err(|error| BuildError::Argument { step: spec.id.clone(), name: "hook".to_owned(), error })?;
         built.hooks.push(BuiltHook { spec: spec.clone(), hook: Arc::new(hook) });

@@ -166,6 +166,7 @@ fn shown(issued: &Issued) -> String {
     for (label, name) in [("source", fact::SOURCE_VERSION), ("target", fact::TARGET_VERSION)] {
         lines.extend(word(name).map(|version| (label, version)));
     }
+    lines.extend(word(fact::COPIED_FROM).map(|from| ("data", format!("copied from the {from}"))));
     lines.extend(word(fact::SCHEMA).map(|schema| {
         let parts = told(fact::SCHEMA_PARTS).and_then(|parts| parts.as_object()).map(serde_json::Map::len);
         let parts = parts.map(|parts| format!(", {} parts", human::count(parts as u64))).unwrap_or_default();

@@ -148,8 +148,10 @@ async fn built_to_repair(playbook: &Playbook, kind: RunKind, resolver: &Resolver
         spec.with.insert("repair".to_owned(), serde_json::Value::Bool(true));
     }
     let mut built = steps::build_all(&asked, kind, resolver).await?;
-    for (built, (_, spec)) in built.steps.iter_mut().zip(playbook.stages.iter()) {
-        built.spec = spec.clone();
+    for built in &mut built.steps {
+        if let Some((_, spec)) = playbook.stages.iter().find(|(_, spec)| spec.id == built.spec.id) {
+            built.spec = spec.clone();
+        }
     }
     Ok(built)
 }

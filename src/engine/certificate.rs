@@ -38,8 +38,10 @@ pub mod fact {
     pub const ROWS: &str = "rows";
     /// The Merkle root of everything verified.
     pub const VERIFICATION_ROOT: &str = "run_root";
+    /// Which server the rehearsal's data was copied from, where dbmove copied it.
+    pub const COPIED_FROM: &str = "copied_from";
     /// All of them.
-    pub const ALL: [&str; 7] = [SCHEMA, SCHEMA_PARTS, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT];
+    pub const ALL: [&str; 8] = [SCHEMA, SCHEMA_PARTS, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT, COPIED_FROM];
     /// Those that make a certificate void when they differ.
     pub const BINDING: [&str; 3] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION];
 }

@@ -96,6 +96,10 @@ pub trait Checkpoints: Send + Sync {
 /// The checkpoint under which [`StepContext::save_output`] keeps a step's output.
 pub const OUTPUT_CHECKPOINT: &str = "engine.output";
 
+/// The kind of results by which a step says what it is about to make that somebody may come upon; the key is a line for people. Shown as left by
+/// the run while the step is not undone and nobody drives.
+pub const MADE: &str = "made";
+
 /// Facts that steps have left behind: by step id, then by name.
 pub type Outputs = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
 

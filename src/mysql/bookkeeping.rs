@@ -27,6 +27,7 @@
 //! | `definition` | table | what it was made from and where it begins (see [`super::definitions`]) |
 //! | `created` | database or table made by dbmove | what undo may drop |
 //! | `created_account` | account created by dbmove | the same, and what it has to hold (see [`super::accounts::notes`]) |
+//! | `filled_table` | table of a rehearsal's source that dbmove fills | that its rows are whole (see [`super::fill`]) |
 //! | `created_object` | view, routine, trigger or event made by dbmove | the same, and hashes of its definitions (see [`super::objects::notes`]) |
 
 use super::connect::Session;
@@ -38,7 +39,7 @@ use super::tail::LogFile;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
@@ -81,6 +82,11 @@ const TABLES: [(&str, &str); 10] = [
         "created_account",
         "(store VARBINARY(255) NOT NULL, user_name VARBINARY(255) NOT NULL, host_name VARBINARY(255) NOT NULL, expected LONGBLOB NULL, \
      PRIMARY KEY (store, user_name, host_name))",
+    ),
+    (
+        "filled_table",
+        "(store VARBINARY(255) NOT NULL, database_name VARBINARY(255) NOT NULL, table_name VARBINARY(255) NOT NULL, definition VARBINARY(64) NOT NULL, \
+     row_count BIGINT UNSIGNED NOT NULL, byte_count BIGINT UNSIGNED NOT NULL, PRIMARY KEY (store, database_name, table_name))",
     ),
     (
         "created_object",

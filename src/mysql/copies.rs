@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::MysqlError;
+use super::fill;
 use super::foreign::is_of_the_server;
 use super::production::{Look, Looker, Sendings};
 use super::sql;
@@ -36,6 +37,8 @@ pub struct Production {
     pub servers: Vec<Arc<Server>>,
     /// Whose log a load is made from, as far as its address is known.
     pub log_of: Option<Arc<Server>>,
+    /// Where the rehearsal's source is filled from, if dbmove fills it.
+    pub copy: Option<fill::From>,
     /// Why others are not.
     pub unknown: Vec<String>,
     /// Accounts that may be connected to the copies.
@@ -104,7 +107,7 @@ pub async fn prove(store: &MysqlStore, production: &Production, alone: bool) -> 
 
 fn refused(message: String) -> StepError {
     StepError::new(Failure::Refused, format!("{message}. Nothing was written to it"))
-        .hint("rehearse on copies: a restored backup as the source, an empty server as the target")
+        .hint("rehearse on copies: a restored backup as the source (or an empty server, with `copy`), an empty server as the target")
 }
 
 /// How a server of production shows itself to be the copy, if it does.

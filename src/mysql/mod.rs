@@ -12,7 +12,8 @@
 //! | [`counters`] | AUTO_INCREMENT counters, raised to the source's |
 //! | [`objects`] | views, routines, triggers, events: the same on the target, or named |
 //! | [`accounts`] | users and what they may do: moved as far as the target allows, or named |
-//! | [`copies`], [`production`] | in a rehearsal: the proof that its servers are copies; the only way to production, which is to look |
+//! | [`copies`], [`production`] | in a rehearsal: the proof that its servers are copies; the only ways to production, which are to look |
+//! | [`fill`] | in a rehearsal: makes the copy of production that it works on, and removes it |
 //! | [`replay`] | in a rehearsal: production's own log, written again in clients' place |
 //! | [`conversion`] | text that the target calls by another character set, with the same bytes |
 //! | [`well_formed`] | text whose bytes the target would not take, found before the copy |
@@ -53,6 +54,7 @@ pub mod definitions;
 pub mod delete_memory;
 pub mod error;
 pub mod fence;
+pub mod fill;
 pub mod follow;
 pub mod foreign;
 pub mod guards;

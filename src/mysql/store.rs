@@ -266,6 +266,11 @@ impl MysqlStore {
         self.keyless_verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Has the servers read anew when next asked for: the source was filled meanwhile.
+    pub async fn forget_described(&self) {
+        *self.described.lock().await = None;
+    }
+
     /// Reads what the servers hold, now.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::quantity::HumanDuration;
+use super::quantity::{HumanDuration, HumanRate};
 
 /// A text that may hold `${env:…}`, `${file:…}`, `${exec:…}` or `${step:ID.output}` references.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -328,12 +328,27 @@ pub struct RehearsalPair {
     pub source: Endpoint,
     /// Stands in for the target.
     pub target: Endpoint,
+    /// Have dbmove fill the rehearsal's source itself, and empty it again at the end. Without it that server holds a copy already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyFrom>,
     /// Whose binary log `--load` replays: a replica of the source that logs what it replicates. Default: the source itself. Read, never written to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_from: Option<Endpoint>,
     /// Accounts that may be connected to the two: monitoring, not traffic. Else a rehearsal is refused while others are connected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_accounts: Vec<String>,
+}
+
+/// Where a rehearsal's copy of production comes from, when dbmove makes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyFrom {
+    /// Which server is read: best a replica of the source. Default: the source itself. Read, never written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Endpoint>,
+    /// How many bytes of rows are read there in a second at most. Default `8MiB/s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<HumanRate>,
 }
 
 /// The stages, in the order in which they run.

@@ -31,6 +31,10 @@ pub(crate) fn check(tree: &Node, source: &str) -> Vec<Problem> {
         if let Some(endpoint) = store.value.field("rehearsal").and_then(|pair| pair.value.field("load_from")) {
             check_endpoint(&endpoint.value, source, &mut problems);
         }
+        let copy = store.value.field("rehearsal").and_then(|pair| pair.value.field("copy"));
+        if let Some(endpoint) = copy.and_then(|copy| copy.value.field("from")) {
+            check_endpoint(&endpoint.value, source, &mut problems);
+        }
         check_same_server(&store.value, &mut problems);
         check_patterns(&store.key, &store.value, &mut problems);
         check_passwords(&store.value, source, &mut problems);

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::model::{Outcome, Serving};
 use super::{gather, next};
-use crate::engine::context::RunKind;
+use crate::engine::context::{MADE, RunKind};
 use crate::engine::control::Control;
 use crate::engine::guards::{Effect, Guards};
 use crate::engine::journal::{JournalError, JournalReader, Phase, RunState};
@@ -101,6 +101,9 @@ pub struct StepStatus {
     pub figures: std::collections::BTreeMap<String, f64>,
     /// Why it failed.
     pub error: Option<String>,
+    /// What it has made and a driver would remove again, where nobody drives.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
 }
 
 /// What can be told of a driver now.
@@ -198,6 +201,11 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             Some((step.to_owned(), finding.get("found")?.as_str()?.to_owned()))
         })
         .collect();
+    let mut left = std::collections::BTreeMap::new();
+    for planned in state.plan.iter().filter(|planned| outcome != Outcome::Running && state.step(&planned.id).is_begun()) {
+        let made = reader.results(run, &planned.id, MADE)?;
+        left.insert(planned.id.clone(), made.into_iter().map(|(line, _)| line).collect::<Vec<_>>());
+    }
     let steps = state
         .plan
         .iter()
@@ -220,6 +228,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
                 seconds,
                 figures: points.into_iter().filter_map(|(name, points)| Some((name, points.last()?.value))).collect(),
                 error,
+                left: left.remove(&planned.id).unwrap_or_default(),
             }
         })
         .collect();

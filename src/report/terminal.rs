@@ -496,6 +496,9 @@ pub fn status(status: &RunStatus) -> String {
         if let Some(error) = &step.error {
             text.block("            ", error);
         }
+        for left in &step.left {
+            text.block("            left: ", left);
+        }
     }
     text.0
 }

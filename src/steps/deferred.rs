@@ -84,7 +84,7 @@ impl Deferred {
             }
             Constructor::Mysql(make) => mysql_step(make, &with, shared.shape())?,
         };
-        if matches!(constructor, Constructor::Mysql(_)) && !shared.is_late() {
+        if matches!(constructor, Constructor::Mysql(_)) && !shared.is_late() && !shared.is_filled() {
             return Ok(shape);
         }
         Ok(Arc::new(Deferred { with, constructor, shared, shape }))
@@ -176,14 +176,18 @@ impl Step for Deferred {
         self.shape.holds_clients()
     }
     /// With what is known now: an output of a step that has not run is shown as the reference it is. The shape of a MySQL step
-    /// has no server to ask.
+    /// has no server to ask, and one whose source is filled in the run has nothing there to look at.
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
         let unresolved = match self.resolved(context).await {
-            Ok(step) => return step.plan(context).await,
+            Ok(step) => match step.plan(context).await {
+                Err(_) if self.shared.is_filled() => StepError::definite("the rehearsal's source is filled first"),
+                planned => return planned,
+            },
             Err(unresolved) => unresolved,
         };
         let mut plan = match self.constructor {
-            Constructor::Arguments { .. } => self.shape.plan(context).await?,
+            Constructor::Arguments { .. } if !self.shared.is_filled() => self.shape.plan(context).await?,
+            Constructor::Arguments { .. } => Plan::default(),
             Constructor::Mysql(_) => Plan { lines: Vec::new(), warnings: Vec::new() },
         };
         plan.lines.push(format!("not known yet: {}", unresolved.message));
@@ -194,7 +198,10 @@ impl Step for Deferred {
             // No secret is looked up, and no command run, for a figure.
             Constructor::Arguments { .. } => self.shape.estimate(context).await,
             Constructor::Mysql(_) => match self.resolved(context).await {
-                Ok(step) => step.estimate(context).await,
+                Ok(step) => match step.estimate(context).await {
+                    Err(_) if self.shared.is_filled() => Ok(Estimate::Unknown("the rehearsal's source is filled first".to_owned())),
+                    estimated => estimated,
+                },
                 Err(_) => Ok(Estimate::Unknown("its server is not known yet".to_owned())),
             },
         }

@@ -45,6 +45,7 @@ pub struct Shared {
     /// What is known when the playbook is built; all there is, unless the store is bound later.
     shape: Arc<Materials>,
     late: Option<Late>,
+    filled: bool,
 }
 
 /// A store whose address is an output of a step.
@@ -78,6 +79,7 @@ fn unknown(store: &str, side: &str, endpoint: &Endpoint) -> Server {
         user: String::new(),
         password: None,
         tls: Protection::Verified { authorities: None },
+        watched: None,
     }
 }
 
@@ -109,7 +111,11 @@ impl Shared {
     /// For steps that work on no store.
     #[must_use]
     pub fn without_store() -> Shared {
-        Shared { shape: Arc::new(Materials { binding: None, watch: Arc::default(), hold: Arc::default(), mysql: None }), late: None }
+        Shared {
+            shape: Arc::new(Materials { binding: None, watch: Arc::default(), hold: Arc::default(), mysql: None }),
+            late: None,
+            filled: false,
+        }
     }
 
     /// For the steps of a store, bound now if its addresses are known.
@@ -122,9 +128,10 @@ impl Shared {
         let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let (source, target) = binding::endpoints(name, store, kind)?;
         let seen = (Arc::default(), Arc::default());
+        let filled = kind == RunKind::Rehearsal && store.rehearsal.as_ref().is_some_and(|pair| pair.copy.is_some());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, seen), late: None });
+            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, seen), late: None, filled });
         }
         let binding = Binding {
             store: name.to_owned(),
@@ -134,7 +141,7 @@ impl Shared {
         };
         let shape = materials(binding, &selection, store, &conversions, seen);
         let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, bound: Mutex::new(None) };
-        Ok(Shared { shape, late: Some(late) })
+        Ok(Shared { shape, late: Some(late), filled })
     }
 
     /// What a step can be made of to tell what it is. Its servers may not be known.
@@ -191,6 +198,12 @@ impl Shared {
         } else {
             Arc::clone(store) as Arc<dyn TargetLease>
         })
+    }
+
+    /// Whether the rehearsal's source is filled in the run: what its steps would do can't be said before that.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.filled
     }
 
     /// Whether the store's servers are known only in the run.

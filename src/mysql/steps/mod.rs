@@ -2,6 +2,7 @@
 //!
 //! | step | stage | what it does |
 //! | --- | --- | --- |
+//! | `mysql.fill` | in a rehearsal, before the store's first step | fills the rehearsal's source with a copy of production; in no playbook: `rehearsal.copy` asks for it |
 //! | `mysql.assess` | prepare | looks whether this migration can work, touches nothing |
 //! | `mysql.prepare` | prepare | creates the schema on the target, views and routines too, and dbmove's own tables |
 //! | `mysql.replicate` | sync | follows the source (a service) |
@@ -18,6 +19,7 @@ pub mod assess;
 pub mod catch_up;
 pub mod disconnect;
 pub mod fence;
+pub mod fill;
 pub mod prepare;
 pub mod promote;
 pub mod replicate;
