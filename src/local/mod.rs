@@ -1,4 +1,4 @@
-//! Private real servers, for `dbmove demo` and for every test: databases, and the proxy in front of them.
+//! Private real servers, for `dbmove demo` and for every test: databases, and what stands between them and their clients.
 //!
 //! Nothing is mocked that can be run: a [`LocalServer`] is an actual `mysqld` or `mariadbd` process that belongs to
 //! this process, listens on a loopback port of its own, and keeps its data in a directory the caller names.
@@ -10,8 +10,8 @@
 //! - [`template`]: a server is initialised once; each start copies that template.
 //! - [`keeper`]: starts processes so that they die with this one, `kill -9` included.
 //! - [`server`]: start, stop, kill, restart.
-//! - [`proxy`]: a private HAProxy in front of such servers.
-//! - [`prometheus`]: a private Prometheus.
+//! - [`program`]: the same for servers that are no databases:
+//!   [`proxy`] (HAProxy in front of such servers), [`prometheus`], [`name_server`] (BIND).
 //! - [`php()`]: PHP as a client of them.
 //!
 //! A server that was not fetched is not an error of the tests: [`available`] says why it cannot be had, and what
@@ -21,8 +21,10 @@ mod accounts;
 mod installation;
 mod keeper;
 mod kind;
+mod name_server;
 mod options;
 mod php;
+mod program;
 mod prometheus;
 mod proxy;
 mod server;
@@ -34,10 +36,12 @@ use std::time::Duration;
 
 pub use accounts::{Account, DEFAULT_PASSWORD};
 pub use kind::ServerKind;
+pub use name_server::{LocalNameServer, name_server_available};
 pub use options::ServerOptions;
 pub use php::{NoPhp, php};
-pub use prometheus::{LocalPrometheus, PrometheusError, prometheus_available};
-pub use proxy::{LocalProxy, ProxyError, proxy_available};
+pub use program::ProgramError;
+pub use prometheus::{LocalPrometheus, prometheus_available};
+pub use proxy::{LocalProxy, proxy_available};
 pub use server::LocalServer;
 
 /// Says whether a server of this kind can be started here; if not, why, and what gets it.

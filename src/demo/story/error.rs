@@ -9,7 +9,7 @@ use crate::demo::seed::SeedError;
 use crate::demo::writers::WritersError;
 use crate::engine::journal::JournalError;
 use crate::engine::outcome::ExitCode;
-use crate::local::{LocalError, ProxyError};
+use crate::local::{LocalError, ProgramError};
 use crate::telemetry::human;
 
 /// A demo that could not be carried through. Its servers and directory are gone, unless they were to be kept.
@@ -26,7 +26,7 @@ pub enum DemoError {
     Local(#[from] LocalError),
     /// HAProxy could not be started.
     #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    Proxy(#[from] ProgramError),
     /// The school could not be made.
     #[error(transparent)]
     Seed(#[from] SeedError),
