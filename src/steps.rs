@@ -38,6 +38,10 @@ use crate::playbook::secret::ReferenceError;
 use crate::playbook::vocabulary::{ArgumentError, GuardWord, StepWord, Vocabulary, arguments};
 use crate::traffic::canary::{CanaryArguments, TrafficCanary};
 use crate::traffic::check::{CheckArguments, TrafficCheck};
+use crate::traffic::dns::arguments::{LowerArguments, RecordArguments};
+use crate::traffic::dns::lower_ttl::LowerTtl;
+use crate::traffic::dns::restore_ttl::RestoreTtl;
+use crate::traffic::dns::switch::TrafficDns;
 use crate::traffic::exec::{SwitchArguments, TrafficExec};
 use crate::traffic::file::{FileArguments, TrafficFile};
 use crate::traffic::haproxy::arguments::HoldArguments;
@@ -171,6 +175,61 @@ pub const REGISTRY: &[Entry] = &[
         },
         // What it refers to is resolved for each call.
         constructor: Constructor::Arguments { make: |resolved, _| Ok(Arc::new(TrafficHttp::new(read(resolved)?)?)), texts: &[] },
+    },
+    Entry {
+        word: StepWord {
+            name: LowerTtl::NAME,
+            about: "Lets clients keep a DNS record for a short time only, and waits out the time they may have kept it for.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Prepare, Sync, Verify],
+            requires_before: &[],
+            arguments: || schemars::schema_for!(LowerArguments),
+            check: |with| LowerTtl::check(&arguments(with)?).map_err(of_step),
+        },
+        // What it refers to is resolved for each look and change; so too for the two others.
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let target = materials.target_host(LowerTtl::NAME)?;
+                Ok(Arc::new(LowerTtl::new(&read(resolved)?, target, &materials.records)?))
+            },
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: TrafficDns::NAME,
+            about: "Points clients to the target by a DNS record, and waits until every name server and resolver shows it.",
+            store: Some(StoreKind::Mysql),
+            stages: AT_THE_SWITCH,
+            requires_before: &[LowerTtl::NAME],
+            arguments: || schemars::schema_for!(RecordArguments),
+            check: |with| arguments::<RecordArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let target = materials.target_host(TrafficDns::NAME)?;
+                Ok(Arc::new(TrafficDns::new(&read(resolved)?, target, &materials.records)?))
+            },
+            texts: &[],
+        },
+    },
+    Entry {
+        word: StepWord {
+            name: RestoreTtl::NAME,
+            about: "Lets clients keep the DNS record for as long as before; behind what closes the way back.",
+            store: Some(StoreKind::Mysql),
+            stages: &[Settle],
+            requires_before: &[TrafficDns::NAME],
+            arguments: || schemars::schema_for!(RecordArguments),
+            check: |with| arguments::<RecordArguments>(with).map(drop),
+        },
+        constructor: Constructor::Arguments {
+            make: |resolved, materials| {
+                let target = materials.target_host(RestoreTtl::NAME)?;
+                Ok(Arc::new(RestoreTtl::new(&read(resolved)?, target, &materials.records)?))
+            },
+            texts: &[],
+        },
     },
     Entry {
         word: StepWord {

@@ -6,6 +6,8 @@ mod real;
 
 #[path = "traffic/canary.rs"]
 mod canary;
+#[path = "traffic/dns.rs"]
+mod dns;
 #[path = "traffic/exec.rs"]
 mod exec;
 #[path = "traffic/file.rs"]

@@ -101,6 +101,12 @@ pub const POINTS: &[&str] = &[
     "switch.pointed",
     "switch.let_through",
     "release.begins",
+    // Clients pointed by DNS.
+    "dns.ttl_changed",
+    "dns.waiting",
+    "dns.changed",
+    "dns.switched",
+    "dns.changed_back",
 ];
 
 struct Armed {

@@ -5,13 +5,16 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::program::{Program, ProgramError, Running, free_port, write};
 
 const BIND: Program = Program { name: "BIND", cache_name: "bind-9.18", path: "usr/sbin/named", start_limit: Duration::from_secs(20) };
 /// For an answer while it starts: the next question comes after it.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
+/// What it says when it has read its configuration again.
+const TAKEN: &str = "reloading configuration succeeded";
+const POLL: Duration = Duration::from_millis(10);
 /// A question for the root's name servers, in the wire's form: any answer will do, a refusal too.
 const QUESTION: [u8; 17] = [0xd, 0xb, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
@@ -77,16 +80,25 @@ impl LocalNameServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Gives it other options and statements, and has it read them. It may take a moment until it has.
+    /// Gives it other options and statements, and waits until it has read them.
     ///
     /// # Errors
-    /// When the file can't be written or the process is gone.
-    pub fn reconfigure(&self, options: &str, statements: &str) -> Result<(), ProgramError> {
+    /// When the file can't be written, the process is gone, or it does not take them.
+    pub async fn reconfigure(&self, options: &str, statements: &str) -> Result<(), ProgramError> {
         write(&self.process.directory, "named.conf", &configuration(self.port, options, statements))?;
-        let gone = || ProgramError::Run { program: BIND.name, source: std::io::ErrorKind::NotFound.into() };
+        let failed = |source| ProgramError::Run { program: BIND.name, source };
+        let gone = || failed(std::io::ErrorKind::NotFound.into());
         let id = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
-        rustix::process::kill_process(id, rustix::process::Signal::HUP)
-            .map_err(|error| ProgramError::Run { program: BIND.name, source: error.into() })
+        let taken = || self.log().matches(TAKEN).count();
+        let (before, began) = (taken(), Instant::now());
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).map_err(|error| failed(error.into()))?;
+        while taken() == before {
+            if began.elapsed() > BIND.start_limit {
+                return Err(ProgramError::NotStarted { program: BIND.name, log: self.log() });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// What it has printed.

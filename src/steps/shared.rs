@@ -25,6 +25,7 @@ use crate::mysql::store::{MysqlStore, StoreSettings};
 use crate::mysql::tls::Protection;
 use crate::playbook::model::{Endpoint, Store};
 use crate::playbook::reference::{Piece, Reference, Resolver};
+use crate::traffic::dns::SharedRecords;
 use crate::traffic::haproxy::SharedHold;
 use crate::traffic::watch::CanaryWatch;
 
@@ -36,8 +37,21 @@ pub struct Materials {
     pub watch: Arc<CanaryWatch>,
     /// What holds clients at the proxy: for the hold, the switch and the release.
     pub hold: SharedHold,
+    /// The DNS records that lead clients to it: for the steps that change them.
+    pub records: SharedRecords,
     /// The MySQL store, where it is one.
     pub mysql: Option<Arc<MysqlStore>>,
+}
+
+impl Materials {
+    /// The host of the store's target; a reference as it is written where the address is not known yet.
+    ///
+    /// # Errors
+    /// If the step works on no store.
+    pub fn target_host(&self, step: &str) -> Result<String, StepError> {
+        let binding = self.binding.as_ref().ok_or_else(|| StepError::definite(format!("`{step}` works on a store: name it")))?;
+        Ok(binding.target.host.clone())
+    }
 }
 
 /// What steps of one store (or of none) share, bound or yet to be.
@@ -88,7 +102,7 @@ fn materials(
     selection: &Selection,
     spec: &Store,
     conversions: &Conversions,
-    (watch, hold): (Arc<CanaryWatch>, SharedHold),
+    (watch, hold, records): (Arc<CanaryWatch>, SharedHold, SharedRecords),
 ) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
     let settings = StoreSettings {
@@ -104,7 +118,7 @@ fn materials(
         // New, so it has none yet.
         let _ = mysql.production.set(production);
     }
-    Arc::new(Materials { binding: Some(binding), watch, hold, mysql: Some(mysql) })
+    Arc::new(Materials { binding: Some(binding), watch, hold, records, mysql: Some(mysql) })
 }
 
 impl Shared {
@@ -112,7 +126,7 @@ impl Shared {
     #[must_use]
     pub fn without_store() -> Shared {
         Shared {
-            shape: Arc::new(Materials { binding: None, watch: Arc::default(), hold: Arc::default(), mysql: None }),
+            shape: Arc::new(Materials { binding: None, watch: Arc::default(), hold: Arc::default(), records: Arc::default(), mysql: None }),
             late: None,
             filled: false,
         }
@@ -127,7 +141,7 @@ impl Shared {
             Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let (source, target) = binding::endpoints(name, store, kind)?;
-        let seen = (Arc::default(), Arc::default());
+        let seen = (Arc::default(), Arc::default(), Arc::default());
         let filled = kind == RunKind::Rehearsal && store.rehearsal.as_ref().is_some_and(|pair| pair.copy.is_some());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
@@ -169,7 +183,7 @@ impl Shared {
             };
             StepError::new(failure, message)
         })?;
-        let seen = (Arc::clone(&self.shape.watch), Arc::clone(&self.shape.hold));
+        let seen = (Arc::clone(&self.shape.watch), Arc::clone(&self.shape.hold), Arc::clone(&self.shape.records));
         let materials = materials(binding, &late.selection, &late.store, &late.conversions, seen);
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)

@@ -6,6 +6,7 @@
 //! | [`file`] | the step `traffic.file`: the switch by such a file |
 //! | [`exec`] | the step `traffic.exec`: the switch by a command |
 //! | [`http`] | the step `traffic.http`: the switch by an HTTP call |
+//! | [`dns`] | `traffic.lower_ttl`, `traffic.dns`, `traffic.restore_ttl`: the switch by a DNS record |
 //! | [`haproxy`] | `traffic.hold`, `traffic.switch`, `traffic.release`: clients wait at HAProxy while it is switched |
 //! | [`canary`] | the service step `traffic.canary`: a client of our own on the real route |
 //! | [`watch`] | what the canary has seen, the write gap above all |
@@ -17,6 +18,7 @@ pub mod beat;
 pub mod canary;
 pub mod check;
 mod client;
+pub mod dns;
 pub mod exec;
 pub mod file;
 pub mod haproxy;
