@@ -105,6 +105,13 @@ async fn lowered_waited_out_switched_and_back() {
     let estimate = steps.lower.estimate(&lower).await.unwrap();
     assert_eq!(estimate, Estimate::Expected { duration: Duration::from_secs(4), basis: "`db.school.test.` has a TTL of 4s".to_owned() });
     assert_eq!(steps.lower.probe(&lower).await.unwrap(), Probe::NotStarted);
+    let mut fewer = world.arguments();
+    fewer["servers"] = json!([world.names.primary.address()]);
+    let plan = self::steps(fewer).lower.plan(&lower).await.unwrap();
+    assert!(
+        plan.warnings[0].starts_with("`school.test.` names 2 name servers (`ns1.school.test.`, `ns2.school.test.`), and `servers` 1"),
+        "{plan:?}"
+    );
 
     // A client has just looked it up, and so its resolver keeps it.
     let resolver = world.names.resolver.address();

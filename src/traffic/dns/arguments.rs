@@ -116,7 +116,7 @@ pub(super) struct Named {
 /// What a run does with the record.
 #[derive(Clone, Debug)]
 enum Rehearsed {
-    Record(Named),
+    Record(Box<Named>),
     Skip(String),
     Missing,
 }
@@ -291,7 +291,7 @@ impl Records {
                     )
                     .hint("a rehearsal must not switch production: give it a record of its own, or `skip` with a reason"));
                 }
-                Rehearsed::Record(named)
+                Rehearsed::Record(Box::new(named))
             }
         };
         Ok(Records { production, rehearsal })
@@ -371,6 +371,6 @@ mod tests {
         let records = read(json!({"target": "10.0.0.5", "rehearsal": {"name": "try.school.example"}})).unwrap();
         let Rehearsed::Record(named) = records.rehearsal else { panic!("{records:?}") };
         // Production's target is not the rehearsal's.
-        assert_eq!((named.servers, named.target), (vec![Template("192.0.2.1".to_owned())], None));
+        assert_eq!((named.servers.clone(), named.target.clone()), (vec![Template("192.0.2.1".to_owned())], None));
     }
 }

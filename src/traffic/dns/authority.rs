@@ -97,6 +97,24 @@ impl Authority {
         agreed.ok_or_else(|| StepError::definite("`servers` is empty"))
     }
 
+    /// A warning if the zone names more servers than are looked at.
+    ///
+    /// # Errors
+    /// If it can't be told.
+    pub(super) async fn overlooked(&self) -> Result<Option<String>, StepError> {
+        let named = self.primary()?.name_servers(&self.zone).await?;
+        let listed: Vec<String> = named.iter().map(|name| format!("`{}`", printable(name))).collect();
+        Ok((named.len() > self.servers.len()).then(|| {
+            format!(
+                "`{}` names {} name servers ({}), and `servers` {}: one that is not named is not looked at",
+                self.zone,
+                named.len(),
+                listed.join(", "),
+                self.servers.len()
+            )
+        }))
+    }
+
     /// Refuses a CNAME where other records stand: servers drop such a change without a word, after they have removed what was there.
     ///
     /// # Errors

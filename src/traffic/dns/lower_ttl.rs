@@ -154,13 +154,15 @@ impl Step for LowerTtl {
                 None => authority.look_everywhere().await?,
             };
             authority.refuse_company(&named.wanted(context, &self.target).await?).await?;
-            Ok::<_, StepError>((now, authority.shown()))
+            Ok::<_, StepError>((now, authority.shown(), authority.overlooked().await?))
         };
         match found.await {
-            Ok((now, shown)) if now.ttl <= named.ttl => {
+            Ok((now, shown, overlooked)) if now.ttl <= named.ttl => {
+                plan.warnings.extend(overlooked);
                 plan.lines.push(format!("`{}` is {now} at {shown}: short enough for the switch", named.name));
             }
-            Ok((now, shown)) => {
+            Ok((now, shown, overlooked)) => {
+                plan.warnings.extend(overlooked);
                 plan.lines.push(format!("let clients keep `{}` for {} only; it is {now} at {shown}", named.name, named.ttl));
                 plan.lines.push(format!("then wait {}, until nobody keeps it for longer any more", now.ttl));
                 plan.lines.push(format!("to undo it, let clients keep it for {} again", now.ttl));

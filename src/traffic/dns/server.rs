@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, Record as WireRecord, RecordType, TSigner};
+use hickory_proto::rr::{DNSClass, Name, RData, Record as WireRecord, RecordType, TSigner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -119,6 +119,19 @@ impl NameServer {
         Ok(others.filter(|kind| !ours.contains(kind)).collect())
     }
 
+    /// The name servers that the zone names itself.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(super) async fn name_servers(&self, zone: &Name) -> Result<Vec<String>, DnsError> {
+        let answer = self.ask(zone, RecordType::NS, false).await?;
+        let named = answer.answers.iter().filter(|record| record.name == *zone).filter_map(|record| match &record.data {
+            RData::NS(server) => Some(server.0.to_ascii()),
+            _ => None,
+        });
+        Ok(named.collect())
+    }
+
     /// What a resolver tells clients that look up `name` for `kind`: the records at that very name. Nothing if it says that there are none.
     ///
     /// # Errors
@@ -164,7 +177,7 @@ impl NameServer {
         let bytes = self.in_time(TCP_LIMIT, self.by_tcp(&sent)).await?;
         let answer = self.read(&bytes, &message)?;
         let key = || signer.signer_name().to_ascii();
-        if let Some(error) = answer.signature().and_then(|signature| signature.data.error.clone()) {
+        if let Some(error) = answer.signature().and_then(|signature| signature.data.error) {
             return Err(DnsError::Key { server: self.shown.clone(), key: key(), error });
         }
         let signed = match verifier {
