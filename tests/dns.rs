@@ -1,6 +1,9 @@
 //! A whole move by a DNS record, with the built program and real name servers: clients look the name up at their resolver, and go where it says.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "traffic/names.rs"]
+mod names;
 mod real;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
@@ -11,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dbmove::local::ServerKind;
-use real::names::{Names, SECRET, address, names_skipped, shown_at};
+use names::{Names, SECRET, address, names_skipped, shown_at};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
 use world::{World, code, number, said, says};

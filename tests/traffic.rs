@@ -18,3 +18,5 @@ mod hook;
 mod http;
 #[path = "traffic/memory.rs"]
 mod memory;
+#[path = "traffic/names.rs"]
+mod names;

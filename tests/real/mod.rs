@@ -5,7 +5,6 @@
 //!   test binary, [`shared`], each with databases of its own names. The kernel ends it with the test binary.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
-pub mod names;
 pub mod proxy;
 pub mod replica;
 

@@ -1,6 +1,7 @@
 //! `traffic.lower_ttl`, `traffic.dns` and `traffic.restore_ttl` on real name servers: a primary, a secondary, and a resolver that keeps what
 //! it was told.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,11 @@ use dbmove::traffic::dns::arguments::{LowerArguments, RecordArguments};
 use dbmove::traffic::dns::lower_ttl::LowerTtl;
 use dbmove::traffic::dns::restore_ttl::RestoreTtl;
 use dbmove::traffic::dns::switch::TrafficDns;
-use hickory_proto::rr::RData;
-use hickory_proto::rr::rdata::A;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::memory::{after, context};
-use crate::real::names::{Manner, Names, Relay, SECRET, STRANGER, address, change, names_skipped, shown_at};
+use crate::names::{Manner, Names, Relay, SECRET, STRANGER, address, change, names_skipped, shown_at};
 
 const NAME: &str = "db.school.test";
 
@@ -194,7 +193,7 @@ async fn a_wait_that_was_stopped_goes_on_where_it_was() {
     assert_eq!(ended.unwrap_err().failure, Failure::Cancelled);
     assert!(seen.done > 1, "it began to wait anew: {seen:?}");
     // Raised again by somebody: whoever looked it up since may keep it, so the wait begins anew.
-    change(&world.names.primary.address(), NAME, 900, RData::A(A::new(10, 0, 0, 1))).await;
+    change(&world.names.primary.address(), NAME, 900, Ipv4Addr::new(10, 0, 0, 1)).await;
     let third = after(&lower, "lower", &Output::default());
     assert!(matches!(steps.lower.probe(&third).await.unwrap(), Probe::Partly { from } if from == "`db.school.test.` has a TTL of 15m"));
     steps.lower.undo(&third).await.unwrap();
@@ -243,14 +242,14 @@ async fn somebody_elses_change_is_never_overwritten() {
         return;
     }
     let world = World::start("db 1 A 10.0.0.1").await;
-    let other = || RData::A(A::new(10, 9, 9, 9));
+    let other = Ipv4Addr::new(10, 9, 9, 9);
     let primary = world.names.primary.address();
     let mut arguments = world.arguments();
     arguments["resolvers"] = json!([]);
     let all = steps(arguments.clone());
     let (_, _, switch) = lowered(&all).await;
     // Between the look and the change.
-    let relay = Relay::start(primary.clone(), Manner::SomebodyElseFirst(NAME.to_owned(), other())).await;
+    let relay = Relay::start(primary.clone(), Manner::SomebodyElseFirst(NAME.to_owned(), other)).await;
     arguments["servers"][0] = json!(relay.address);
     let error = steps(arguments.clone()).switch.run(&switch).await.unwrap_err();
     assert!(error.message.contains("changed nothing: `db.school.test.` is not `A 10.0.0.1` any more (NXRRSET)"), "{error}");

@@ -1,11 +1,12 @@
 //! A zone on real name servers: a primary that takes changes, a secondary that gets the zone from it, and a resolver that clients use.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dbmove::local::{LocalNameServer, name_server_available};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, TSigner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,7 +24,7 @@ pub fn names_skipped(test: &str) -> bool {
     match name_server_available() {
         Ok(()) => false,
         Err(reason) => {
-            super::skip(test, &reason);
+            crate::real::skip(test, &reason);
             true
         }
     }
@@ -115,7 +116,7 @@ fn absolute(name: &str) -> Name {
 }
 
 /// One question by UDP.
-pub async fn lookup(server: &str, name: &str, kind: RecordType) -> (ResponseCode, Vec<Record>) {
+async fn lookup(server: &str, name: &str, kind: RecordType) -> (ResponseCode, Vec<Record>) {
     let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(absolute(name), kind));
@@ -154,8 +155,8 @@ pub async fn address(server: &str, name: &str) -> Option<IpAddr> {
     lookup(server, name, RecordType::A).await.1.iter().find_map(|record| record.data.ip_addr())
 }
 
-/// Somebody else's change: the record at `name` becomes `data`, whatever it was.
-pub async fn change(server: &str, name: &str, ttl: u32, data: RData) {
+/// Somebody else's change: the record at `name` becomes the address `data`, whatever it was.
+pub async fn change(server: &str, name: &str, ttl: u32, data: Ipv4Addr) {
     let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Update);
     message.add_query(Query::query(absolute(ZONE), RecordType::SOA));
     for kind in [RecordType::A, RecordType::AAAA, RecordType::CNAME] {
@@ -163,7 +164,7 @@ pub async fn change(server: &str, name: &str, ttl: u32, data: RData) {
         removed.dns_class = DNSClass::ANY;
         message.add_authority(removed);
     }
-    message.add_authority(Record::from_rdata(absolute(name), ttl, data));
+    message.add_authority(Record::from_rdata(absolute(name), ttl, RData::A(A(data))));
     let secret = data_encoding::BASE64.decode(SECRET.as_bytes()).unwrap();
     let signer = TSigner::new(secret, TsigAlgorithm::HmacSha256, absolute("dbmove"), 300).unwrap();
     message.finalize(&signer, SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
@@ -187,7 +188,7 @@ async fn read_message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
 #[derive(Clone)]
 pub enum Manner {
     /// Somebody else's change comes first: the record at the name becomes this.
-    SomebodyElseFirst(String, RData),
+    SomebodyElseFirst(String, Ipv4Addr),
     /// The change is made, its answer lost.
     LosesTheAnswer,
     /// The change is lost, and answered well, without a signature.
@@ -231,7 +232,7 @@ impl Relay {
                 let Ok(message) = read_message(&mut stream).await else { continue };
                 let answer = match &manner {
                     Manner::SomebodyElseFirst(name, data) => {
-                        change(&primary, name, 1, data.clone()).await;
+                        change(&primary, name, 1, *data).await;
                         by_tcp(&primary, &message).await
                     }
                     Manner::LosesTheAnswer => {
