@@ -157,6 +157,9 @@ impl Step for Deferred {
     fn undoable(&self) -> Undoable {
         self.shape.undoable()
     }
+    fn undo_does(&self) -> String {
+        self.shape.undo_does()
+    }
     fn volatile(&self) -> bool {
         self.shape.volatile()
     }

@@ -312,6 +312,29 @@ async fn a_secondary_that_never_gets_it_is_noticed_and_the_change_put_back() {
     assert!(matches!(all.switch.probe(&switch).await.unwrap(), Probe::Partly { from } if from.contains(&secondary)));
     all.switch.undo(&switch).await.unwrap();
     assert_eq!(world.shown().await, "A 10.0.0.1 for 1");
+    // Where a driver was cut off right behind the change, clients may have written to the target ever since: that is not undone by itself.
+    let cut_off = after(&switch, "cut_off", &Output::default());
+    let stop = cut_off.cancel.clone();
+    let mut progress = cut_off.progress.subscribe();
+    let waits = async {
+        progress.wait_for(|progress| progress.note.contains("until all show it")).await.unwrap();
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(all.switch.run(&cut_off), waits);
+    assert_eq!(ended.unwrap_err().failure, Failure::Cancelled);
+    let next = after(&cut_off, "cut_off", &Output::default());
+    let error = all.switch.probe(&next).await.unwrap_err();
+    assert!(error.message.contains("clients may have written to the target") && error.message.contains(&secondary), "{error}");
+    world.names.connect_the_secondary().await;
+    for _ in 0..500 {
+        if shown_at(&secondary, NAME).await == "A 10.0.0.2 for 1" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(all.switch.probe(&next).await.unwrap(), Probe::Done);
+    all.switch.undo(&next).await.unwrap();
+    assert_eq!(world.shown().await, "A 10.0.0.1 for 1");
     // In `prepare` it is noticed too, long before anybody is switched.
     world.names.connect_the_secondary().await;
     all.lower.undo(&lower).await.unwrap();

@@ -41,6 +41,11 @@ pub(super) struct Lagging {
 }
 
 impl Lagging {
+    /// Everybody shows it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.what.is_empty()
+    }
+
     pub(super) fn told(&self) -> String {
         self.what.join("; ")
     }
@@ -202,7 +207,7 @@ impl Authority {
         let patience = self.within + awaited.kept_for.duration();
         loop {
             let lagging = self.lagging(awaited).await;
-            if lagging.what.is_empty() {
+            if lagging.is_empty() {
                 return Ok(Ok(()));
             }
             let limit = if lagging.authoritative { self.within } else { patience };

@@ -23,8 +23,9 @@
 //! # Where it can go wrong
 //!
 //! Once the first server shows the target, clients may write there. If another server of the zone then never shows it, the switch is undone,
-//! and what was written to the target meanwhile is not carried back. So all servers have to have shown the lowered TTL before (which tries
-//! the same way), and have to agree right before the change.
+//! and what was written to the target in those seconds is not carried back. So all servers have to have shown the lowered TTL before (which tries
+//! the same way), and have to agree right before the change. Where a crash cut the switch short it may have been hours, so there it is never undone: it
+//! is done when every server of the zone shows it, and until then an error that says so.
 //!
 //! | file | what it is for |
 //! | --- | --- |

@@ -17,7 +17,7 @@ use super::record::{Record, Ttl};
 use super::{Lowered, SharedRecords, keep, kept, named};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
-use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
+use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::hook::message::printable;
 use crate::playbook::quantity::HumanDuration;
 
@@ -26,6 +26,9 @@ use crate::playbook::quantity::HumanDuration;
 struct Switched {
     from: Record,
     to: Record,
+    /// Somebody did not show it in time, and it is to be undone.
+    #[serde(default)]
+    gave_up: bool,
 }
 
 /// Under which [`Switched`] is saved; `null` once undone.
@@ -84,7 +87,7 @@ impl TrafficDns {
         }
         let lowered = Lowered::needed(context, &named.name)?;
         let to = Record { value: named.wanted(context, &self.target).await?, ttl: lowered.ttl };
-        Ok(Switched { from: lowered.record(), to })
+        Ok(Switched { from: lowered.record(), to, gave_up: false })
     }
 
     /// Waits until everybody is told what the record is now.
@@ -237,7 +240,12 @@ impl Step for TrafficDns {
         }
         crash::point("dns.switched");
         let awaited = Awaited { record: &switched.to, before: &switched.from.value, kept_for: switched.from.ttl };
-        self.told(context, &authority, awaited).await?;
+        if let Err(error) = self.told(context, &authority, awaited).await {
+            if error.failure != Failure::Cancelled {
+                keep(context, CHECKPOINT, Some(&Switched { gave_up: true, ..switched }))?;
+            }
+            return Err(error);
+        }
         let seconds = began.elapsed().as_secs_f64();
         let mut output = output.fact("told_after_seconds", seconds);
         output.work = Some(Work { unit: "changes".to_owned(), amount: 1, seconds });
@@ -245,7 +253,8 @@ impl Step for TrafficDns {
         Ok(output)
     }
 
-    /// A change on its way is given the time it has: clients may be at the target already, and only what does not come to its end has to be undone.
+    /// What `run` has given up on is to be undone. What a crash cut short is not: nobody knows for how long clients have written to the target
+    /// since. There every server of the zone has to show it; a resolver can't keep the old record for longer than its TTL.
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let Ok(named) = named(&self.records, context)? else { return Ok(Probe::NotStarted) };
         let begun = kept::<Switched>(context, CHECKPOINT)?.is_some();
@@ -258,9 +267,21 @@ impl Step for TrafficDns {
             Standing::Before(_) => Probe::NotStarted,
             Standing::Ours(now) => {
                 let awaited = Awaited { record: &now, before: &switched.from.value, kept_for: switched.from.ttl };
-                match authority.wait_until_shown(context, awaited).await? {
+                if switched.gave_up {
+                    let lagging = authority.lagging(awaited).await;
+                    return Ok(if lagging.is_empty() { Probe::Done } else { Probe::Partly { from: lagging.told() } });
+                }
+                match authority.without_resolvers().wait_until_shown(context, awaited).await? {
                     Ok(()) => Probe::Done,
-                    Err(lagging) => Probe::Partly { from: lagging.told() },
+                    Err(lagging) => {
+                        return Err(StepError::definite(format!(
+                            "`{}` was changed to {now} before dbmove was cut off, and not every name server shows it: {}. Nothing was changed since, \
+                             clients may have written to the target",
+                            named.name,
+                            lagging.told()
+                        ))
+                        .hint("see that every server gets the zone, then give the same command again; to go back instead, and lose what was written to the target, change the record back by hand"));
+                    }
                 }
             }
             Standing::Gone if begun => Probe::Partly { from: format!("there is no record at `{}`", named.name) },
