@@ -1,6 +1,7 @@
 //! `traffic.lower_ttl`, `traffic.dns` and `traffic.restore_ttl` on real name servers: a primary, a secondary, and a resolver that keeps what
 //! it was told.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use dbmove::traffic::dns::restore_ttl::RestoreTtl;
 use dbmove::traffic::dns::switch::TrafficDns;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
-use crate::memory::{after, context};
+use crate::memory::context;
 use crate::names::{Manner, Names, Relay, SECRET, STRANGER, address, change, names_skipped, shown_at};
 
 const NAME: &str = "db.school.test";
@@ -76,6 +78,13 @@ fn steps(arguments: Value) -> Steps {
         switch: TrafficDns::new(&of, target(), &shared).unwrap(),
         restore: RestoreTtl::new(&of, target(), &shared).unwrap(),
     }
+}
+
+/// Another step of the same run behind `earlier`, which left `output` behind; under the same id, the same step for another driver.
+fn after(earlier: &StepContext, step: &str, output: &Output) -> StepContext {
+    let mut outputs = BTreeMap::clone(&earlier.outputs);
+    outputs.insert(earlier.step.to_string(), output.facts.clone());
+    StepContext { step: step.into(), outputs: Arc::new(outputs), cancel: CancellationToken::new(), ..earlier.clone() }
 }
 
 /// The TTL lowered, in production; the context of a switch behind it.

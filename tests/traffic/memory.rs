@@ -40,10 +40,3 @@ pub fn context(id: &str, kind: RunKind) -> StepContext {
         outputs: Arc::new(BTreeMap::from([("provision".to_owned(), BTreeMap::from([("endpoint".to_owned(), Value::from("db.example"))]))])),
     }
 }
-
-/// The same step for another driver, with what earlier steps left behind.
-pub fn after(earlier: &StepContext, step: &str, output: &dbmove::engine::step::Output) -> StepContext {
-    let mut outputs = BTreeMap::clone(&earlier.outputs);
-    outputs.insert(earlier.step.to_string(), output.facts.clone());
-    StepContext { step: step.into(), outputs: Arc::new(outputs), cancel: CancellationToken::new(), ..earlier.clone() }
-}
