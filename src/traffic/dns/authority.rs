@@ -107,7 +107,9 @@ impl Authority {
     /// # Errors
     /// If it can't be told.
     pub(super) async fn overlooked(&self) -> Result<Option<String>, StepError> {
-        let named = self.primary()?.name_servers(&self.zone).await?;
+        let mut named = self.primary()?.name_servers(&self.zone).await?;
+        // Servers turn their records around from one answer to the next.
+        named.sort();
         let listed: Vec<String> = named.iter().map(|name| format!("`{}`", printable(name))).collect();
         Ok((named.len() > self.servers.len()).then(|| {
             format!(
