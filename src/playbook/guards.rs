@@ -7,9 +7,10 @@ use super::problem::{Mistake, Problem};
 use super::quantity::HumanDuration;
 use super::reference::is_name;
 use super::shape;
-use super::steps::store_kinds;
+use super::steps::earlier::check_texts_beside;
 use super::steps::word::{Named, check_named_store, check_with};
-use super::stores::{bad_name, check_references};
+use super::steps::{step_ids, store_kinds};
+use super::stores::bad_name;
 use super::vocabulary::GuardWord;
 use super::yaml::{Node, Value};
 
@@ -25,7 +26,7 @@ pub(crate) fn check(tree: &Node, source: &str, words: &[GuardWord]) -> Vec<Probl
         problems.push(Problem::new(Mistake::InvalidValue, beyond.span.clone(), message, format!("expected at most {MOST_GUARDS} guards")));
         return problems;
     }
-    let kinds = store_kinds(tree);
+    let (kinds, ids) = (store_kinds(tree), step_ids(tree));
     let mut seen = BTreeSet::new();
     for node in guards {
         let text = |name: &str| node.field_text(name).map(|(text, value)| (text, value.span.clone()));
@@ -61,21 +62,11 @@ pub(crate) fn check(tree: &Node, source: &str, words: &[GuardWord]) -> Vec<Probl
             check_with(node, &called, &place, (word.arguments, word.check), &mut problems);
         }
         if let Some(with) = node.field("with") {
-            check_texts(&with.value, source, &mut problems);
+            check_texts_beside(&with.value, source, &called, &ids, &mut problems);
         }
         check_terms(node, &called, &mut problems);
     }
     problems
-}
-
-/// References in any text of the arguments have to be readable.
-pub(super) fn check_texts(node: &Node, source: &str, problems: &mut Vec<Problem>) {
-    match &node.value {
-        Value::Text(text) if text.contains("${") => drop(check_references(text, node, source, problems)),
-        Value::Sequence(items) => items.iter().for_each(|item| check_texts(item, source, problems)),
-        Value::Mapping(_) => node.entries().iter().for_each(|entry| check_texts(&entry.value, source, problems)),
-        _ => {}
-    }
 }
 
 /// A look now and then, in some stage.

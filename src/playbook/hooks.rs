@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::guards::check_texts;
 use super::model::HookSpec;
 use super::problem::{Mistake, Problem};
 use super::reference::is_name;
 use super::shape;
+use super::steps::earlier::check_texts_beside;
+use super::steps::step_ids;
 use super::stores::bad_name;
 use super::vocabulary::ArgumentError;
 use super::yaml::Node;
@@ -23,6 +24,7 @@ pub(crate) fn check(tree: &Node, source: &str, usable: fn(&HookSpec) -> Result<(
         problems.push(Problem::new(Mistake::InvalidValue, beyond.span.clone(), message, format!("expected at most {MOST_HOOKS} hooks")));
         return problems;
     }
+    let ids = step_ids(tree);
     let mut seen = BTreeSet::new();
     for node in hooks {
         let id = node.field_text("id");
@@ -40,7 +42,7 @@ pub(crate) fn check(tree: &Node, source: &str, usable: fn(&HookSpec) -> Result<(
         let before = problems.len();
         for field in ["post", "env", "headers"] {
             if let Some(entry) = node.field(field) {
-                check_texts(&entry.value, source, &mut problems);
+                check_texts_beside(&entry.value, source, &called, &ids, &mut problems);
             }
         }
         // One whose shape is wrong is said to be so by the shape, and a reference that can't be read was said just now.

@@ -221,6 +221,8 @@ impl Verifier {
         cancel: &CancellationToken,
     ) -> Result<()> {
         const LOOKS: u32 = 12;
+        /// A table that never was quiet for so long will not be soon, and every look reads all of it on both servers.
+        const HOT_PATIENCE: Duration = Duration::from_secs(30);
         let touches = &self.described.shared.touches;
         let started = Instant::now();
         let mut unequal = 0;
@@ -237,6 +239,9 @@ impl Verifier {
                 return Ok(());
             }
             unequal = if quiet { unequal + 1 } else { 0 };
+            if !quiet && look > 1 && started.elapsed() > HOT_PATIENCE {
+                break;
+            }
             if ours != theirs && (!self.moving || unequal >= 4) {
                 let compared =
                     keyless::compare(&mut pair.source, &mut pair.target, &table.comparison, table.method, KEYLESS_DIFFERENCES).await?;

@@ -146,23 +146,40 @@ pub(super) fn check_texts(
 }
 
 fn unreachable_step(id: &str, node: &Node, user: &str, steps: &[StepView<'_>], earlier: &BTreeSet<&str>) -> Problem {
-    let exists = steps.iter().any(|step| step.id.as_ref().is_some_and(|(known, _)| *known == id));
-    let (message, help) = if exists {
-        (
-            format!("{user} refers to step `{id}`, which is not done before it"),
-            "refer to a step of an earlier stage, or one that comes before it in the same stage".to_owned(),
-        )
-    } else {
-        let help = match nearest(id, earlier.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => {
-                let names: Vec<String> = earlier.iter().map(|&id| id.to_owned()).collect();
-                if names.is_empty() { "no step comes before it".to_owned() } else { shape::list("steps before it: ", &names) }
-            }
-        };
-        (format!("{user} refers to step `{id}`, and there is no such step"), help)
+    if !steps.iter().any(|step| step.id.as_ref().is_some_and(|(known, _)| *known == id)) {
+        return no_such_step(id, node, user, "steps before it: ", earlier);
+    }
+    let message = format!("{user} refers to step `{id}`, which is not done before it");
+    Problem::new(Mistake::UnreachableStep, node.span.clone(), message, "expected an earlier step")
+        .help("refer to a step of an earlier stage, or one that comes before it in the same stage")
+}
+
+fn no_such_step(id: &str, node: &Node, user: &str, list: &str, known: &BTreeSet<&str>) -> Problem {
+    let help = match nearest(id, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "no step comes before it".to_owned(),
+        None => shape::list(list, &known.iter().map(|&id| id.to_owned()).collect::<Vec<_>>()),
     };
+    let message = format!("{user} refers to step `{id}`, and there is no such step");
     Problem::new(Mistake::UnreachableStep, node.span.clone(), message, "expected an earlier step").help(help)
+}
+
+/// References in the texts of what is no step, and goes on beside all of them: each has to be readable, and name a step there is.
+pub(crate) fn check_texts_beside(node: &Node, source: &str, user: &str, ids: &BTreeSet<&str>, problems: &mut Vec<Problem>) {
+    match &node.value {
+        Value::Text(text) => {
+            for piece in check_references(text, node, source, problems).unwrap_or_default() {
+                if let Piece::Reference(Reference::StepOutput { step: id, .. }) = piece
+                    && !ids.contains(id.as_str())
+                {
+                    problems.push(no_such_step(&id, node, user, "steps: ", ids));
+                }
+            }
+        }
+        Value::Sequence(items) => items.iter().for_each(|item| check_texts_beside(item, source, user, ids, problems)),
+        Value::Mapping(entries) => entries.iter().for_each(|entry| check_texts_beside(&entry.value, source, user, ids, problems)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// The urls of all endpoints, with the name of their store.

@@ -6,10 +6,10 @@
 //! | `word` | each step by itself: whether there is such a step, its stage, store and arguments |
 //! | `earlier` | each step against those before it: `needs`, what must come first, whose output it may use |
 
-mod earlier;
+pub(super) mod earlier;
 pub(super) mod word;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::model::{StageName, StoreKind};
@@ -90,6 +90,11 @@ fn views(tree: &Node) -> Vec<StepView<'_>> {
         }
     }
     views
+}
+
+/// The ids of all steps.
+pub(super) fn step_ids(tree: &Node) -> BTreeSet<&str> {
+    views(tree).into_iter().filter_map(|step| step.id.map(|(id, _)| id)).collect()
 }
 
 /// The stores by name; the kind is missing where it could not be read.
