@@ -48,7 +48,8 @@ impl Lookups {
                 let found = address(&resolver, name).await.map(|address| address.to_string());
                 let port = ports.iter().find(|(of, _)| Some(*of) == found.as_deref()).map(|(_, port)| *port);
                 if let Some(port) = port.filter(|port| last != Some(*port)) {
-                    let beside = route.with_extension("new");
+                    // Behind the whole name: two of these write in one directory, and only the endings of their files differ.
+                    let beside = format!("{}.new", route.display());
                     std::fs::write(&beside, format!("127.0.0.1:{port}\n")).unwrap();
                     std::fs::rename(&beside, &route).unwrap();
                     last = Some(port);
