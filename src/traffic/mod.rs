@@ -17,6 +17,7 @@
 pub mod beat;
 pub mod canary;
 pub mod check;
+mod checkpoint;
 mod client;
 pub mod dns;
 pub mod exec;

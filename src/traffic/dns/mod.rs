@@ -58,6 +58,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::context::StepContext;
 use crate::engine::step::StepError;
 use crate::hook::message::printable;
+use crate::traffic::checkpoint::{keep, kept};
 use arguments::{Named, OfRun, RecordArguments, Records};
 use record::{Record, Ttl};
 
@@ -146,21 +147,4 @@ fn named<'a>(records: &'a Records, context: &StepContext) -> Result<Result<&'a N
         OfRun::Record(named) => Ok(named),
         OfRun::Skipped(reason) => Err(printable(reason)),
     })
-}
-
-/// A checkpoint of the step in `context`; `None` where there is none, or it was cleared.
-fn kept<T: serde::de::DeserializeOwned>(context: &StepContext, key: &str) -> Result<Option<T>, StepError> {
-    match context.load_checkpoint(key)? {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(value) => serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be read: {error}", context.step))),
-    }
-}
-
-/// Saves one; `None` clears it.
-fn keep<T: Serialize>(context: &StepContext, key: &str, value: Option<&T>) -> Result<(), StepError> {
-    let value = serde_json::to_value(value)
-        .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be written: {error}", context.step)))?;
-    context.save_checkpoint(key, &value)
 }

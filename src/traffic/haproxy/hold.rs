@@ -161,7 +161,7 @@ impl TrafficHold {
                 Before { route: route.clone(), maxconn, held }
             }
         };
-        keep(context, CHECKPOINT, &before)?;
+        keep(context, CHECKPOINT, Some(&before))?;
         let mut output = Output::default().fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
         context.save_output(&output)?;
         let held = async {

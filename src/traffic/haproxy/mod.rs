@@ -109,6 +109,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::context::StepContext;
 use crate::engine::step::StepError;
+use crate::traffic::checkpoint::{keep, kept};
 use arguments::{Route, Routes};
 use occupants::Occupants;
 use scout::Scout;
@@ -188,19 +189,3 @@ impl Shared {
 
 /// What makes and undoes steps share it.
 pub type SharedHold = Arc<Shared>;
-
-/// A checkpoint of the step in `context`; `None` where there is none, or it was cleared.
-fn kept<T: serde::de::DeserializeOwned>(context: &StepContext, key: &str) -> Result<Option<T>, StepError> {
-    match context.load_checkpoint(key)? {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(value) => serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be read: {error}", context.step))),
-    }
-}
-
-fn keep<T: Serialize>(context: &StepContext, key: &str, value: &T) -> Result<(), StepError> {
-    let value = serde_json::to_value(value)
-        .map_err(|error| StepError::definite(format!("the checkpoint `{key}` of `{}` can't be written: {error}", context.step)))?;
-    context.save_checkpoint(key, &value)
-}

@@ -254,7 +254,7 @@ impl Step for TrafficSwitch {
                 None => return Err(StepError::definite(format!("HAProxy does not tell where `{server}` leads. Nothing was switched"))),
             },
         };
-        keep(context, CHECKPOINT, &switched)?;
+        keep(context, CHECKPOINT, Some(&switched))?;
         let closed = self.close_the_last(&server, holding).await?;
         let version = self
             .try_alone(&server, &before, to, holding)
@@ -262,7 +262,7 @@ impl Step for TrafficSwitch {
             .map_err(|error| StepError { message: format!("{}; clients are still led to `{}`", error.message, switched.from), ..error })?;
         // Nobody takes its place: its server is in maintenance.
         holding.scout = None;
-        keep(context, CHECKPOINT, &Switched { tried: true, ..switched.clone() })?;
+        keep(context, CHECKPOINT, Some(&Switched { tried: true, ..switched.clone() }))?;
         let output = Output::default()
             .fact("from", switched.from.to_string())
             .fact(LEADS_TO, to.to_string())
