@@ -79,7 +79,9 @@ async fn scene(target: &LocalServer, database: &str) -> (Arc<Shared>, Writer, Co
     let shared = Arc::new(Shared::new(database, selection, tables, 1000));
     let (applied, _) = watch::channel(Applied::at(Position::new("binlog.000001", 1000)));
     let session = shared.open_writer(&endpoint).await.unwrap();
-    let writer = Writer { session, shared: shared.clone(), epoch: Epoch(1), path: LoadPath::Insert, applied: applied.subscribe() };
+    let progress = Arc::default();
+    let writer =
+        Writer { session, shared: shared.clone(), epoch: Epoch(1), path: LoadPath::Insert, applied: applied.subscribe(), progress };
     // The receiver alone keeps the last value; nothing moves here.
     std::mem::forget(applied);
     (shared, writer, conn)

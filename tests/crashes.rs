@@ -102,6 +102,65 @@ async fn kill_at_every_named_point_of_the_copy_and_resume() {
     world.cut_over_and_judge(writers).await;
 }
 
+/// A change of a row without a key is looked for by all its values: with nothing but the rows there it would read the whole table, each time.
+/// One table is copied before a kill, the other after it; building their indexes is made to wait, and meanwhile both are changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_tables_without_a_key_wait_for_their_indexes() {
+    if real::skipped("changes_of_tables_without_a_key_wait_for_their_indexes", &KINDS) {
+        return;
+    }
+    let (world, writers) = slow_world(0.01).await;
+    let mut source = connect(&world.source, Account::Root).await;
+    for statement in [
+        "CREATE TABLE school.few_words (actor INT, action VARCHAR(30), KEY by_actor (actor)) ENGINE=InnoDB",
+        "INSERT INTO school.few_words VALUES (90001, 'seen')",
+        "INSERT INTO school.audit_log (actor, action) VALUES (90001, 'seen')",
+    ] {
+        source.query_drop(statement).await.unwrap();
+    }
+    let playbook = world.playbook_argument();
+    let killed = world.dbmove(&["--yes", "run", &playbook]).env("DBMOVE_CRASH_AT", "copy.keyless.committed").output().await.unwrap();
+    assert_eq!(code(&killed), -9, "{}", said(&killed));
+    let mut target = connect(&world.target, Account::Root).await;
+    for statement in ["SET GLOBAL log_output = 'TABLE'", "TRUNCATE mysql.general_log", "SET GLOBAL general_log = 1"] {
+        target.query_drop(statement).await.unwrap();
+    }
+    let mut reading = std::collections::BTreeMap::new();
+    for table in ["audit_log", "few_words"] {
+        let mut reader = connect(&world.target, Account::Root).await;
+        reader.query_drop(format!("BEGIN; SELECT * FROM school.{table} LIMIT 1")).await.unwrap();
+        reading.insert(table, reader);
+    }
+    let mut run = world.started(&["--yes", "run", &playbook, "--no-follow"], "run.log");
+    let waiting = "SELECT COALESCE(MIN(info), '') FROM information_schema.PROCESSLIST WHERE info LIKE 'ALTER TABLE%' AND state LIKE '%metadata lock%'";
+    while !reading.is_empty() {
+        let statement: String = target.query_first(waiting).await.unwrap().unwrap();
+        let Some(table) = reading.keys().copied().find(|table| statement.contains(&format!("`{table}`"))) else {
+            assert!(run.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(world.path("run.log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        source.query_drop(format!("UPDATE school.{table} SET action = 'changed' WHERE actor = 90001")).await.unwrap();
+        // Time for the change to come, were it not to wait.
+        source.query_drop("DO SLEEP(2)").await.unwrap();
+        reading.remove(table).unwrap().disconnect().await.unwrap();
+    }
+    let ended = run.wait().await.unwrap();
+    assert!(ended.success(), "{}", std::fs::read_to_string(world.path("run.log")).unwrap());
+    target.query_drop("SET GLOBAL general_log = 0").await.unwrap();
+    for table in ["audit_log", "few_words"] {
+        let first = async |target: &mut mysql_async::Conn, like: String| {
+            let query = "SELECT DATE_FORMAT(MIN(event_time), '%Y-%m-%d %T.%f') FROM mysql.general_log WHERE argument LIKE ?";
+            let found: Option<Option<String>> = target.exec_first(query, (&like,)).await.unwrap();
+            found.flatten().unwrap_or_else(|| panic!("nothing like {like}"))
+        };
+        let indexed = first(&mut target, format!("REPLACE INTO%copied_table%{table}%1, 1, 1)")).await;
+        let changed = first(&mut target, format!("UPDATE `school`.`{table}`%90001%")).await;
+        assert!(indexed < changed, "{table}: changed at {changed}, its indexes there at {indexed}");
+    }
+    world.cut_over_and_judge(writers).await;
+}
+
 /// One transaction writes a row of the last level and then takes the first one away. Once the cascade is on the target nothing leads from
 /// the first level to the last any more: the row must not be written a second time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

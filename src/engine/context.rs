@@ -43,6 +43,9 @@ pub struct Progress {
     pub note: String,
     /// Why the step is slower than it could be, where it is held back.
     pub throttle: Option<String>,
+    /// It can do nothing before a service is further than now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
 }
 
 /// Saves and loads a step's checkpoints; the journal implements it.

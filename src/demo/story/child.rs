@@ -194,6 +194,7 @@ impl Child {
             lag: event.get("lag_seconds").and_then(Value::as_f64).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             note: event.get("note").and_then(Value::as_str).unwrap_or_default().to_owned(),
             throttle: event.get("throttle").and_then(Value::as_str).map(str::to_owned),
+            waits: false,
         };
         if progress.done == 0 {
             return None;

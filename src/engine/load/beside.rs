@@ -2,7 +2,8 @@
 //!
 //! Whether the target kept up is judged at the end. But a rehearsal whose target will never catch up would have no end: so once the load has run
 //! for as long as asked, following that falls further and further behind ends it at once. While rows are copied it may fall behind and catch up
-//! afterwards, so that stretch is left out.
+//! afterwards, so what was seen before the last row went in is left out. But rows go in only once following has come as far as they were read: where
+//! copying waits for nothing but that, and following falls further behind all the same, neither has an end.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -173,6 +174,7 @@ impl Driver {
         if writes && *beside.clients.borrow() == Clients::OnSource {
             let at = beside.started.elapsed().as_secs_f64();
             let copied = self.journal.with_state(|state| state.stage_done(StageName::Sync));
+            let copying_waits = self.running.values().any(|running| running.progress.borrow().waits);
             for (index, running) in &self.running {
                 let Some(lag) = running.progress.borrow().lag else { continue };
                 let (step, ready) = (self.graph.id(*index).to_owned(), *running.ready.borrow());
@@ -181,7 +183,7 @@ impl Driver {
                     beside.looks.entry(step.clone()).or_default().push(look);
                 }
                 let trend = beside.trend.entry(step).or_default();
-                if ready && !copied { trend.clear() } else { trend.push(look) }
+                if ready && !copied && !copying_waits { trend.clear() } else { trend.push(look) }
             }
             let asked = self.request.load.as_ref().map(|asked| (asked.multiple, asked.at_least));
             if let Some((multiple, at_least)) = asked

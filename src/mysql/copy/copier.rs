@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::keyless::KeylessCopy;
+use super::keyless::{self, KeylessCopy};
 use super::plan::{self, Pace, TableState};
 use super::read_chunk::Reader;
 use super::write_chunk::{Entered, Writer};
@@ -24,6 +24,7 @@ use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::definitions::Guard;
 use crate::mysql::error::{MysqlError, Result};
+use crate::mysql::range_gate::ChunkPass;
 use crate::mysql::shared::Shared;
 use crate::mysql::tables::TableId;
 use crate::mysql::tail::MemoryLimit;
@@ -44,9 +45,42 @@ pub struct CopyProgress {
     mended: Mutex<BTreeMap<String, u64>>,
     /// What is being worked on.
     note: Mutex<String>,
+    /// Tasks that put something into the target right now.
+    working: AtomicU64,
+    /// Parts that wait for following to come as far as they were read.
+    waiting: AtomicU64,
+}
+
+/// One more of a number, until it is dropped.
+pub(super) struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    fn one(of: &'a AtomicU64) -> Counted<'a> {
+        of.fetch_add(1, Ordering::Relaxed);
+        Counted(of)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl CopyProgress {
+    /// Whether nothing goes on before following has come further: rows were read that wait for it, and nothing else is done on the target.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 && self.working.load(Ordering::Relaxed) == 0
+    }
+    /// Something is put into the target until this is dropped.
+    pub(super) fn works(&self) -> Counted<'_> {
+        Counted::one(&self.working)
+    }
+    /// Something waits for following until this is dropped.
+    pub(super) fn awaits_following(&self) -> Counted<'_> {
+        Counted::one(&self.waiting)
+    }
     /// What is being worked on.
     #[must_use]
     pub fn note(&self) -> String {
@@ -212,13 +246,12 @@ impl Copier {
             let mut keyed = Vec::new();
             let below: BTreeSet<TableId> = wave.iter().map(|(id, _)| *id).filter(|id| self.mends(*id)).collect();
             for (id, state) in wave {
-                if state.copied {
+                if self.shared.tables.get(id).key.is_none() {
+                    self.keyless(id, state.copied, path, &mut target, &cancel).await?;
+                } else if state.copied {
                     if !below.contains(&id) {
                         self.send(&index_jobs, id).await?;
                     }
-                } else if self.shared.tables.get(id).key.is_none() {
-                    self.keyless(id, path, &mut target, &cancel).await?;
-                    self.send(&index_jobs, id).await?;
                 } else {
                     keyed.push((id, state));
                 }
@@ -254,7 +287,15 @@ impl Copier {
         jobs.send(id).await.map_err(|_| MysqlError::Cancelled)
     }
 
-    async fn keyless(&self, id: TableId, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<()> {
+    /// Copies a table without a key unless its rows are in, and builds its indexes before its events go on: see [`KeylessCopy`].
+    async fn keyless(&self, id: TableId, copied: bool, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<()> {
+        let _works = self.progress.works();
+        let _pass =
+            if copied { keyless::enter(&self.shared, id, cancel).await? } else { self.copy_keyless(id, path, target, cancel).await? };
+        self.index(&mut self.builder().await?, id).await
+    }
+
+    async fn copy_keyless(&self, id: TableId, path: LoadPath, target: &mut Session, cancel: &CancellationToken) -> Result<ChunkPass> {
         let table = self.shared.tables.get(id);
         let name = table.name();
         self.progress.say(format!("copying `{name}` (no key: as a whole)"));
@@ -265,11 +306,11 @@ impl Copier {
         }
         let copy =
             KeylessCopy { shared: &self.shared, source: &self.source, epoch: self.epoch, path, chunk_bytes: self.settings.chunk_bytes };
-        let loaded = copy.copy(id, target, cancel).await?;
+        let (loaded, pass) = copy.copy(id, target, cancel).await?;
         self.steering.spent(loaded.inserted, table.table.data_bytes);
         self.progress.rows.fetch_add(loaded.inserted, Ordering::Relaxed);
         self.progress.tables.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(pass)
     }
 
     /// Copies the tables of one wave; several chunks of one table and of several are under way at once.
@@ -380,8 +421,14 @@ impl Copier {
         path: LoadPath,
         cancel: CancellationToken,
     ) -> Result<()> {
-        let mut writer =
-            Writer { session: self.writer().await?, shared: self.shared.clone(), epoch: self.epoch, path, applied: self.applied.clone() };
+        let mut writer = Writer {
+            session: self.writer().await?,
+            shared: self.shared.clone(),
+            epoch: self.epoch,
+            path,
+            applied: self.applied.clone(),
+            progress: self.progress.clone(),
+        };
         while let Some(mut part) = next(&parts).await {
             let entered = self.write_part(&mut writer, &part, &cancel).await?;
             match entered {
@@ -447,18 +494,23 @@ impl Copier {
                 id = next(&jobs) => id,
             };
             let Some(id) = id else { return Ok(()) };
-            let table = self.shared.tables.get(id);
-            let statements = self.after_rows.get(&id).map(|after| after.indexes.clone()).unwrap_or_default();
             if session.is_none() {
                 session = Some(self.builder().await?);
             }
             let Some(session) = session.as_mut() else { continue };
-            if !statements.is_empty() {
-                self.progress.say(format!("building indexes of `{}`", table.name()));
-                indexes::build(session, &statements, &format!("building indexes of `{}`", table.name())).await?;
-            }
-            self.save_table(session, id, true).await?;
+            self.index(session, id).await?;
         }
+    }
+
+    /// Builds a table's indexes, and saves that they are there.
+    async fn index(&self, session: &mut Session, id: TableId) -> Result<()> {
+        let _works = self.progress.works();
+        if let Some(after) = self.after_rows.get(&id).filter(|after| !after.indexes.is_empty()) {
+            let what = format!("building indexes of `{}`", self.shared.tables.get(id).name());
+            self.progress.say(what.clone());
+            indexes::build(session, &after.indexes, &what).await?;
+        }
+        self.save_table(session, id, true).await
     }
 
     /// Saves that a table's rows, or its indexes, are there: under the lease, so that it can't come after the table began anew.

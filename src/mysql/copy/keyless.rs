@@ -6,6 +6,10 @@
 //! (MyISAM and others without snapshots: the whole read; `assess` says so beforehand). Its events up
 //! to `K` are skipped, later ones wait until the copy is committed and are then applied exactly once.
 //! `K` is saved in the transaction of the rows.
+//!
+//! A change of such a row looks for it by all its values. Where only an index makes that quick, one event may read
+//! the whole table without it: so its indexes are built before its events go on ([`KeylessCopy::copy`] leaves its
+//! caller the pass for that).
 
 use std::sync::Arc;
 
@@ -20,7 +24,7 @@ use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::position::Position;
-use crate::mysql::range_gate::Span;
+use crate::mysql::range_gate::{ChunkPass, Span};
 use crate::mysql::read::{self, Order, Scope};
 use crate::mysql::shared::Shared;
 use crate::mysql::sql;
@@ -44,13 +48,25 @@ pub struct KeylessCopy<'a> {
     pub chunk_bytes: usize,
 }
 
+/// Lets no event of the table go in until the pass is dropped.
+///
+/// # Errors
+/// If it is cancelled.
+pub async fn enter(shared: &Shared, id: TableId, cancel: &CancellationToken) -> Result<ChunkPass> {
+    tokio::select! {
+        () = cancel.cancelled() => Err(MysqlError::Cancelled),
+        pass = shared.gate.enter_chunk(id, Span::Whole) => Ok(pass),
+    }
+}
+
 impl KeylessCopy<'_> {
-    /// Copies the table. On an error nothing of it is there.
+    /// Copies the table; until the pass is dropped its events wait. On an error nothing of it is there.
     ///
     /// # Errors
     /// As the servers give them.
-    pub async fn copy(&self, id: TableId, target: &mut Session, cancel: &CancellationToken) -> Result<Loaded> {
-        self.put(id, target, false, cancel).await
+    pub async fn copy(&self, id: TableId, target: &mut Session, cancel: &CancellationToken) -> Result<(Loaded, ChunkPass)> {
+        let pass = enter(self.shared, id, cancel).await?;
+        Ok((self.put(id, target, false, cancel).await?, pass))
     }
 
     /// Copies a table that was copied before once more, in place of what the target has: its rows are deleted in the same transaction.
@@ -58,15 +74,12 @@ impl KeylessCopy<'_> {
     /// # Errors
     /// As [`KeylessCopy::copy`]; on an error the target has what it had.
     pub async fn replace(&self, id: TableId, target: &mut Session, cancel: &CancellationToken) -> Result<Loaded> {
+        let _pass = enter(self.shared, id, cancel).await?;
         self.put(id, target, true, cancel).await
     }
 
     async fn put(&self, id: TableId, target: &mut Session, replace: bool, cancel: &CancellationToken) -> Result<Loaded> {
         let table = self.shared.tables.get(id);
-        let _pass = tokio::select! {
-            () = cancel.cancelled() => return Err(MysqlError::Cancelled),
-            pass = self.shared.gate.enter_chunk(id, Span::Whole) => pass,
-        };
         let mut locker = Session::open(self.source, Purpose::Read).await?;
         let what = format!("locking `{}` for reading", table.name());
         locker.run(&format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}"), &what).await?;

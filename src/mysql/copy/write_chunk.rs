@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::copier::CopyProgress;
 use super::load::{self, Loaded};
 use super::{LoadPath, LoadedChunk, plan};
 use crate::engine::crash;
@@ -45,6 +46,8 @@ pub struct Writer {
     pub path: LoadPath,
     /// How far the applier is.
     pub applied: watch::Receiver<Applied>,
+    /// Told of waiting and working.
+    pub progress: Arc<CopyProgress>,
 }
 
 impl Writer {
@@ -56,7 +59,11 @@ impl Writer {
         let id = part.chunk.table;
         let shared = self.shared.clone();
         let table = shared.tables.get(id);
+        let progress = self.progress.clone();
+        let waits = progress.awaits_following();
         wait_applied(&mut self.applied, &part.read_at, cancel).await?;
+        drop(waits);
+        let _works = progress.works();
         let _pass = tokio::select! {
             () = cancel.cancelled() => return Err(MysqlError::Cancelled),
             pass = shared.gate.enter_chunk(id, span(table, part)) => pass,

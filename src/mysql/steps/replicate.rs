@@ -127,6 +127,7 @@ impl Replicate {
                 lag: Some(lag),
                 note,
                 throttle: shared.throttled(),
+                waits: false,
             });
             tokio::time::sleep(Duration::from_millis(250)).await;
         }

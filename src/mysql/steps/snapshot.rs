@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Meter, from_rate, rows_progress, shown, stoppable};
-use crate::engine::context::StepContext;
+use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::catalog::ServerFacts;
 use crate::mysql::connect::{Purpose, Session};
@@ -125,8 +125,12 @@ impl Snapshot {
             progress: progress.clone(),
         };
         let meter = Meter::default();
-        let throttled = || context.steering.held_back().or_else(|| described.shared.throttled());
-        let show = || rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), throttled());
+        let waits = || progress.waits().then(|| "what was read goes in when following has come so far".to_owned());
+        let throttled = || context.steering.held_back().or_else(|| described.shared.throttled()).or_else(waits);
+        let show = || {
+            let shown = rows_progress(progress.rows.load(Ordering::Relaxed), expected, &meter, progress.note(), throttled());
+            Progress { waits: progress.waits(), ..shown }
+        };
         let started = Instant::now();
         shown(context, show, copier.run(since, &context.cancel)).await?;
         // From here on they can only be behind by what is in no log; `mysql.verify` holds them to it.

@@ -266,6 +266,7 @@ impl Reverse {
                 lag: Some(lag),
                 note: format!("a rollback is possible; the source is at {} of the target's log", applied.position),
                 throttle,
+                waits: false,
             });
         }
     }
