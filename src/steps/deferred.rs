@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use super::Constructor;
+use super::registry::MakeMysql;
 use super::shared::{Materials, Shared};
-use super::{Constructor, MakeMysql};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::playbook::model::Template;
