@@ -54,7 +54,7 @@ bench: ## Measure, against other tools in the same run; writes docs/benchmarks.m
 
 # What a soak measures by the clock runs alone at its end; what only counts shares the two cores before that.
 SOAK_COUNTED := crashes engine memory many_tables model random way_back
-SOAK_TIMED := haproxy replay write_gap
+SOAK_TIMED := haproxy nights replay write_gap
 
 soak: ## The tests that take long, about two hours; what they print goes to target/soak/ too
 	@fixtures/servers/fetch --quiet

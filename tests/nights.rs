@@ -61,7 +61,7 @@ async fn a_night_that_gets_slow_is_undone_in_time() {
         return;
     }
     let soak = std::env::var_os("DBMOVE_SOAK").is_some();
-    let (nights, factor) = if soak { (20, 0.1) } else { (2, 0.02) };
+    let (nights, factor) = if soak { (20, 0.1) } else { (2, 0.05) };
     let seed = std::env::var("DBMOVE_TEST_SEED").map_or_else(|_| rand::random_range(0..1 << 40), |seed| seed.parse().unwrap());
     eprintln!("seed: DBMOVE_TEST_SEED={seed}");
     let mut dice = StdRng::seed_from_u64(seed);
@@ -73,15 +73,15 @@ async fn a_night_that_gets_slow_is_undone_in_time() {
         }
         let (world, _, took) = school.as_ref().unwrap();
         // What a rehearsal took is more than a cutover takes: it ends with an undo.
-        let deadline = took.mul_f64(1.5).max(Duration::from_secs(20));
+        let deadline = took.mul_f64(1.5).max(Duration::from_secs(8));
         let before = Untouched::now(world).await;
-        let (after, share) = (took.mul_f64(dice.random_range(0.0..0.6)), dice.random_range(0.3..0.95));
+        let (after, share) = (took.mul_f64(dice.random_range(0.0..0.8)), dice.random_range(0.4..0.98));
         let cancel = CancellationToken::new();
         let name = format!("night-{night}");
         let began = Instant::now();
         let playbook = world.playbook_argument();
         let words = format!("{}ms", deadline.as_millis());
-        let mut cutover = world.started(&["--yes", "cutover", &playbook, "--deadline", &words], &name);
+        let mut cutover = world.started(&["--yes", "cutover", &playbook, "--deadline", &words, "--new-run"], &name);
         let slow = slow_down(&world.target, after, share, cancel.clone());
         let (exit, said) = ended(&mut cutover, &world.path(&name)).await;
         let late = began.elapsed().as_secs_f64() - deadline.as_secs_f64();

@@ -5,9 +5,13 @@
 //! For every step that remains there is an expected time: the step's own estimate (the rehearsal's measured rate scaled to
 //! today's size); failing that, and for what a step calls instant, the time it took in the rehearsal, as it was; failing that, *unknown*. The forecast is the
 //! longest way through these times along `needs`, stage after stage. Unknown steps count as zero and are named: the sum is
-//! then "at least", and whoever reads it is told so. The *undo reserve* is what undoing the cutover stage took in the rehearsal,
-//! times the margin, or [`DEFAULT_UNDO_RESERVE`] if nobody has measured it; it is kept only while the point of no return lies ahead
-//! and within what was asked for.
+//! then "at least", and whoever reads it is told so. The *undo reserve* is kept only while the point of no return lies ahead
+//! and within what was asked for. It has two parts:
+//!
+//! * what undoing the cutover stage took in the rehearsal, times the margin, or [`DEFAULT_UNDO_RESERVE`] if nobody has measured it. What slows
+//!   the night down slows its undo down too: under way, a measured time is multiplied by how much longer than expected all took so far
+//!   ([`slower`]);
+//! * what runs has to end first: the longest that one of the tasks may take to stop, and one of the services after them ([`stopping`]).
 //!
 //! # Before anything is touched
 //!
@@ -40,7 +44,7 @@ use tokio::time::Instant;
 
 use super::context::Progress;
 use super::graph::Graph;
-use super::step::Estimate;
+use super::step::{Estimate, StepKind};
 use crate::playbook::model::StageName;
 
 /// What forecasts are multiplied with before anything starts.
@@ -51,6 +55,26 @@ pub const DEFAULT_UNDO_RESERVE: Duration = Duration::from_secs(120);
 pub const REFORECAST: Duration = Duration::from_secs(5);
 /// How many forecasts in a row must say no before the engine gives up.
 pub const PATIENCE: u32 = 3;
+
+/// The most that an undo is taken to be slower than in the rehearsal.
+const SLOWEST: f64 = 10.0;
+
+/// How much slower than expected the night is, from pairs of seconds that were expected and seconds that it took: 1 at least, [`SLOWEST`] at most.
+pub(super) fn slower(took: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (expected, real) = took.fold((0.0, 0.0), |(expected, real), (one, other)| (expected + one, real + other));
+    if expected > 0.0 { (real / expected).clamp(1.0, SLOWEST) } else { 1.0 }
+}
+
+/// How long it may take until everything has stopped: tasks are stopped first, together, and services after them.
+pub(super) fn stopping(graph: &Graph, steps: impl Iterator<Item = usize>) -> Duration {
+    let mut longest = [Duration::ZERO; 2];
+    for index in steps {
+        let step = &graph.steps[index].step;
+        let place = &mut longest[usize::from(step.kind() == StepKind::Service)];
+        *place = (*place).max(step.stops_within());
+    }
+    longest.into_iter().sum()
+}
 
 /// What is expected of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -257,6 +281,13 @@ mod tests {
     fn budget(seconds: i64) -> Budget {
         let now = Timestamp::now();
         Budget::start(now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap(), now)
+    }
+
+    #[test]
+    fn a_slow_night_is_known_by_what_it_took() {
+        assert_eq!(slower([(10.0, 30.0), (20.0, 30.0)].into_iter()), 2.0);
+        assert_eq!(slower([(10.0, 3.0)].into_iter()), 1.0, "a quick one gives nothing away");
+        assert_eq!((slower([(1.0, 500.0)].into_iter()), slower(std::iter::empty())), (SLOWEST, 1.0));
     }
 
     #[test]

@@ -138,7 +138,29 @@ impl Driver {
     }
 
     pub(super) fn undo_reserve(&self) -> Duration {
-        if self.cutover_ahead() { undo_reserve(self.certificate(), self.request.margin) } else { Duration::ZERO }
+        if !self.cutover_ahead() {
+            return Duration::ZERO;
+        }
+        let to_stop = (0..self.graph.steps.len()).filter(|index| {
+            let asked_for = self.expected.get(*index).is_none_or(|expected| expected.asked_for);
+            asked_for && (self.running.contains_key(index) || !self.is_satisfied_on_disk(*index))
+        });
+        undo_reserve(self.certificate(), self.request.margin, self.slower()) + budget::stopping(&self.graph, to_stop)
+    }
+
+    /// How much slower than expected steps were and are. How long a person takes to say yes tells nothing.
+    fn slower(&self) -> f64 {
+        let took = |index: usize, id: &str| match self.running.get(&index) {
+            Some(running) => (!*running.ready.borrow()).then(|| running.started.elapsed().as_secs_f64()),
+            None => self.journal.with_state(|state| state.step(id).seconds),
+        };
+        let works = |index: usize| self.graph.steps[index].step.question().is_none();
+        let expected = self.expected.iter().enumerate().filter(|(index, expected)| !expected.done && works(*index));
+        budget::slower(expected.filter_map(|(index, expected)| {
+            let (expected, took) = (expected.seconds?, took(index, self.graph.id(index))?);
+            // One that runs may have most of its time before it.
+            Some(if self.running.contains_key(&index) { (expected.min(took), took) } else { (expected, took) })
+        }))
     }
 
     pub(super) fn forecast(&self) -> budget::Forecast {

@@ -323,13 +323,14 @@ pub async fn preview(
     }
     let left =
         request.deadline.as_ref().map(|deadline| Duration::try_from(deadline.until.duration_since(Timestamp::now())).unwrap_or_default());
-    let reserve = undo_reserve(certificate, request.margin);
+    let asked_for = (0..graph.steps.len()).filter(|&index| remaining[index].asked_for);
+    let reserve = undo_reserve(certificate, request.margin, 1.0) + budget::stopping(&graph, asked_for);
     Ok((previews, budget::forecast(&graph, &remaining, request.margin, reserve, left)))
 }
 
-/// Time kept for undoing the cutover stage.
-pub(super) fn undo_reserve(certificate: Option<&Certificate>, margin: f64) -> Duration {
+/// Time kept for undoing the cutover stage on a night so much slower than the rehearsal.
+pub(super) fn undo_reserve(certificate: Option<&Certificate>, margin: f64, slower: f64) -> Duration {
     certificate
-        .and_then(|certificate| Duration::try_from_secs_f64(certificate.undo_seconds * margin).ok())
+        .and_then(|certificate| Duration::try_from_secs_f64(certificate.undo_seconds * margin * slower).ok())
         .unwrap_or(budget::DEFAULT_UNDO_RESERVE)
 }

@@ -196,6 +196,10 @@ pub trait Step: Send + Sync {
     fn volatile(&self) -> bool {
         false
     }
+    /// How long it may take to end once it is asked to. Beside a deadline so much is kept, besides the time for undoing.
+    fn stops_within(&self) -> Duration {
+        Duration::ZERO
+    }
     /// True if clients' writes are held from this step on: the `max_write_gap` budget starts here.
     fn holds_writes(&self) -> bool {
         false

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -163,6 +164,9 @@ impl Step for Deferred {
     }
     fn volatile(&self) -> bool {
         self.shape.volatile()
+    }
+    fn stops_within(&self) -> Duration {
+        self.shape.stops_within()
     }
     fn holds_writes(&self) -> bool {
         self.shape.holds_writes()

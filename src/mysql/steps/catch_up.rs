@@ -1,13 +1,13 @@
 //! `mysql.catch_up`: waits until the target holds everything up to the fence's position.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shown;
+use super::{STOP_GRACE, shown};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::copy::write_chunk::wait_applied;
@@ -28,6 +28,9 @@ pub struct CatchUp {
 impl Step for CatchUp {
     fn name(&self) -> &'static str {
         "mysql.catch_up"
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         Undoable::Nothing

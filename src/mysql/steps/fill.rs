@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Meter, from_rate, rows_progress, shown};
+use super::{Meter, STOP_GRACE, from_rate, rows_progress, shown};
 use crate::engine::certificate::fact;
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -180,6 +180,9 @@ fn shortened(tables: &[String]) -> String {
 impl Step for FillCopy {
     fn name(&self) -> &'static str {
         FillCopy::NAME
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         Undoable::Yes

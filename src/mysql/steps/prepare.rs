@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stoppable;
+use super::{STOP_GRACE, stoppable};
 use crate::engine::certificate::fact;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
@@ -256,6 +257,9 @@ fn line(left: &NotCarried) -> String {
 impl Step for Prepare {
     fn name(&self) -> &'static str {
         "mysql.prepare"
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         Undoable::Yes

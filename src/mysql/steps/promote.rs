@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fence::DISARMED;
-use super::stoppable;
+use super::{STOP_GRACE, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Step for Promote {
     fn name(&self) -> &'static str {
         "mysql.promote"
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         // A counter that is too high harms nothing while nobody inserts; following is started by the engine.

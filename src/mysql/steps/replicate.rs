@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{self, COUNTERS};
 use super::verify::FLOOR;
-use super::{Meter, stoppable};
+use super::{Meter, STOP_GRACE, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
@@ -314,6 +314,9 @@ impl Step for Replicate {
     }
     fn kind(&self) -> StepKind {
         StepKind::Service
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         // What it writes is dropped with the tables by `mysql.prepare`'s undo.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Meter, from_rate, rows_progress, shown, stoppable};
+use super::{Meter, STOP_GRACE, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::catalog::ServerFacts;
@@ -156,6 +156,9 @@ impl Snapshot {
 impl Step for Snapshot {
     fn name(&self) -> &'static str {
         "mysql.snapshot"
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         // The rows are dropped with the tables by `mysql.prepare`'s undo.

@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::{self, COUNTERS};
-use super::{Meter, from_rate, rows_progress, shown, stoppable};
+use super::{Meter, STOP_GRACE, from_rate, rows_progress, shown, stoppable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::accounts;
@@ -270,6 +270,9 @@ fn output(verification: &Verification, seconds: f64, rates: bool) -> Output {
 impl Step for Verify {
     fn name(&self) -> &'static str {
         "mysql.verify"
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         Undoable::Nothing

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::fence::is_let_go;
-use super::{Meter, stoppable};
+use super::{Meter, STOP_GRACE, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
@@ -386,6 +386,9 @@ impl Step for Reverse {
     }
     fn kind(&self) -> StepKind {
         StepKind::Service
+    }
+    fn stops_within(&self) -> Duration {
+        STOP_GRACE
     }
     fn undoable(&self) -> Undoable {
         Undoable::Yes
