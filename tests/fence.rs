@@ -7,6 +7,8 @@
 #[path = "fence/others.rs"]
 mod others;
 mod real;
+#[path = "fence/target.rs"]
+mod target;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
 use dbmove::mysql::connect::{Purpose, Server, Session};
 use dbmove::mysql::fence::watchdog::{self, Before, Watch};
-use dbmove::mysql::fence::{self, Fence, ReadOnly};
+use dbmove::mysql::fence::{self, Fence, KeepOut};
 use dbmove::mysql::tls::Protection;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -74,7 +76,7 @@ fn watch(seconds: u64, events: bool) -> Watch {
 }
 
 async fn raised(server: &Arc<Server>, watch: &Watch) -> Fence {
-    Fence::raise(server, ReadOnly::Always, Duration::from_secs(5), Some(watch), &CancellationToken::new()).await.unwrap()
+    Fence::raise(server, &KeepOut::ReadOnly, Duration::from_secs(5), Some(watch), &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {
@@ -300,7 +302,7 @@ async fn what_events_do(test: &str, kind: ServerKind) {
 
 async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
     let began = Instant::now();
-    let fence = Fence::raise(server, ReadOnly::Always, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
+    let fence = Fence::raise(server, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
     let mut fence = fence.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(began.elapsed() < most, "{what}: it took {:?}", began.elapsed());
     fence.disarm().await.unwrap();

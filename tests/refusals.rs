@@ -115,6 +115,12 @@ async fn before_the_first_row() {
     command(&world.target, &["DROP DATABASE school"]).await;
     // A cutover needs a certificate; a rehearsal servers of its own, however they are written.
     refused(&world, &as_it_is("no_certificate"), &["cutover", "--deadline", "1h"]).await;
+    // Longer than the playbook says, and not as long as the command does.
+    let fence = "{ id: fence, run: mysql.fence, store: school }";
+    let watched = change(fence, "{ id: fence, run: mysql.fence, store: school, with: { watchdog: 45s } }");
+    let case = Case { name: "watchdog_would_bite", code: 4, playbook: watched };
+    let longer = ["cutover", "--deadline", "1h", "--max-write-gap", "50s", "--without-rehearsal", "a test"];
+    refused(&world, &case, &longer).await;
     let rehearsal = |source: &str, target: &str| {
         let endpoint = |url: &str| format!("{{ url: \"{url}\", {password}, tls: off }}");
         change(

@@ -4,6 +4,8 @@
 //! transfer is looked for where clients are in the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "way_back/dead.rs"]
+mod dead;
 #[path = "way_back/long.rs"]
 mod long;
 mod real;
@@ -246,8 +248,10 @@ async fn killed_all_the_way_there_and_back() {
         // From here on the rollback is carried through: the smoke test, clients closed, and in the middle of the route.
         (&rollback, "undo.started"),
         (&rollback, "undo.effect_done"),
+        (&rollback, "rollback.disarming"),
+        (&rollback, "rollback.disarmed"),
         (&rollback, "rollback.held"),
-        (&rollback, "undo.intent_written#3"),
+        (&rollback, "undo.intent_written"),
         (&rollback, "undo.effect_done"),
         (&rollback, "reverse.triggers_back"),
         // The way back is closed, then triggers are gone, then the fence is lifted.

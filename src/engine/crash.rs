@@ -89,6 +89,8 @@ pub const POINTS: &[&str] = &[
     "rollback.noted",
     "rollback.held",
     "rollback.taken_back",
+    "rollback.disarming",
+    "rollback.disarmed",
     "objects.noted",
     "objects.created",
     "objects.event_enabled",

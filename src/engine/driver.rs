@@ -299,6 +299,7 @@ impl Driver {
         if self.way_back_is_open() {
             self.give_back().await?;
         }
+        self.check_write_gap()?;
         self.check_certificate(false).await?;
         self.set_deadline().await?;
         self.settle_intents().await?;

@@ -15,7 +15,7 @@ use super::crash;
 use super::driver::{Driver, Stop};
 use super::journal::{Event, Rollback};
 use super::outcome::Verdict;
-use super::run::{EngineError, Rehearsed, undo_reserve};
+use super::run::{BuiltStep, EngineError, Rehearsed, undo_reserve};
 use super::step::Estimate;
 use crate::playbook::model::StageName;
 
@@ -32,6 +32,28 @@ impl Driver {
             self.journal.append(Event::PlaybookAccepted { fingerprint, changes, steps }).await?;
         }
         Ok(())
+    }
+
+    /// Whether the steps that will hold writes, in the cutover or in a rollback, can go by how long that may be in this run.
+    pub(super) fn check_write_gap(&self) -> Result<(), Stop> {
+        let switched = self.journal.with_state(super::journal::RunState::switched);
+        let holds = |built: &&BuiltStep| match self.request.roll_back {
+            true => built.step.keeps_way_back(),
+            false => built.stage <= self.request.until && !switched,
+        };
+        for built in self.graph.steps.iter().filter(holds) {
+            if let Err(error) = built.step.check_write_gap(self.request.max_write_gap) {
+                let reasons = vec![format!("{}; nothing was touched", error.message)];
+                return Err(Stop::Verdict(Verdict::Refused { step: Some(built.spec.id.clone()), reasons, hint: error.hint }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a step can't go by another limit, if so.
+    pub(super) fn refuses_write_gap(&self, max_write_gap: Duration) -> Option<String> {
+        let checked = self.graph.steps.iter().map(|built| (built, built.step.check_write_gap(max_write_gap)));
+        checked.into_iter().find_map(|(built, checked)| Some(format!("step `{}`: {}", built.spec.id, checked.err()?.message)))
     }
 
     /// True while the cutover of a production run still lies ahead and is asked for.

@@ -50,8 +50,8 @@ use super::steering::Steering;
 use super::step::{Epoch, Estimate, Plan, Step, StepError, TargetLease, Work};
 use crate::playbook::model::{Playbook, StageName, StepSpec};
 
-/// How long writes may be held unless the playbook says otherwise.
-pub const DEFAULT_MAX_WRITE_GAP: Duration = Duration::from_secs(30);
+pub use crate::playbook::model::DEFAULT_MAX_WRITE_GAP;
+
 /// How often a transient failure is retried unless the step says otherwise.
 pub const DEFAULT_RETRIES: u32 = 5;
 
@@ -314,7 +314,11 @@ pub async fn preview(
             rates: all_rates.clone(),
             outputs: Arc::clone(&outputs),
         };
-        let plan = built.step.plan(&context).await.map_err(|error| error.message);
+        let plan = match built.step.check_write_gap(request.max_write_gap) {
+            Ok(()) => built.step.plan(&context).await,
+            Err(error) => Err(error),
+        };
+        let plan = plan.map_err(|error| error.message);
         let estimate = built.step.estimate(&context).await.map_err(|error| error.message);
         let rehearsed = certificate.and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
         let known = estimate.clone().unwrap_or_else(Estimate::Unknown);

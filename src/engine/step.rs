@@ -204,6 +204,11 @@ pub trait Step: Send + Sync {
     fn holds_writes(&self) -> bool {
         false
     }
+    /// Whether it can do its part where writes are held for at most so long. Asked before a run is driven.
+    fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
+        let _ = max_write_gap;
+        Ok(())
+    }
     /// What a person has to say yes to before it passes, if it asks. Such a step looks for the yes with
     /// [`StepContext::approval`] and fails with [`Failure::Waiting`] without it.
     fn question(&self) -> Option<&str> {
@@ -239,8 +244,14 @@ pub trait Step: Send + Sync {
         Err(StepError::definite(format!("`{}` keeps no way back", context.step)))
     }
     /// The same step's part of a rollback before clients are pointed back: stops writes on the target, with proof, waits until the source has
-    /// all of them, compares what came back. May be called again after any crash.
-    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
+    /// all of them, compares what came back. `watched`: the target has to let writes through by itself, within a bounded time, if dbmove is gone.
+    /// May be called again after any crash.
+    async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
+        let _ = watched;
+        Err(StepError::definite(format!("`{}` keeps no way back", context.step)))
+    }
+    /// Right before clients are pointed back: from here on the target does not let writes through by itself any more. Fails if it did before.
+    async fn keep_back(&self, context: &StepContext) -> Result<(), StepError> {
         Err(StepError::definite(format!("`{}` keeps no way back", context.step)))
     }
     /// Puts back what [`Step::take_back`] changed on the target: clients write there as before. Twice is harmless.

@@ -155,6 +155,12 @@ impl Driver {
                 failed.insert(id.clone(), format!("step `{id}` is no longer in the playbook, so nothing knows how to undo it"));
                 continue;
             };
+            let point = rollback && self.graph.point_of_no_return == Some(index);
+            if point && let Err((step, error)) = self.keep_back().await {
+                failed.insert(step, error.message);
+                self.give_back_after(&mut failed).await;
+                break;
+            }
             self.stop(&[index]).await;
             self.observer.undo_started(&id);
             match self.undo_step(index).await? {
@@ -165,11 +171,8 @@ impl Driver {
                 Err(error) => {
                     self.observer.undo_ended(&id, Some(&error.message));
                     failed.insert(id, error.message.clone());
-                    if rollback && self.graph.point_of_no_return == Some(index) {
-                        // Clients may be on the target still: they write there, and the way back stays open.
-                        if let Err(Stop::Verdict(Verdict::Failed { step: Some(step), message, .. })) = self.give_back().await {
-                            failed.insert(step, message);
-                        }
+                    if point {
+                        self.give_back_after(&mut failed).await;
                         break;
                     }
                 }
@@ -186,6 +189,13 @@ impl Driver {
         self.journal.append(Event::UndoFinished { failed, seconds: started.elapsed().as_secs_f64() }).await?;
         crash::point("undo.finished");
         Ok(())
+    }
+
+    /// Of a rollback that ends at the route: clients may be on the target still. They write there, and the way back stays open.
+    async fn give_back_after(&mut self, failed: &mut BTreeMap<String, String>) {
+        if let Err(Stop::Verdict(Verdict::Failed { step: Some(step), message, .. })) = self.give_back().await {
+            failed.insert(step, message);
+        }
     }
 
     /// Undoes one step: intent, effect, outcome.

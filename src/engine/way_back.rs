@@ -8,6 +8,9 @@
 //!   a crash leaves clients on the target, which takes their writes again. The services come near the end of the target's log while clients
 //!   write ([`Step::near_back`]); then clients wait, where the cutover had a step that holds them ([`Step::hold_for_rollback`]), writes are held
 //!   ([`Step::take_back`]), and the clock of `max_write_gap` runs.
+//! * *A dead driver does not leave the target without writes*: each takes them again by itself within a bounded time ([`Step::take_back`]), and
+//!   stops doing so as the last thing before the route's undo ([`Step::keep_back`]). Had one done so before, the route is not touched. A hold
+//!   that is taken again while clients may be on the source already is not watched over: nobody may write on the target then.
 //! * *Then the cutover is undone*, newest step first, as an undo that is journaled as a whole: the route goes back, the way back is closed, and
 //!   the fence on the source is lifted last. If the route can't be put back, nothing behind it is undone, and clients write on the
 //!   target again.
@@ -47,6 +50,14 @@ enum Part {
     Take,
 }
 
+/// What is done to the end whatever the budgets say.
+#[derive(Clone, Copy)]
+enum Last {
+    Keep,
+    Give,
+    LetThrough,
+}
+
 /// Time kept before a deadline for giving the target back.
 const RESERVE: Duration = Duration::from_secs(3);
 
@@ -71,6 +82,7 @@ impl Driver {
         if let Some((reason, hint)) = self.no_rollback() {
             return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
         }
+        self.check_write_gap()?;
         if let Some(deadline) = self.request.deadline.clone() {
             if let Some((reason, hint)) = self.no_time(deadline.until) {
                 return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
@@ -188,10 +200,29 @@ impl Driver {
             }
             return Ok(());
         }
-        match self.take_back_all().await {
+        let taken = match self.take_back_all().await {
+            // Its undo is behind us, so nothing else calls them off.
+            Ok(()) if self.route_phase() == Some(Phase::NotBegun) => self
+                .keep_back()
+                .await
+                .map_err(|(step, error)| Stop::Verdict(Verdict::Failed { step: Some(step), message: error.message, hint: error.hint })),
+            taken => taken,
+        };
+        match taken {
             Ok(()) => Ok(()),
             Err(stop) => Err(self.give_back_all(stop).await),
         }
+    }
+
+    /// How far the undo of the cutover's point of no return is.
+    fn route_phase(&self) -> Option<Phase> {
+        let point = self.graph.point_of_no_return?;
+        Some(self.journal.with_state(|state| state.step(self.graph.id(point)).phase))
+    }
+
+    /// True if clients are on the target for certain: the route was not touched, or could not be put back, and they were given back to it.
+    fn route_is_untouched(&self) -> bool {
+        matches!(self.route_phase(), Some(Phase::Done | Phase::UndoFailed { .. }))
     }
 
     async fn take_back_all(&mut self) -> Result<(), Stop> {
@@ -251,14 +282,14 @@ impl Driver {
     async fn try_part(&mut self, index: usize, part: Part) -> Result<Result<(), StepError>, Stop> {
         let attempt = self.journal.with_state(|state| state.step(self.graph.id(index)).attempt);
         let (context, step, nudge) = (self.context(index, attempt), self.graph.steps[index].step.clone(), self.nudge.clone());
-        let cancel = context.cancel.clone();
+        let (cancel, watched) = (context.cancel.clone(), self.route_is_untouched());
         let (told, mut telling) = oneshot::channel();
         let mut task = tokio::task::JoinSet::new();
         task.spawn(async move {
             let done = match part {
                 Part::Near => step.near_back(&context).await,
                 Part::Hold => step.hold_for_rollback(&context).await,
-                Part::Take => step.take_back(&context).await.map(drop),
+                Part::Take => step.take_back(&context, watched).await.map(drop),
             };
             // Nobody waits any more if this can't be told.
             let _ = told.send(done);
@@ -319,14 +350,14 @@ impl Driver {
     /// Lets clients write on the target again. A driver that is not asked to roll back does so before anything else, for one that died while it was.
     pub(super) async fn give_back(&mut self) -> Result<(), Stop> {
         for index in self.way_back_steps() {
-            self.give_back_by(index, false).await.map_err(|(step, error)| {
+            self.last(index, Last::Give).await.map_err(|(step, error)| {
                 let message = format!("the target could not be given back to its clients, look at `read_only` there: {}", error.message);
                 let hint = Some("give the same command again, or set `read_only = 0` on the target by hand".to_owned());
                 Stop::Verdict(Verdict::Failed { step: Some(step), message, hint })
             })?;
         }
         for index in self.holding_steps() {
-            self.give_back_by(index, true).await.map_err(|(step, error)| {
+            self.last(index, Last::LetThrough).await.map_err(|(step, error)| {
                 let message = format!("the target takes writes again, but clients that wait could not be let through: {}", error.message);
                 Stop::Verdict(Verdict::Failed { step: Some(step), message, hint: error.hint })
             })?;
@@ -334,15 +365,27 @@ impl Driver {
         Ok(self.end_write_gap(false).await?)
     }
 
-    /// One step's part of giving back, tried again where that can help.
-    async fn give_back_by(&self, index: usize, clients: bool) -> Result<(), (String, StepError)> {
+    /// Right before the route is put back: from here on no target takes writes again by itself. The step that says it did, and why.
+    pub(super) async fn keep_back(&self) -> Result<(), (String, StepError)> {
+        for index in self.way_back_steps() {
+            self.last(index, Last::Keep).await?;
+        }
+        Ok(())
+    }
+
+    /// One step's part of what ends a rollback, or keeps it, tried again where that can help.
+    async fn last(&self, index: usize, part: Last) -> Result<(), (String, StepError)> {
         let id = self.graph.id(index).to_owned();
         let attempt = self.journal.with_state(|state| state.step(&id).attempt);
         let (context, step) = (self.context(index, attempt), self.graph.steps[index].step.clone());
         let mut failures = 0;
         loop {
-            let given = if clients { step.let_through_again(&context).await } else { step.give_back(&context).await };
-            match given {
+            let done = match part {
+                Last::Keep => step.keep_back(&context).await,
+                Last::Give => step.give_back(&context).await,
+                Last::LetThrough => step.let_through_again(&context).await,
+            };
+            match done {
                 Ok(()) => return Ok(()),
                 Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
                     failures += 1;

@@ -3,7 +3,8 @@
 //! A global read lock ends with its session, and whoever waits for it, or comes a moment later, writes after all. `read_only` is what
 //! stays. Where it can't be set, `ALTER USER … ACCOUNT LOCK` does the same for whoever connects from then on; those that are
 //! connected have to be closed. Accounts that `read_only` would not stop (SUPER), those of the server itself, roles, our own, and those that are
-//! locked already are left as they are. What is to be locked is listed first, so that the caller can keep it before anything is changed.
+//! locked already are left as they are, and so are those that our account may not change. What is to be locked is listed first, so that the
+//! caller can keep it before anything is changed.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ const OF_THE_SERVER: [&str; 3] = ["rds", "mysql.", "mariadb."];
 /// "Operation … failed": what a server says of an account that is not there, or that one may not change.
 const CANNOT_USER: u16 = 1396;
 
-/// The accounts that would be locked.
+/// The accounts that would be locked. Whether our account may change one is tried by unlocking it, which it is: of one that it may not, a
+/// warning is all.
 ///
 /// # Errors
 /// If the server's accounts can't be read.
@@ -43,12 +45,15 @@ pub async fn accounts(session: &mut Session) -> Result<Vec<LockedOut>> {
     let rows = session.rows(query, "listing the accounts to keep out").await?;
     let own = session.first("SELECT CURRENT_USER()", "reading our account").await?.map(|row| text(&row, 0)).unwrap_or_default();
     let found = rows.iter().map(|row| LockedOut { user: text(row, 0), host: text(row, 1) });
-    Ok(found
-        .filter(|account| {
-            let of_the_server = OF_THE_SERVER.iter().any(|start| account.user.starts_with(start));
-            !of_the_server && format!("{}@{}", account.user, account.host) != own
-        })
-        .collect())
+    let mut accounts = Vec::new();
+    for account in found {
+        let of_the_server = OF_THE_SERVER.iter().any(|start| account.user.starts_with(start));
+        let ours = format!("{}@{}", account.user, account.host) == own;
+        if !of_the_server && !ours && changed(session, &account, "UNLOCK").await? {
+            accounts.push(account);
+        }
+    }
+    Ok(accounts)
 }
 
 /// Locks or unlocks them. One that our account may not change is named in a warning and left.
@@ -56,18 +61,30 @@ pub async fn accounts(session: &mut Session) -> Result<Vec<LockedOut>> {
 /// # Errors
 /// If the server refuses for another reason.
 pub async fn set(session: &mut Session, accounts: &[LockedOut], locked: bool) -> Result<()> {
-    let word = if locked { "LOCK" } else { "UNLOCK" };
     for account in accounts {
-        let statement = format!("ALTER USER {} ACCOUNT {word}", sql::account(&account.user, &account.host));
-        match session.run(&statement, "keeping clients out by their account").await {
-            Ok(()) => {}
-            Err(error) if matches!(error.code(), Some(NOT_ALLOWED | CANNOT_USER)) => {
-                tracing::warn!(user = %account.user, host = %account.host, %error, "the account stays as it is");
-            }
-            Err(error) => return Err(error),
-        }
+        changed(session, account, if locked { "LOCK" } else { "UNLOCK" }).await?;
     }
     Ok(())
+}
+
+/// `false` if our account may not, or there is no such account.
+async fn changed(session: &mut Session, account: &LockedOut, word: &str) -> Result<bool> {
+    let statement = format!("ALTER USER {} ACCOUNT {word}", sql::account(&account.user, &account.host));
+    match session.run(&statement, "keeping clients out by their account").await {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.code(), Some(NOT_ALLOWED | CANNOT_USER)) => {
+            tracing::warn!(user = %account.user, host = %account.host, %error, "the account stays as it is");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The statement that unlocks all of them at once, for a server that does it by itself. There has to be one at least.
+#[must_use]
+pub fn unlock_all(accounts: &[LockedOut]) -> String {
+    let named: Vec<String> = accounts.iter().map(|account| sql::account(&account.user, &account.host)).collect();
+    format!("ALTER USER IF EXISTS {} ACCOUNT UNLOCK", named.join(", "))
 }
 
 /// Whether our account may set `read_only` there: tried with the value it has.

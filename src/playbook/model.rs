@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct DurationText(pub String);
 #[serde(transparent)]
 #[schemars(extend("format" = super::quantity::SIZE_FORMAT, "pattern" = super::quantity::SIZE_PATTERN))]
 pub struct SizeText(pub String);
+
+/// How long writes may be held unless the playbook says otherwise.
+pub const DEFAULT_MAX_WRITE_GAP: Duration = Duration::from_secs(30);
 
 /// A playbook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -171,6 +171,9 @@ impl Step for Deferred {
     fn holds_writes(&self) -> bool {
         self.shape.holds_writes()
     }
+    fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
+        self.shape.check_write_gap(max_write_gap)
+    }
     fn question(&self) -> Option<&str> {
         self.shape.question()
     }
@@ -226,8 +229,11 @@ impl Step for Deferred {
     async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.resolved(context).await?.near_back(context).await
     }
-    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
-        self.resolved(context).await?.take_back(context).await
+    async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
+        self.resolved(context).await?.take_back(context, watched).await
+    }
+    async fn keep_back(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.keep_back(context).await
     }
     async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.resolved(context).await?.give_back(context).await

@@ -191,6 +191,24 @@ fn behind_the_point_of_no_return_it_goes_forward_and_holds_what_died_with_the_pr
     assert_eq!(ledger.iter().filter(|line| *line == "probe switch").count(), 1);
 }
 
+/// As long as clients are on the target for certain, it takes writes again by itself if the driver dies. Once the route may be back, nobody does.
+#[test]
+fn a_hold_is_watched_over_until_the_route_may_be_back() {
+    let takes = |points: &[&str]| {
+        let (world, _) = killed_at(Story::Rollback, points).unwrap();
+        let ledger = crate::world::ledger(world.path());
+        let of_interest = |line: &&String| ["take", "take_unwatched", "keep", "give"].contains(&line.split(' ').next().unwrap());
+        let seen: Vec<String> = ledger.iter().filter(of_interest).map(|line| line.replace(" back", "")).collect();
+        // The route's undo comes second, behind that of `release`.
+        seen.join(" ")
+    };
+    assert_eq!(takes(&[]), "take keep");
+    assert_eq!(takes(&["undo.started"]), "take take keep");
+    assert_eq!(takes(&["undo.outcome_written"]), "take take keep");
+    assert_eq!(takes(&["undo.intent_written#2"]), "take keep take_unwatched keep");
+    assert_eq!(takes(&["undo.outcome_written#2"]), "take keep take_unwatched keep");
+}
+
 #[test]
 fn the_idempotency_key_is_the_same_after_a_crash() {
     let (world, _) = killed_at(Story::Success, &["step.intent_written#2"]).unwrap();
@@ -228,7 +246,7 @@ fn is_engine_point(point: &str) -> bool {
 }
 
 /// Those of a rollback that `mysql.reverse` passes and not the engine.
-const OF_STORES: [&str; 3] = ["rollback.noted", "rollback.held", "rollback.taken_back"];
+const OF_STORES: [&str; 5] = ["rollback.noted", "rollback.held", "rollback.taken_back", "rollback.disarming", "rollback.disarmed"];
 
 const ENGINE_GROUPS: [&str; 12] =
     ["run", "lease", "stage", "step", "service", "write_gap", "point_of_no_return", "undo", "resume", "journal", "certificate", "rollback"];

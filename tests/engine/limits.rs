@@ -230,8 +230,18 @@ async fn a_rehearsal_tries_the_rollback() {
     let (world, certificate) = rehearsed(story_with_way_back()).await;
     let ledger = ledger(world.path());
     let place = |line: &str| ledger.iter().position(|found| found == line).unwrap_or_else(|| panic!("no `{line}` in {ledger:?}"));
-    let order =
-        ["apply switch", "apply watch", "near back", "hold_again wait", "take back", "undo switch", "undo back", "undo wait", "undo watch"];
+    let order = [
+        "apply switch",
+        "apply watch",
+        "near back",
+        "hold_again wait",
+        "take back",
+        "keep back",
+        "undo switch",
+        "undo back",
+        "undo wait",
+        "undo watch",
+    ];
     assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{ledger:?}");
     assert!(!ledger.iter().any(|line| line.ends_with(" retire") || line.ends_with(" tidy")), "{ledger:?}");
     assert!(net(world.path()).is_empty(), "{ledger:?}");
@@ -270,6 +280,26 @@ async fn a_rehearsal_whose_rollback_fails_certifies_nothing() {
         assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
         assert_eq!(outcome.serving, Serving::Source);
     }
+}
+
+/// A target that took writes again by itself before the route was put back: the route stays, clients write on the target, and the next driver
+/// begins with holding them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_was_let_go_by_itself_keeps_its_clients() {
+    let mut world = World::new(story_with_way_back());
+    world.scenario.rehearsal = true;
+    world.put("bitten");
+    let outcome = world.drive().await.unwrap();
+    assert!(matches!(outcome.verdict, Verdict::Failed { .. }), "{}", outcome.verdict);
+    assert!(outcome.verdict.to_string().contains("let writes through by itself"), "{}", outcome.verdict);
+    let seen = ledger(world.path());
+    assert!(!seen.contains(&"undo switch".to_owned()) && !seen.contains(&"undo back".to_owned()), "{seen:?}");
+    let last: Vec<&str> = seen.iter().map(String::as_str).filter(|line| !line.starts_with("stopped")).collect();
+    assert_eq!(last[last.len() - 2..], ["give back", "let_through wait"], "{seen:?}");
+    world.take("bitten");
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,8 @@ struct Behaviour {
     holds_clients: bool,
     /// There is no way back while this file stands in the world.
     broken_while: String,
+    /// The target has let writes through by itself while this file stands in the world.
+    bitten_while: String,
     /// How long taking back takes.
     take_ms: u64,
     /// Only so that a test can change it.
@@ -154,12 +156,19 @@ impl Step for LedgerStep {
         self.write("near");
         Ok(())
     }
-    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
-        self.write("take");
+    async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
+        self.write(if watched { "take" } else { "take_unwatched" });
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(self.behaviour.take_ms)) => Ok(Output::default()),
             () = context.cancel.cancelled() => Err(StepError::cancelled()),
         }
+    }
+    async fn keep_back(&self, _context: &StepContext) -> Result<(), StepError> {
+        if self.stands(&self.behaviour.bitten_while) {
+            return Err(StepError::definite("the target let writes through by itself"));
+        }
+        self.write("keep");
+        Ok(())
     }
     async fn give_back(&self, _context: &StepContext) -> Result<(), StepError> {
         self.write("give");
@@ -450,7 +459,7 @@ pub fn story_with_way_back() -> Value {
     let mut story = whole_story();
     let cutover = story["cutover"].as_array_mut().unwrap();
     cutover.insert(0, step("wait", json!({ "holds_clients": true })));
-    cutover.insert(3, step("back", json!({ "way_back": true, "broken_while": "broken", "take_ms": 20 })));
+    cutover.insert(3, step("back", json!({ "way_back": true, "broken_while": "broken", "bitten_while": "bitten", "take_ms": 20 })));
     let settle = story["settle"].as_array_mut().unwrap();
     settle.push(step("retire", json!({ "ends_way_back": true, "undoable": "no" })));
     settle.push(step("tidy", json!({})));

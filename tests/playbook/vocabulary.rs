@@ -27,6 +27,15 @@ struct Snapshot {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code)]
+struct Fence {
+    /// After how long the server lifts it.
+    #[schemars(extend("x-longer-than-max-write-gap" = true))]
+    watchdog: Option<HumanDuration>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
 struct Verify {
     /// Which rows.
     #[serde(default)]
@@ -105,7 +114,7 @@ const STEPS: &[StepWord] = &[
     word!("mysql.replicate", MYSQL, SYNC, &[], Nothing),
     word!("mysql.snapshot", MYSQL, SYNC, &["mysql.replicate"], Snapshot),
     word!("mysql.verify", MYSQL, COMPARE, &[], Verify),
-    word!("mysql.fence", MYSQL, CUTOVER, &[], Nothing),
+    word!("mysql.fence", MYSQL, CUTOVER, &[], Fence),
     word!("mysql.catch_up", MYSQL, CUTOVER, &[], Nothing),
     word!("mysql.promote", MYSQL, CUTOVER, &["mysql.catch_up"], Nothing),
     word!("traffic.canary", MYSQL, CUTOVER, &[], Nothing),

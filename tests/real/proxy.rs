@@ -1,4 +1,5 @@
-//! A line to a server that a test can cut (both ends are told) or freeze (neither is, as when a machine dies).
+//! A line to a server that a test can cut (both ends are told), freeze (neither is, as when the network dies), or keep from telling the server
+//! that its client is gone (as when a machine dies: nothing more comes, and nothing says so).
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -7,6 +8,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     Open,
+    /// Open, but of a client that is gone the server is not told.
+    Untold,
     Cut,
     Frozen,
 }
@@ -24,21 +27,26 @@ impl Proxy {
         let (line, state) = watch::channel(Line::Open);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let mut state = state.clone();
-                tokio::spawn(async move {
-                    let mut client = client;
-                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = state.wait_for(|line| *line != Line::Open) => {}
-                    }
-                    if *state.borrow() == Line::Frozen {
-                        // Both ends stay open, and nothing goes through any more.
-                        let _ = state.wait_for(|line| *line == Line::Cut).await;
-                    }
-                });
+                tokio::spawn(carry(client, port, state.clone()));
             }
         });
         Proxy { port: own, line }
+    }
+}
+
+async fn carry(mut client: TcpStream, port: u16, mut state: watch::Receiver<Line>) {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let client_is_gone = tokio::select! {
+        // Neither tells the other end by itself.
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => true,
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => false,
+        _ = state.wait_for(|line| matches!(line, Line::Cut | Line::Frozen)) => false,
+    };
+    let line = *state.borrow();
+    if line == Line::Frozen || (line == Line::Untold && client_is_gone) {
+        // Both ends stay open, and nothing goes through any more.
+        let _ = state.wait_for(|line| *line == Line::Cut).await;
     }
 }

@@ -144,6 +144,9 @@ impl Driver {
             Act::Set { setting: Setting::MaxWriteGap { .. } } if self.keeps_clients_waiting() => {
                 "writes are held, and the source's watchdog was set by the limit there is"
             }
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => {
+                return self.refuses_write_gap(gap(*milliseconds).0).map(|why| format!("{why}; nothing was changed"));
+            }
             Act::Set { setting: Setting::Guard { guard, .. } } if !self.has_guard(guard) => {
                 return Some(format!("the playbook has no guard `{guard}`; nothing was changed"));
             }

@@ -3,7 +3,7 @@
 //! | name | value | what must hold |
 //! | --- | --- | --- |
 //! | `deadline` | as after `--deadline` | Forecast anew, and refused if it can't be kept: whoever wants the run undone says `abort`. Refused while clients are switched. It stands for the driver's own `--deadline` from then on, after a resumption too. |
-//! | `max_write_gap` | a duration | Refused while writes are held: the source's watchdog was set by the old one. |
+//! | `max_write_gap` | a duration | Refused while writes are held: the source's watchdog was set by the old one; and where a step's `watchdog` would not be longer than it. |
 //! | `guard.ID` | `off`, `on` | `off` needs a reason. A guard that is off is not judged: it neither fires nor keeps the cutover back, and what it had fired for is lifted. `status` says so until it is on again. |
 //!
 //! All of them outlive the driver, as everything that is said to it.

@@ -1,11 +1,12 @@
-//! The fence: stops writes to the source, with proof that it holds.
+//! The fence: stops writes to the source, with proof that it holds. A rollback raises one on the target, by the same code.
 //!
 //! In this order, each bounded in time:
 //!
 //! 1. Statements that run get `grace` to end, then their connections are killed. This comes first, because old servers
 //!    flush tables in both steps that follow, and can't take that back (see [`let_statements_end`]).
 //! 2. `read_only` on: accounts without SUPER get an error at their next write. (5.5 has no
-//!    `super_read_only`; accounts with SUPER ignore it, hence the next step.)
+//!    `super_read_only`; accounts with SUPER ignore it, hence the next step.) On a target where our account may not set it, as on
+//!    RDS, the accounts of clients are locked instead ([`super::lock_out`]).
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
 //!    It waits for running statements; those in its way are killed when `grace` is over, and if that does not help, every client's
 //!    connection is closed: one that is idle may hold a table's lock, and old servers don't tell which. (Behind the switch all are.)
@@ -35,16 +36,17 @@ pub use ending::{disconnect_clients, disconnect_other_accounts, end_left_behind,
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
 use super::foreign::is_of_the_server;
+use super::lock_out::{self, LockedOut};
 use super::position::Position;
 use super::status;
 
-/// Whether a fence has to be `read_only` too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOnly {
-    /// It has to: clients are kept out when the lock is gone.
-    Always,
-    /// Not where our account may not set it, as on RDS.
-    WhereAllowed,
+/// What keeps clients out when the lock is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeepOut {
+    /// `read_only`.
+    ReadOnly,
+    /// Where our account may not set that, as on RDS: these accounts are locked.
+    Accounts(Vec<LockedOut>),
 }
 
 /// "Access denied; you need (at least one of) … privilege".
@@ -54,7 +56,8 @@ pub const NOT_ALLOWED: u16 = 1227;
 pub struct Fence {
     lock: Session,
     watchdog: Option<Watchdog>,
-    /// The end of the source's log, which nothing moves any more.
+    keep_out: KeepOut,
+    /// The end of the server's log, which nothing moves any more.
     pub position: Position,
     /// When writes were first refused.
     pub since: Instant,
@@ -80,18 +83,19 @@ impl Fence {
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
     pub async fn raise(
-        source: &Arc<Server>,
-        read_only: ReadOnly,
+        server: &Arc<Server>,
+        keep_out: &KeepOut,
         grace: Duration,
         watch: Option<&Watch>,
         cancel: &CancellationToken,
     ) -> Result<Fence> {
-        let mut lock = Session::open(source, Purpose::Read).await?;
-        let mut other = Session::open(source, Purpose::Read).await?;
+        let mut lock = Session::open(server, Purpose::Read).await?;
+        let mut other = Session::open(server, Purpose::Read).await?;
         let watchdog = match watch {
             Some(watch) => {
-                watchdog::end_left_behind(&mut other, &watch.name).await?;
-                Some(Watchdog::arm(source, watch, lock.id()).await?)
+                let armed = Watchdog::arm(server, watch, keep_out, lock.id()).await?;
+                armed.end_others(&mut other).await?;
+                Some(armed)
             }
             None => None,
         };
@@ -99,18 +103,18 @@ impl Fence {
         let since = Instant::now();
         let raised = tokio::select! {
             () = cancel.cancelled() => Err(MysqlError::Cancelled),
-            raised = Self::hold(&mut lock, &mut other, &own, read_only, grace) => raised,
+            raised = Self::hold(&mut lock, &mut other, &own, keep_out, grace) => raised,
         };
         match raised {
             Ok((position, killed)) => {
                 other.close().await;
-                Ok(Fence { lock, watchdog, position, since, killed })
+                Ok(Fence { lock, watchdog, keep_out: keep_out.clone(), position, since, killed })
             }
             Err(error) => {
                 // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
                 // hold every write up, until what it waits for ends: the server doesn't see that its client left.
                 // (Neither session may be used for it: both may be in the middle of a statement.)
-                let ended = async { kill(&mut Session::open(source, Purpose::Read).await?, lock.id(), "letting the fence go").await };
+                let ended = async { kill(&mut Session::open(server, Purpose::Read).await?, lock.id(), "letting the fence go").await };
                 if let Err(left) = ended.await {
                     tracing::warn!(%left, "the session that waited for the global read lock was not ended; undo looks for it again");
                 }
@@ -119,24 +123,22 @@ impl Fence {
         }
     }
 
-    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], read_only: ReadOnly, grace: Duration) -> Result<(Position, u64)> {
+    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], keep_out: &KeepOut, grace: Duration) -> Result<(Position, u64)> {
         let deadline = Instant::now() + grace;
         let mut killed = let_statements_end(other, own, deadline).await?;
         // Both wait, on an old server, for the statements that use a table. Idle inside a transaction is in nobody's way.
-        match cleared(set_read_only(lock, true), other, own, deadline).await {
-            Ok(more) => killed += more,
-            Err(error) if read_only == ReadOnly::WhereAllowed && error.code() == Some(NOT_ALLOWED) => {
-                tracing::warn!(%error, "the lock alone keeps writes out");
-            }
-            Err(error) => return Err(error),
-        }
+        killed += match keep_out {
+            KeepOut::ReadOnly => cleared(set_read_only(lock, true), other, own, deadline).await?,
+            // Not later: the lock would hold it up.
+            KeepOut::Accounts(accounts) => cleared(lock_out::set(lock, accounts, true), other, own, deadline).await?,
+        };
         killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, own, deadline).await?;
         let position = status::current_position(other).await?;
         probe(&other.server().clone(), other).await?;
         let again = status::current_position(other).await?;
         if again != position {
             return Err(MysqlError::Object {
-                message: format!("the fence does not hold: the source's log moved from {position} to {again} behind it"),
+                message: format!("the fence does not hold: the log of the {} moved from {position} to {again} behind it", other.server()),
                 hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
             });
         }
@@ -153,7 +155,11 @@ impl Fence {
             return Ok(());
         }
         Err(MysqlError::Object {
-            message: format!("the fence does not hold: the source's log moved from {} to {now} behind it", self.position),
+            message: format!(
+                "the fence does not hold: the log of the {} moved from {} to {now} behind it",
+                self.lock.server(),
+                self.position
+            ),
             hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
         })
     }
@@ -164,30 +170,36 @@ impl Fence {
         std::iter::once(self.lock.id()).chain(self.watchdog.iter().flat_map(Watchdog::connections)).collect()
     }
 
-    /// Ends the watchdog: from here on only we lift the fence. To be called right before the switch.
+    /// Ends the watchdog: from here on only we lift the fence. To be called right before clients are pointed elsewhere.
     ///
     /// # Errors
     /// If it does not end, or had bitten already: then writes may have passed.
     pub async fn disarm(&mut self) -> Result<()> {
-        let Some(watchdog) = self.watchdog.take() else { return Ok(()) };
-        let bitten = |server: &Server, why: &str| MysqlError::Object {
+        // It stays ours until all of it is proven: if it is asked once more, it has to be proven once more.
+        let Some(watchdog) = &self.watchdog else { return Ok(()) };
+        let bitten = |server: &Server, why: &str| {
+            MysqlError::Object {
             message: format!("the fence of the {server} does not hold any more: {why}"),
-            hint: "its watchdog may have lifted it, because this cutover stood still for too long; nothing was switched, so start it again"
+            hint: "its watchdog may have lifted it, because dbmove stood still for too long; clients are where they were, so give the same command again"
                 .to_owned(),
+        }
         };
         let server = self.lock.server().clone();
         // On a session of its own: the lock's may have been ended.
         let mut session = Session::open(&server, Purpose::Read).await?;
         watchdog.disarm(&mut session).await?;
-        let still = read_only(&mut session).await?;
+        // What would unlock accounts waits for the lock, so that these are locked if the lock is held.
+        let still = self.keep_out != KeepOut::ReadOnly || read_only(&mut session).await?;
         session.close().await;
         if !still {
             return Err(bitten(&server, "`read_only` is off"));
         }
-        self.check().await.map_err(|error| bitten(&server, &error.to_string()))
+        self.check().await.map_err(|error| bitten(&server, &error.to_string()))?;
+        self.watchdog = None;
+        Ok(())
     }
 
-    /// Lets the global lock go; `read_only` stays as it is. The watchdog, if there still is one, stays too.
+    /// Lets the global lock go; what keeps clients out stays as it is. The watchdog, if there still is one, stays too.
     pub async fn release_lock(mut self) {
         // A lost session has let it go already.
         let _ = self.lock.run("UNLOCK TABLES", "letting the global read lock go").await;

@@ -13,8 +13,8 @@ use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
-use crate::mysql::fence::watchdog::{self, Before, Watch};
-use crate::mysql::fence::{self, Fence, ReadOnly};
+use crate::mysql::fence::watchdog::{self, Before, TooShort, Watch};
+use crate::mysql::fence::{self, Fence, KeepOut};
 use crate::mysql::store::MysqlStore;
 use crate::mysql::upstream;
 use crate::playbook::quantity::HumanDuration;
@@ -30,6 +30,7 @@ pub struct FenceArguments {
     /// After how long the source's server lifts the fence by itself if dbmove is gone; longer than `max_write_gap`. Default: 15 seconds
     /// longer.
     #[serde(default)]
+    #[schemars(extend("x-longer-than-max-write-gap" = true))]
     pub watchdog: Option<HumanDuration>,
     /// Switch though somebody else writes to the moved databases on the target: why that is right. Without it the fence is not raised then.
     #[serde(default)]
@@ -75,8 +76,13 @@ const STOOD: &str = "stood";
 /// has none, since nobody may write to the source any more.
 pub const DISARMED: &str = "mysql.fence.disarmed";
 
-/// How much longer than `max_write_gap` the watchdog waits: by then the engine, if it lives, has lifted the fence and undone the rest.
-const WATCHDOG_MARGIN: Duration = Duration::from_secs(15);
+/// After how long a watchdog bites, by the step's argument.
+///
+/// # Errors
+/// If it would bite while writes may still be held.
+pub(super) fn patience(asked: Option<HumanDuration>, max_write_gap: Duration) -> Result<Duration, StepError> {
+    watchdog::patience(asked, max_write_gap).map_err(|short| StepError::new(Failure::Refused, short.to_string()).hint(TooShort::HINT))
+}
 
 /// Checkpoint of a store: whether the global read lock was let go on purpose, behind the switch.
 const LET_GO: &str = "fence.let_go";
@@ -173,15 +179,7 @@ impl RaiseFence {
         if context.checkpoints.load(DISARMED, &self.store.name)?.is_some_and(|disarmed| disarmed == true) {
             return Ok(None);
         }
-        let after = self.arguments.watchdog.map_or(context.max_write_gap + WATCHDOG_MARGIN, |asked| asked.0);
-        if after <= context.max_write_gap {
-            return Err(StepError::definite(format!(
-                "`watchdog` is {} s and `max_write_gap` {} s: the fence would be lifted in the middle of a cutover that still has time. Writes were not stopped",
-                after.as_secs_f64(),
-                context.max_write_gap.as_secs_f64()
-            ))
-            .hint("make `watchdog` longer, or leave it out"));
-        }
+        let after = patience(self.arguments.watchdog, context.max_write_gap)?;
         let writable = context.load_checkpoint(READ_ONLY_BEFORE)?.is_some_and(|before| before == false);
         let name = self.watchdog_name(context);
         Ok(Some(Watch { name, after, before: Before { writable, events: Self::events_ran(context)? } }))
@@ -209,6 +207,9 @@ impl Step for RaiseFence {
     }
     fn holds_writes(&self) -> bool {
         true
+    }
+    fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
+        patience(self.arguments.watchdog, max_write_gap).map(drop)
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
@@ -260,7 +261,7 @@ impl Step for RaiseFence {
             }
         }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = Fence::raise(&self.store.source, ReadOnly::Always, grace, watch.as_ref(), &context.cancel).await?;
+        let fence = Fence::raise(&self.store.source, &KeepOut::ReadOnly, grace, watch.as_ref(), &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
         let mut output = Output::default()

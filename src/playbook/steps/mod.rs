@@ -67,7 +67,7 @@ pub(crate) fn check(tree: &Node, source: &str, vocabulary: &[StepWord]) -> Vec<P
         let word = word::check_word(step, vocabulary, &mut problems);
         word::check_store(step, word, &kinds, &mut problems);
         if let Some(word) = word {
-            word::check_arguments(step, word, &mut problems);
+            word::check_arguments(step, word, tree, &mut problems);
             earlier::check_predecessors(step, word, &steps, &earlier[index], &mut problems);
         }
         if let Some(with) = step.node.field("with") {

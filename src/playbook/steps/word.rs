@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::StepView;
-use crate::playbook::model::StoreKind;
+use crate::playbook::model::{DEFAULT_MAX_WRITE_GAP, StoreKind};
 use crate::playbook::nearest::nearest;
 use crate::playbook::problem::{Mistake, Problem};
+use crate::playbook::quantity::HumanDuration;
 use crate::playbook::shape;
-use crate::playbook::vocabulary::{ArgumentError, StepWord, find};
+use crate::playbook::vocabulary::{ArgumentError, LONGER_THAN_MAX_WRITE_GAP, StepWord, find};
 use crate::playbook::yaml::{Node, Value};
 
 /// Whether there is such a step, and in this stage.
@@ -111,8 +112,33 @@ pub(crate) fn check_named_store(
 }
 
 /// Whether `with` is what the step understands.
-pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, problems: &mut Vec<Problem>) {
+pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, playbook: &Node, problems: &mut Vec<Problem>) {
     check_with(step.node, &step.name(), &step.place(), (word.arguments, word.check), problems);
+    check_longer_than_gap(step, word, playbook, problems);
+}
+
+/// Whether durations that have to be longer than `max_write_gap` are. `--max-write-gap` may change that later, and then it is said again.
+fn check_longer_than_gap(step: &StepView<'_>, word: &StepWord, playbook: &Node, problems: &mut Vec<Problem>) {
+    let duration = |text: &str| text.parse::<HumanDuration>().ok();
+    let written = playbook.field_text("max_write_gap");
+    let gap = match written {
+        // What is no duration is said by the shape.
+        Some((text, _)) => duration(text),
+        None => Some(HumanDuration(DEFAULT_MAX_WRITE_GAP)),
+    };
+    let (Some(gap), Some(with)) = (gap, step.node.field("with")) else { return };
+    let schema = (word.arguments)();
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    for (name, _) in properties.into_iter().flatten().filter(|(_, property)| property.get(LONGER_THAN_MAX_WRITE_GAP).is_some()) {
+        let Some((text, node)) = with.value.field_text(name) else { continue };
+        if duration(text).is_none_or(|asked| asked > gap) {
+            continue;
+        }
+        let by_default = if written.is_none() { " where nothing else is written" } else { "" };
+        let message = format!("{}: `{name}` has to be longer than `max_write_gap`, which is {gap}{by_default}", step.name());
+        let problem = Problem::new(Mistake::InvalidArgument, node.span.clone(), message, format!("expected more than {gap}"));
+        problems.push(problem.help(format!("make `{name}` longer or `max_write_gap` shorter, or leave `{name}` out")));
+    }
 }
 
 /// The schema of arguments, and what it can't say of them.

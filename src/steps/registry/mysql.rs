@@ -126,7 +126,7 @@ pub const STEPS: &[Entry] = &[
             arguments: || schemars::schema_for!(steps::reverse::ReverseArguments),
             check: |with| arguments::<steps::reverse::ReverseArguments>(with).map(drop),
         },
-        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::reverse::Reverse { store }))),
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::reverse::Reverse { store, arguments: from_map(with)? }))),
     },
     Entry {
         word: StepWord {

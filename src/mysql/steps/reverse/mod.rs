@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::fence::is_let_go;
+use super::fence::{is_let_go, patience};
 use super::{Meter, STOP_GRACE, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
@@ -40,16 +40,25 @@ use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::triggers_aside;
 use crate::mysql::verification::{Engine, Pair, Verifier};
+use crate::playbook::quantity::HumanDuration;
 
 /// Arguments of `mysql.reverse`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ReverseArguments {}
+pub struct ReverseArguments {
+    /// After how long the target's server lets its clients write again by itself if dbmove is gone in a rollback, before the route is put back;
+    /// longer than `max_write_gap`. Default: 15 seconds longer.
+    #[serde(default)]
+    #[schemars(extend("x-longer-than-max-write-gap" = true))]
+    pub watchdog: Option<HumanDuration>,
+}
 
 /// The step.
 pub struct Reverse {
     /// The store.
     pub store: Arc<MysqlStore>,
+    /// Its arguments.
+    pub arguments: ReverseArguments,
 }
 
 /// Checkpoint: where the target's log stood before clients could write there.
@@ -396,6 +405,9 @@ impl Step for Reverse {
     fn keeps_way_back(&self) -> bool {
         true
     }
+    fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
+        patience(self.arguments.watchdog, max_write_gap).map(drop)
+    }
     fn undo_does(&self) -> String {
         format!(
             "close the way back, make the triggers again that were put aside on the {}, and remove its part of `_dbmove`",
@@ -414,6 +426,9 @@ impl Step for Reverse {
                     self.store.source
                 ),
                 "write every change of the target there too, and compare it, until `dbmove rollback` or `mysql.retire`".to_owned(),
+                "in a rollback, before the target's writes are held: have that server let them through by itself if dbmove should be gone; called off \
+                 right before the route is put back"
+                    .to_owned(),
             ],
             warnings,
         })
@@ -459,8 +474,11 @@ impl Step for Reverse {
     async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.come_near(context).await
     }
-    async fn take_back(&self, context: &StepContext) -> Result<Output, StepError> {
-        self.take(context).await
+    async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
+        self.take(context, watched).await
+    }
+    async fn keep_back(&self, _context: &StepContext) -> Result<(), StepError> {
+        self.keep().await
     }
     async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.give(context).await

@@ -1,11 +1,20 @@
 //! What a rollback does with the way back: the same dance in the other direction ([`Step::near_back`], [`Step::take_back`],
-//! [`Step::give_back`]; who calls them when is told in the engine's `way_back`).
+//! [`Step::keep_back`], [`Step::give_back`]; who calls them when is told in the engine's `way_back`).
 //!
 //! Near the end of the target's log while clients write; then `read_only` and the global read lock on the target, with proof; every
 //! client there is closed; the rest comes back; every key that came back since the last round is compared; counters are raised. Only
 //! then the route is put back, and the step's undo lets the target go. `read_only` stays on there, so that a client which comes by the old
 //! address writes nothing that nobody would find again; where our account may not set it (RDS), the accounts of clients are locked instead
 //! ([`crate::mysql::lock_out`]). `dbmove undo` takes both off.
+//!
+//! # If dbmove, its machine or the network dies meanwhile
+//!
+//! The target serves until the route is put back, so a dead driver must not leave it without writes. As the source in a cutover it has a
+//! [`watchdog`], armed before anything is held up: it takes back `read_only`, or unlocks the accounts, and ends the session
+//! that holds the lock. It is called off, and it is proven that it has not bitten, as the last thing before the route is put
+//! back ([`Reverse::keep`]): had it, clients have written on the target since, and the rollback has to be begun again. From there on nobody may
+//! write there, so a hold that the next driver takes while it carries that undo on has none. Lifted by whomever, the next driver finds what
+//! was noted before anything was changed, and puts it back: twice is harmless.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,11 +28,12 @@ use crate::engine::step::{Failure, Output, StepError};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::counters;
 use crate::mysql::error::Result as MysqlResult;
-use crate::mysql::fence::{self, Fence, ReadOnly};
+use crate::mysql::fence::watchdog::{self, Before, Watch};
+use crate::mysql::fence::{self, Fence, KeepOut};
 use crate::mysql::lock_out::{self, LockedOut};
 use crate::mysql::position::Position;
 use crate::mysql::status;
-use crate::mysql::steps::fence::let_go;
+use crate::mysql::steps::fence::{let_go, patience};
 use crate::mysql::steps::stoppable;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::{Engine, Verifier};
@@ -58,6 +68,8 @@ pub(in crate::mysql::steps) async fn restore_target(context: &StepContext, store
     }
     let mut target = Session::open(&store.target, Purpose::Read).await?;
     fence::end_left_behind(&mut target).await?;
+    // First: it would take back what somebody else may do behind this.
+    watchdog::end_left_behind(&mut target, &watchdog_name(context, store)).await?;
     if before_was_writable(context, store)? && fence::read_only(&mut target).await? {
         fence::set_read_only(&mut target, false).await?;
     }
@@ -79,6 +91,11 @@ fn locked_out(context: &StepContext, store: &MysqlStore) -> Result<Vec<LockedOut
 
 fn before_was_writable(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
     Ok(context.checkpoints.load(TARGET_BEFORE, &store.name)?.is_some_and(|before| before == false))
+}
+
+/// Not that of the store's cutover: both servers may be one.
+fn watchdog_name(context: &StepContext, store: &MysqlStore) -> String {
+    format!("rollback of run {}, store {}", context.run, store.name)
 }
 
 impl Reverse {
@@ -108,11 +125,12 @@ impl Reverse {
         self.carried(context, &back, &end).await
     }
 
-    /// Holds the target's writes, waits until all of them are on the source, and compares them.
+    /// Holds the target's writes, waits until all of them are on the source, and compares them. `watched`: the target lifts that by itself if
+    /// dbmove is gone.
     ///
     /// # Errors
     /// If the target can't be held, or what came back differs.
-    pub(super) async fn take(&self, context: &StepContext) -> Result<Output, StepError> {
+    pub(super) async fn take(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
         let back = self.opened(context).await?;
         let mut held = back.fence.lock().await;
         if let Some(fence) = held.take() {
@@ -124,14 +142,9 @@ impl Reverse {
             context.checkpoints.save(TARGET_BEFORE, &self.store.name, &serde_json::json!(before))?;
         }
         crash::point("rollback.noted");
-        if !lock_out::may_set_read_only(&mut target).await? && locked_out(context, &self.store)?.is_empty() {
-            let accounts = lock_out::accounts(&mut target).await?;
-            context.checkpoints.save(LOCKED_OUT, &self.store.name, &serde_json::json!(accounts))?;
-        }
-        // Before the lock, which would hold it up.
-        let locked = locked_out(context, &self.store)?;
-        lock_out::set(&mut target, &locked, true).await?;
-        let (mut fence, closed) = self.hold_target(context, &back, &mut target).await?;
+        let keep_out = self.keep_out(context, &mut target).await?;
+        let watch = self.watched(context, watched)?;
+        let (mut fence, closed) = self.hold_target(context, &back, &mut target, &keep_out, watch.as_ref()).await?;
         let end = fence.position.clone();
         crash::point("rollback.held");
         target.close().await;
@@ -145,7 +158,54 @@ impl Reverse {
             .fact("position", end.to_string())
             .fact("closed", closed)
             .fact("rows_compared", compared)
-            .fact("counters_raised", raised))
+            .fact("counters_raised", raised)
+            .fact("watchdog_seconds", serde_json::json!(watch.map(|watch| watch.after.as_secs_f64()))))
+    }
+
+    /// What keeps clients out of the target. Accounts that are to be locked are noted before anything is.
+    async fn keep_out(&self, context: &StepContext, target: &mut Session) -> Result<KeepOut, StepError> {
+        if lock_out::may_set_read_only(target).await? {
+            return Ok(KeepOut::ReadOnly);
+        }
+        let mut accounts = locked_out(context, &self.store)?;
+        if accounts.is_empty() {
+            accounts = lock_out::accounts(target).await?;
+            context.checkpoints.save(LOCKED_OUT, &self.store.name, &serde_json::json!(accounts))?;
+        }
+        if accounts.is_empty() {
+            tracing::warn!(store = %self.store.name, "no account there can be locked: the lock alone keeps writes out of the target");
+        }
+        Ok(KeepOut::Accounts(accounts))
+    }
+
+    /// How the hold is watched over, by what was noted of the target.
+    fn watched(&self, context: &StepContext, watched: bool) -> Result<Option<Watch>, StepError> {
+        if !watched {
+            return Ok(None);
+        }
+        let after = patience(self.arguments.watchdog, context.max_write_gap)?;
+        // Events run on the target all the while; what they write waits for the lock.
+        let before = Before { writable: before_was_writable(context, &self.store)?, events: false };
+        Ok(Some(Watch { name: watchdog_name(context, &self.store), after, before }))
+    }
+
+    /// Calls the watchdog off, with proof that the target is held still: the route is put back next.
+    ///
+    /// # Errors
+    /// If it is not: then clients may have written there.
+    pub(super) async fn keep(&self) -> Result<(), StepError> {
+        let gone = || {
+            StepError::definite(format!("nobody holds the writes of the {} any more; the route was not put back", self.store.target))
+                .hint("give the same command again")
+        };
+        let back = self.store.back.borrow().clone().ok_or_else(gone)?;
+        let mut held = back.fence.lock().await;
+        let fence = held.as_mut().ok_or_else(gone)?;
+        crash::point("rollback.disarming");
+        fence.disarm().await?;
+        fence.check().await?;
+        crash::point("rollback.disarmed");
+        Ok(())
     }
 
     /// Lets clients write on the target again.
@@ -194,10 +254,17 @@ impl Reverse {
     }
 
     /// Takes the target's lock and closes every client under it: whoever waits to commit there must not.
-    async fn hold_target(&self, context: &StepContext, back: &MysqlStore, target: &mut Session) -> Result<(Fence, u64), StepError> {
+    async fn hold_target(
+        &self,
+        context: &StepContext,
+        back: &MysqlStore,
+        target: &mut Session,
+        keep_out: &KeepOut,
+        watch: Option<&Watch>,
+    ) -> Result<(Fence, u64), StepError> {
         let mut tries = 0;
         loop {
-            let fence = Fence::raise(&back.source, ReadOnly::WhereAllowed, GRACE, None, &context.cancel).await?;
+            let fence = Fence::raise(&back.source, keep_out, GRACE, watch, &context.cancel).await?;
             match fence::disconnect_other_accounts(target).await {
                 Ok(closed) => return Ok((fence, closed)),
                 // It goes when it may run; what it writes lies before the position that is taken then.
