@@ -6,6 +6,8 @@
 
 #[path = "way_back/dead.rs"]
 mod dead;
+#[path = "way_back/late.rs"]
+mod late;
 #[path = "way_back/long.rs"]
 mod long;
 mod real;
@@ -177,7 +179,7 @@ fn reads_well(world: &World, stdout: &str) {
     settings.add_filter(r"\d{8}T\d{6}Z-[0-9a-f]+", "[RUN]");
     settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[MOMENT]");
     settings.add_filter(r"127\.0\.0\.1:\d+", "127.0.0.1:[PORT]");
-    settings.add_filter(r"\b\d+(\.\d+)?(ms|s)\b", "[TOOK]");
+    settings.add_filter(r"\b(\d+m)?\d+(\.\d+)?(ms|s)\b", "[TOOK]");
     settings.add_filter(r"drivers    \d+", "drivers    [COUNT]");
     settings.bind(|| insta::assert_snapshot!("rolled_back", shown));
 }
