@@ -56,12 +56,16 @@ pub fn plan(everywhere: &Everywhere, playbook: &str, request: &RunRequest, built
     let gap = request.max_write_gap.as_secs_f64();
     let back: Vec<&str> = built.steps.iter().filter(|built| built.step.keeps_way_back()).map(|built| built.spec.id.as_str()).collect();
     let route = state.point_of_no_return().map(|planned| planned.id.clone()).unwrap_or_default();
-    let lines = [
+    let guards: Vec<String> = built.guards.iter().map(|built| format!("`{}`", built.spec.id)).collect();
+    let mut lines = vec![
         format!("wait until the source has nearly all of what the target has logged ({})", back.join(", ")),
         format!("hold writes on the target, for {gap:.0} s at most; close clients there; carry the rest back and compare it"),
         format!("put the route back ({route}); until then any failure leaves clients on the target"),
         "let clients write on the source".to_owned(),
     ];
+    if !guards.is_empty() {
+        lines.push(format!("meanwhile no guard is watched ({}): none of them keeps clients on the target", guards.join(", ")));
+    }
     let mut shown = format!("rollback of run {} of `{}`\n\n", printable(&state.run), printable(playbook));
     for (number, line) in lines.iter().enumerate() {
         // Writing into a String does not fail.

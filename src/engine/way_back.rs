@@ -90,8 +90,24 @@ impl Driver {
             self.journal.append(Event::DeadlineSet { text: deadline.text, until: deadline.until }).await?;
             self.budget = Some(Budget::start(deadline.until, Timestamp::now()));
         }
+        self.tell_unwatched().await?;
         let then = AfterUndo::End { verdict: Verdict::RolledBack };
         Ok(self.point_back("a rollback was asked for", then).await?.unwrap_or(Verdict::RolledBack))
+    }
+
+    /// Whoever counts on guards has to know that nobody looks now.
+    async fn tell_unwatched(&self) -> Result<(), Stop> {
+        let guards: Vec<String> = self.request.guards.iter().map(|built| format!("`{}`", built.spec.id)).collect();
+        if guards.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "guards are not watched in a rollback ({}): none of them keeps clients on the target. What came back is compared, and              `max_write_gap` holds, and the deadline if there is one",
+            guards.join(", ")
+        );
+        tracing::warn!("{text}");
+        self.journal.append(Event::Note { step: None, text }).await?;
+        Ok(())
     }
 
     /// Tries the rollback of a rehearsal that has come to its end, if there is a way back.

@@ -30,7 +30,8 @@
 //! since everything before was done, and holds; `for` does not excuse it then.
 //!
 //! A rehearsal is watched as a production run is, on the rehearsal pair; one that is stopped is undone as a whole, as always. A rollback and
-//! an undo are not watched: they are the way to safety.
+//! an undo are not watched: they are the way to safety, and what is wrong with the target must not keep clients there.
+//! `dbmove rollback` says so before it begins.
 //!
 //! # Across drivers
 //!
