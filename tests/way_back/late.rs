@@ -44,6 +44,9 @@ async fn a_rollback_keeps_its_deadline_or_the_target_serves() {
     }
     let world = World::start(PAIR[0], PAIR[1], 0.01).await.with_rehearsal().await;
     with_way_back(&world);
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let guard = "guards:\n  - { id: room, watch: disk.free, with: { below: 1KiB }, then: stop }\nstores:\n";
+    std::fs::write(world.playbook(), text.replace("stores:\n", guard)).unwrap();
     for server in [&world.source, &world.rehearsal.as_ref().unwrap().0] {
         let mut conn = connect(server, Account::Root).await;
         conn.query_drop("CREATE TABLE school.words (id INT PRIMARY KEY, word VARCHAR(50)) ENGINE = InnoDB").await.unwrap();
@@ -94,6 +97,7 @@ async fn a_rollback_keeps_its_deadline_or_the_target_serves() {
     assert_eq!(came, ["1 after", "2 late0", "3 after"]);
     let back = world.finished(&["--yes", "rollback", &playbook, "--deadline", "10m"]).await;
     assert_eq!(code(&back), 0, "{}", said(&back));
+    assert!(said(&back).contains("guards are not watched in a rollback (`room`)"), "{}", said(&back));
     let _ = cutover.wait().await;
     app_writes(&world.source, "INSERT INTO school.words VALUES (4, 'here')").await.unwrap();
     let came: Vec<String> = connect(&world.source, Account::Root).await.query(words).await.unwrap();
