@@ -35,6 +35,7 @@ pub mod indexes;
 pub mod keyless;
 pub mod load;
 pub mod plan;
+pub mod progress;
 pub mod read_chunk;
 pub mod write_chunk;
 

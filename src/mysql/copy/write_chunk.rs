@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::copier::CopyProgress;
 use super::load::{self, Loaded};
+use super::progress::CopyProgress;
 use super::{LoadPath, LoadedChunk, plan};
 use crate::engine::crash;
 use crate::engine::step::Epoch;

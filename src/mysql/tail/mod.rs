@@ -31,11 +31,15 @@
 //! | [`event_type`] | the numbers of events |
 //! | [`transaction`] | the changes of the transaction being read, with its savepoints |
 //! | [`stream`] | the connection and the loop |
+//! | `ends` | where transactions begin and end |
+//! | `token` | the words of a statement |
 
 pub mod dialect;
+mod ends;
 pub mod event_type;
 pub mod statement;
 pub mod stream;
+mod token;
 pub mod transaction;
 pub mod xa;
 
