@@ -134,7 +134,11 @@ async fn changes_of_tables_without_a_key_wait_for_their_indexes() {
     let mut run = world.started(&["--yes", "run", &playbook, "--no-follow"], "run.log");
     let waiting = "SELECT COALESCE(MIN(info), '') FROM information_schema.PROCESSLIST WHERE info LIKE 'ALTER TABLE%' AND state LIKE '%metadata lock%'";
     while !reading.is_empty() {
-        let statement: String = target.query_first(waiting).await.unwrap().unwrap();
+        // A server that shows a statement with bytes in it, as those that load rows have, fails: 3854.
+        let statement = match target.query_first::<String, _>(waiting).await {
+            Err(mysql_async::Error::Server(error)) if error.code == 3854 => String::new(),
+            statement => statement.unwrap().unwrap(),
+        };
         let Some(table) = reading.keys().copied().find(|table| statement.contains(&format!("`{table}`"))) else {
             assert!(run.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(world.path("run.log")).unwrap());
             tokio::time::sleep(Duration::from_millis(50)).await;
