@@ -58,11 +58,13 @@ pub const PATIENCE: u32 = 3;
 
 /// The most that an undo is taken to be slower than in the rehearsal.
 const SLOWEST: f64 = 10.0;
+/// Seconds, as expected, that are taken to have passed before: a step of milliseconds that took a second tells little of the night.
+const PASSED_BEFORE: f64 = 10.0;
 
 /// How much slower than expected the night is, from pairs of seconds that were expected and seconds that it took: 1 at least, [`SLOWEST`] at most.
 pub(super) fn slower(took: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let (expected, real) = took.fold((0.0, 0.0), |(expected, real), (one, other)| (expected + one, real + other));
-    if expected > 0.0 { (real / expected).clamp(1.0, SLOWEST) } else { 1.0 }
+    let (expected, real) = took.fold((PASSED_BEFORE, PASSED_BEFORE), |(expected, real), (one, other)| (expected + one, real + other));
+    (real / expected).clamp(1.0, SLOWEST)
 }
 
 /// How long it may take until everything has stopped: tasks are stopped first, together, and services after them.
@@ -285,9 +287,10 @@ mod tests {
 
     #[test]
     fn a_slow_night_is_known_by_what_it_took() {
-        assert_eq!(slower([(10.0, 30.0), (20.0, 30.0)].into_iter()), 2.0);
+        assert_eq!(slower([(10.0, 30.0), (20.0, 50.0)].into_iter()), 2.25);
+        assert!(slower([(0.05, 1.0)].into_iter()) < 1.1, "a moment tells little");
         assert_eq!(slower([(10.0, 3.0)].into_iter()), 1.0, "a quick one gives nothing away");
-        assert_eq!((slower([(1.0, 500.0)].into_iter()), slower(std::iter::empty())), (SLOWEST, 1.0));
+        assert_eq!((slower([(1.0, 5000.0)].into_iter()), slower(std::iter::empty())), (SLOWEST, 1.0));
     }
 
     #[test]
