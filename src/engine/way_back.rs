@@ -102,7 +102,8 @@ impl Driver {
             return Ok(());
         }
         let text = format!(
-            "guards are not watched in a rollback ({}): none of them keeps clients on the target. What came back is compared, and              `max_write_gap` holds, and the deadline if there is one",
+            "guards are not watched in a rollback ({}): none of them keeps clients on the target. What came back is compared, and `max_write_gap` \
+             holds, and the deadline if there is one",
             guards.join(", ")
         );
         tracing::warn!("{text}");
@@ -197,7 +198,8 @@ impl Driver {
                 "a rollback took {rehearsed:.0} s in the rehearsal, so {needed:.0} s are needed, and {left:.0} s are left; nothing was touched, clients stay on \
                  the target"
             );
-            (reason, "give it a later `--deadline`, or none".to_owned())
+            let hint = "give it a later `--deadline`, or none; until then `dbmove cutover` goes on carrying back what clients write";
+            (reason, hint.to_owned())
         })
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bookkeeping::text;
 use super::connect::Session;
-use super::error::{MysqlError, Result};
+use super::error::Result;
 use super::fence::NOT_ALLOWED;
 use super::sql;
 
@@ -98,11 +98,4 @@ pub async fn may_set_read_only(session: &mut Session) -> Result<bool> {
         Err(error) if error.code() == Some(NOT_ALLOWED) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the server could not close a connection because of what another one runs: from 8.0 on its process list can't be read by SQL, as
-/// the provider's procedure does, while a statement in it is no text.
-#[must_use]
-pub fn is_unreadable_list(error: &MysqlError) -> bool {
-    error.code() == Some(3854)
 }

@@ -32,6 +32,7 @@
 //! | [`checksum`] | row checksums, and the differences behind them |
 //! | [`verification`] | comparing while both sides change, without a false alarm |
 //! | [`foreign`] | who else writes to the target before the switch |
+//! | [`process_list`] | looks at what sessions do, where one that runs bytes is in the way |
 //! | [`fence`] | stops writes to the source, with proof |
 //! | [`lock_out`] | keeps clients out where `read_only` can't be set |
 //! | [`reverse`] | the way back: the same store with its sides swapped |
@@ -62,6 +63,7 @@ pub mod lock_out;
 pub mod names;
 pub mod objects;
 pub mod position;
+pub mod process_list;
 pub mod production;
 pub mod range;
 pub mod range_gate;

@@ -4,16 +4,13 @@
 //! the caller names as its own.
 //!
 //! On RDS an account may end only its own sessions, and a procedure of the provider's ends the others. It looks into
-//! `information_schema.PROCESSLIST` first, as ours do in tests. From MySQL 8 on that look fails with 3854 while *any* session runs a
-//! statement that is not text in the server's character set, such as an INSERT of bytes; it passes as soon as that statement has
-//! ended. So it is asked again for a while.
-
-use std::time::{Duration, Instant};
+//! `information_schema.PROCESSLIST` first, as ours do in tests: a look that may have to be taken again ([`process_list`]).
 
 use super::TAKE_LOCK;
 use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
 use crate::mysql::foreign::is_of_the_server;
+use crate::mysql::process_list;
 
 /// "You are not owner of thread".
 const NOT_OWNER: u16 = 1095;
@@ -21,17 +18,12 @@ const NOT_OWNER: u16 = 1095;
 const NO_SUCH_CONNECTION: u16 = 1094;
 /// "PROCEDURE … does not exist".
 const NO_SUCH_PROCEDURE: u16 = 1305;
-/// "Cannot convert string … from … to …".
-const NOT_TEXT: u16 = 3854;
-
-/// How long the provider's procedure is asked again while it can't read the list of sessions.
-const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Kills connections that wait for a row lock. While the fence closes, the holder of the row is held up itself.
 pub(super) async fn kill_row_waiters(session: &mut Session, own: &[u32]) -> Result<u64> {
     let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
     let mut killed = 0;
-    for row in session.rows(query, "looking for who waits for rows").await? {
+    for row in process_list::rows(session, query, "looking for who waits for rows").await? {
         let id: u32 = row.into_iter().next().flatten().and_then(|id| id.parse().ok()).unwrap_or(0);
         if id > 0 && !own.contains(&id) {
             kill(session, id, "ending a wait in the fence's way").await?;
@@ -85,15 +77,7 @@ pub async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
 
 /// Has RDS end a connection.
 async fn by_procedure(session: &mut Session, id: u32, what: &str) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        match session.run(&format!("CALL mysql.rds_kill({id})"), what).await {
-            Err(error) if error.code() == Some(NOT_TEXT) && began.elapsed() < LIST_PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            done => return done,
-        }
-    }
+    process_list::run(session, &format!("CALL mysql.rds_kill({id})"), what).await
 }
 
 /// Ends sessions of our account that still wait for the global read lock, of a driver that was killed. (One that held it let it go when its

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use crate::mysql::connect::{Session, TextRow};
 use crate::mysql::error::{MysqlError, Result};
-use crate::mysql::{fence, lock_out};
+use crate::mysql::fence;
+use crate::mysql::process_list;
 
 /// "Unknown table": a server so old that it can't tell who is inside a transaction (5.1 without the InnoDB plugin).
 const NO_SUCH_TABLE: u16 = 1109;
@@ -45,7 +46,7 @@ pub(super) async fn through(source: &mut Session, host: &str) -> Result<Vec<Clie
 pub(super) async fn close(source: &mut Session, client: Client) -> Result<bool> {
     match fence::kill(source, client.id, "closing a connection that came through HAProxy").await {
         // RDS kills by its process list; who could not be found there is still there at the next look.
-        Err(error) if lock_out::is_unreadable_list(&error) => Ok(false),
+        Err(error) if process_list::is_unreadable(&error) => Ok(false),
         closed => closed,
     }
 }
@@ -71,7 +72,7 @@ pub async fn close_all(source: &mut Session, host: &str) -> Result<u64> {
 /// If the source can't be asked.
 pub(super) async fn inside_transactions(source: &mut Session) -> Result<Option<BTreeSet<u32>>> {
     let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX";
-    match source.rows(query, "looking who is inside a transaction").await {
+    match process_list::rows(source, query, "looking who is inside a transaction").await {
         Ok(rows) => Ok(Some(rows.into_iter().filter_map(|row| row.into_iter().next()?.and_then(|id| id.parse().ok())).collect())),
         Err(MysqlError::Cancelled) => Err(MysqlError::Cancelled),
         Err(error) if error.code() == Some(NO_SUCH_TABLE) => Ok(None),

@@ -28,6 +28,7 @@ use crate::mysql::conversion::{self, ConvertedTables};
 use crate::mysql::ddl::NotCarried;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
+use crate::mysql::process_list;
 use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::store::MysqlStore;
@@ -255,7 +256,7 @@ impl Gathered {
 
     /// Rows of a query that may be refused.
     async fn rows(&mut self, session: &mut Session, part: Part, query: &str) -> Result<Vec<TextRow>> {
-        match session.rows(query, part.words()).await {
+        match process_list::rows(session, query, part.words()).await {
             Ok(rows) => Ok(rows),
             Err(error) if error.code().is_some() && !error.transient() => {
                 self.unread.entry(part).or_insert_with(|| error.to_string());

@@ -32,6 +32,7 @@ use crate::mysql::fence::watchdog::{self, Before, Watch};
 use crate::mysql::fence::{self, Fence, KeepOut};
 use crate::mysql::lock_out::{self, LockedOut};
 use crate::mysql::position::Position;
+use crate::mysql::process_list;
 use crate::mysql::status;
 use crate::mysql::steps::fence::{let_go, patience};
 use crate::mysql::steps::stoppable;
@@ -268,7 +269,7 @@ impl Reverse {
             match fence::disconnect_other_accounts(target).await {
                 Ok(closed) => return Ok((fence, closed)),
                 // It goes when it may run; what it writes lies before the position that is taken then.
-                Err(error) if lock_out::is_unreadable_list(&error) && tries < CLOSING_TRIES => {
+                Err(error) if process_list::is_unreadable(&error) && tries < CLOSING_TRIES => {
                     tries += 1;
                     fence.release_lock().await;
                     context.check_cancelled()?;
