@@ -14,7 +14,6 @@ pub mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::engine::context::RunKind;
 use crate::engine::guards::BuiltGuard;
@@ -23,6 +22,7 @@ use crate::engine::moments::BuiltHook;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::TargetLease;
 use crate::hook::moment::MomentHook;
+use crate::mysql::replay::load::Log;
 use crate::playbook::model::Playbook;
 use crate::playbook::reference::Resolver;
 use deferred::Deferred;
@@ -47,10 +47,19 @@ pub struct Built {
 }
 
 impl Built {
-    /// What can write in clients' place in a rehearsal, one for each store: production's own log, from so long ago on.
+    /// The names of the stores that can have a load in a rehearsal.
     #[must_use]
-    pub fn loads(&self, window: Duration) -> Vec<Arc<dyn Load>> {
-        let loads = self.stores.iter().filter_map(|shared| load::StoreLoad::of(shared, window));
+    pub fn stores_for_load(&self) -> Vec<&str> {
+        self.stores.iter().filter_map(|shared| Some(shared.shape().mysql.as_ref()?.name.as_str())).collect()
+    }
+
+    /// What can write in clients' place in a rehearsal, one for each of [`Built::stores_for_load`], from the log that `log_of` says.
+    #[must_use]
+    pub fn loads(&self, log_of: impl Fn(&str) -> Log) -> Vec<Arc<dyn Load>> {
+        let loads = self.stores.iter().filter_map(|shared| {
+            let log = log_of(&shared.shape().mysql.as_ref()?.name);
+            load::StoreLoad::of(shared, log)
+        });
         loads.map(|load| Arc::new(load) as Arc<dyn Load>).collect()
     }
 }

@@ -2,118 +2,30 @@
 //! target, a log or an argument that is not up to it is named.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+#[path = "replay/production.rs"]
+mod production;
 mod real;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
 mod world;
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbmove::demo::compare::compare;
 use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
-use dbmove::mysql::connect::Server;
 use dbmove::mysql::copies::Production;
 use dbmove::mysql::names::Selection;
-use dbmove::mysql::replay::load::Replay;
+use dbmove::mysql::replay::load::{Log, Replay};
 use dbmove::mysql::store::{MysqlStore, StoreSettings};
-use dbmove::mysql::tls::Protection;
 use mysql_async::prelude::Queryable;
+use production::{KINDS, clock, command, listed, logged, read, report, seconds_pass, server, wait_for, written};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use world::{World, code, connect, number, said, says, side};
-
-const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
-
-/// Waits for what has to come, however slow the machine.
-async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < Duration::from_secs(180), "{what} never came");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn clock(server: &LocalServer) -> u64 {
-    number(server, "SELECT UNIX_TIMESTAMP()").await
-}
-
-/// So many seconds go by on the server's clock, by which its log is stamped.
-async fn seconds_pass(server: &LocalServer, seconds: u64) {
-    let before = clock(server).await;
-    wait_for("the server's clock", async || clock(server).await > before + seconds).await;
-}
-
-async fn command(server: &LocalServer, statements: &[&str]) {
-    let mut conn = connect(server, Account::Root).await;
-    for statement in statements {
-        conn.query_drop(*statement).await.unwrap();
-    }
-}
-
-fn server(local: &LocalServer, role: &str, user: &str) -> Server {
-    Server {
-        role: role.to_owned(),
-        host: "127.0.0.1".to_owned(),
-        port: local.port(),
-        user: user.to_owned(),
-        password: Some("dbmove".to_owned().into()),
-        tls: Protection::Off,
-        watched: None,
-    }
-}
-
-/// Statements and commands that production was sent while its log was on, by dbmove's account.
-async fn logged(server: &LocalServer, user: &str) -> BTreeMap<String, u64> {
-    let mut conn = connect(server, Account::Root).await;
-    conn.query_drop("SET GLOBAL general_log = 0").await.unwrap();
-    let query = format!(
-        "SELECT command_type, CONVERT(argument USING utf8) FROM mysql.general_log WHERE user_host LIKE '{user}%' AND command_type NOT IN ('Connect', 'Quit')"
-    );
-    let mut counted = BTreeMap::new();
-    for (kind, text) in conn.query::<(String, String), _>(query).await.unwrap() {
-        let listed = match kind.as_str() {
-            "Binlog Dump" => "COM_BINLOG_DUMP".to_owned(),
-            // The name of a lock is not listed.
-            _ => text.split_once("('dbmove_").map_or(text.clone(), |(begin, _)| format!("{begin}('…')")),
-        };
-        *counted.entry(listed).or_default() += 1;
-    }
-    counted
-}
-
-async fn report(world: &World) -> Value {
-    let report = world.finished(&["report", "--json"]).await;
-    serde_json::from_slice(&report.stdout).unwrap()
-}
-
-/// What the report lists as sent to a server of production, by proof and load.
-fn listed(report: &Value, port: u16) -> BTreeMap<String, u64> {
-    let steps = report["stages"].as_array().unwrap().iter().flat_map(|stage| stage["steps"].as_array().unwrap());
-    let proofs = steps.filter_map(|step| step["facts"]["production_statements"]["sent"].as_array());
-    let load = report["load"]["stores"]["school"]["sent"].as_array();
-    let mut listed = BTreeMap::new();
-    for sent in proofs.chain(load).flatten() {
-        if sent["server"].as_str().unwrap().contains(&format!(":{port}`")) {
-            *listed.entry(sent["statement"].as_str().unwrap().to_owned()).or_default() += sent["count"].as_u64().unwrap();
-        }
-    }
-    listed
-}
-
-/// Production under writers, with some seconds of them in its log.
-async fn written(factor: f64, transfers: f64, changes: f64) -> (World, dbmove::demo::writers::Writers) {
-    let mut world = World::start(KINDS[0], KINDS[1], factor).await.with_rehearsal().await;
-    // What filled it is not part of any window.
-    seconds_pass(&world.source, 1).await;
-    let writers = world.write(transfers, changes).await;
-    seconds_pass(&world.source, 5).await;
-    (world, writers)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_drill_passes_under_twice_the_load_and_production_is_sent_what_is_listed() {
@@ -276,7 +188,7 @@ async fn rows_are_productions(kind: ServerKind) {
     let production = Production { servers: vec![production.clone()], log_of: Some(production), ..Production::default() };
     assert!(store.production.set(production).is_ok());
     let window = Duration::from_secs(clock(&world.source).await - began);
-    let replay = Replay { store, window, sendings: Default::default() };
+    let replay = Replay { store, log: Log::Production { window }, sendings: Default::default() };
     replay.check().await.unwrap();
     let cancel = CancellationToken::new();
     let (figures, seen) = watch::channel(LoadFigures::default());
@@ -438,10 +350,6 @@ async fn a_log_that_can_not_be_replayed_is_named() {
     world::stopped(writers).await;
 }
 
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
 #[tokio::test]
 async fn what_can_not_be_meant_is_refused_before_anything_is_read() {
     for (words, expected) in [
@@ -451,6 +359,8 @@ async fn what_can_not_be_meant_is_refused_before_anything_is_read() {
         (&["--load", "3x", "--load-window", "0s"], "shorter than a second"),
         (&["--load", "3x", "--load-for", "soon"], "`--load-for`"),
         (&["--load-window", "5m"], "--load <TIMES>"),
+        (&["--load-log", "mysql-bin.000001"], "--load <TIMES>"),
+        (&["--load", "3x", "--load-log", "mysql-bin.000001,"], "a name is empty"),
     ] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_dbmove")).args(["rehearse", "none.yaml"]).args(words).output().unwrap();
         assert_eq!((code(&output), said(&output).contains(expected)), (2, true), "{words:?}: {}", said(&output));

@@ -257,9 +257,13 @@ pub struct Rehearse {
     /// `0.1x` to `20x`. Fails if the target can't keep up
     #[arg(long, value_name = "TIMES")]
     pub load: Option<String>,
-    /// How far back the log is replayed; when it is through, it begins again [default: 1h]
+    /// How far back the log is replayed; when it is through, it begins again [default: 1h; of files all that is in them]
     #[arg(long, value_name = "DURATION", requires = "load")]
     pub load_window: Option<String>,
+    /// Replay these binary log files, in this order, and don't read production's log: `FILE,FILE,…`. With several stores say whose they
+    /// are, once for each: `STORE=FILE,FILE,…`
+    #[arg(long, value_name = "FILES", requires = "load")]
+    pub load_log: Vec<String>,
     /// How long the rehearsal is under load at least before the cutover begins [default: 1m]
     #[arg(long, value_name = "DURATION", requires = "load")]
     pub load_for: Option<String>,

@@ -187,6 +187,15 @@ fn shown(issued: &Issued) -> String {
             None => "not rehearsed: the playbook has no `mysql.reverse`".to_owned(),
         },
     ));
+    if let Some(load) = &certificate.load {
+        let files: Vec<String> =
+            load.captured.values().flat_map(|load| &load.files).map(|file| format!("`{}`", printable(&file.name))).collect();
+        let from = if files.is_empty() { String::new() } else { format!(", from {}", files.join(", ")) };
+        lines.push((
+            "load",
+            format!("{}: asked {:.0}, reached {:.0} writes/s{from}", load.asked, load.asked_per_second, load.reached_per_second),
+        ));
+    }
     lines.push(("journal", format!("event {}, {}", human::count(issued.event), beginning(&issued.event_hash))));
     let mut text: String = lines.iter().map(|(label, value)| format!("{label:<12} {value}\n")).collect();
     let width = certificate.measured.keys().map(String::len).max().unwrap_or(0).max(4);

@@ -23,7 +23,6 @@ use crate::engine::certificate::trace;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::journal::Journal;
-use crate::engine::load::AskedLoad;
 use crate::engine::outcome::{RunOutcome, Verdict};
 use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
@@ -111,8 +110,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     } else {
         steps::build_all(&playbook, request.kind, &resolver).await?
     };
-    run_request.load =
-        request.load.map(|load| AskedLoad { multiple: load.multiple, at_least: load.at_least, loads: built.loads(load.window) });
+    run_request.load = request.load.as_ref().map(|load| load.asked(&built)).transpose()?;
     run_request.guards.clone_from(&built.guards);
     run_request.hooks.clone_from(&built.hooks);
     if let Some(action) = request.dangerous

@@ -315,6 +315,9 @@ fn loaded(text: &mut Text, load: &LoadReport) {
     }
 }
 
+/// Log files listed at most.
+const FILES: usize = 20;
+
 fn store_load(text: &mut Text, store: &str, figures: &LoadFigures) {
     text.line(format!(
         "  `{}`: asked {:.0}, reached {:.0} writes/s for {}",
@@ -325,6 +328,12 @@ fn store_load(text: &mut Text, store: &str, figures: &LoadFigures) {
     ));
     if let (Some(begins), Some(ends)) = (figures.window_begins, figures.window_ends) {
         text.line(format!("    from {begins:.0} to {ends:.0}, pass {}, log of the {}", figures.passes, printable(&figures.from)));
+    }
+    for file in figures.files.iter().take(FILES) {
+        text.line(format!("    `{}`, {}, sha256 {}", printable(&file.name), human::bytes(file.bytes), printable(&file.sha256)));
+    }
+    if figures.files.len() > FILES {
+        text.line(format!("    and {} more files", figures.files.len() - FILES));
     }
     text.line(format!(
         "    {} in {}, {} connections at most, {} made anew",

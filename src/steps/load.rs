@@ -1,7 +1,6 @@
 //! A store's load in a rehearsal, bound to its servers as late as its steps are.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -9,29 +8,30 @@ use super::shared::Shared;
 use crate::engine::context::Outputs;
 use crate::engine::load::{Load, LoadContext};
 use crate::engine::step::StepError;
+use crate::mysql::error::MysqlError;
 use crate::mysql::production::Sendings;
-use crate::mysql::replay::load::Replay;
+use crate::mysql::replay::load::{Log, Replay};
 
 /// The load of one store.
 pub(super) struct StoreLoad {
     name: String,
     shared: Arc<Shared>,
-    window: Duration,
+    log: Log,
     /// What production was sent for it: by the check, and by the load.
     sendings: Sendings,
 }
 
 impl StoreLoad {
     /// Of what steps of a store share; `None` of those that work on none.
-    pub(super) fn of(shared: &Arc<Shared>, window: Duration) -> Option<StoreLoad> {
+    pub(super) fn of(shared: &Arc<Shared>, log: Log) -> Option<StoreLoad> {
         let name = shared.shape().mysql.as_ref()?.name.clone();
-        Some(StoreLoad { name, shared: Arc::clone(shared), window, sendings: Sendings::default() })
+        Some(StoreLoad { name, shared: Arc::clone(shared), log, sendings: Sendings::default() })
     }
 
     async fn replay(&self, run: &str, outputs: &Arc<Outputs>) -> Result<Replay, StepError> {
         let materials = self.shared.bound(run, outputs).await?;
         let store = materials.mysql.clone().ok_or_else(|| StepError::definite(format!("store `{}` is not bound to servers", self.name)))?;
-        Ok(Replay { store, window: self.window, sendings: self.sendings.clone() })
+        Ok(Replay { store, log: self.log.clone(), sendings: self.sendings.clone() })
     }
 }
 
@@ -41,6 +41,9 @@ impl Load for StoreLoad {
         &self.name
     }
     async fn check(&self, run: &str, outputs: &Arc<Outputs>) -> Result<(), StepError> {
+        if let Log::Captured(files) = &self.log {
+            files.surveyed().await.map_err(MysqlError::from)?;
+        }
         // Where a server comes into being in the run it is asked when the load begins.
         if self.shared.waits_for_a_step(outputs) {
             return Ok(());

@@ -80,7 +80,14 @@ impl Driver {
     pub(in crate::engine) async fn check_load(&self) -> Result<(), Stop> {
         let Some(asked) = self.request.load.as_ref().filter(|_| self.request.kind == RunKind::Rehearsal) else { return Ok(()) };
         for load in &asked.loads {
-            load.check(self.journal.run(), &self.outputs()).await.map_err(|error| {
+            let outputs = self.outputs();
+            // It may have much to read.
+            let checked = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Stop::Verdict(Verdict::Interrupted)),
+                checked = load.check(self.journal.run(), &outputs) => checked,
+            };
+            checked.map_err(|error| {
                 let reason = format!("the load of `{}` can't be made: {}; nothing was touched", load.store(), error.message);
                 Stop::Verdict(Verdict::Refused { step: None, reasons: vec![reason], hint: error.hint })
             })?;

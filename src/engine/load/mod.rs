@@ -103,11 +103,25 @@ pub struct Sent {
     pub count: u64,
 }
 
+/// A log file that a load was made from, as it was read before the rehearsal began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CapturedFile {
+    /// Its name, without the directory.
+    pub name: String,
+    /// How much of it was read, in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of that, in hexadecimal digits.
+    pub sha256: String,
+}
+
 /// What one store's load did so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadFigures {
-    /// Whose log it replays.
+    /// Whose log it replays, or which files.
     pub from: String,
+    /// The files it replays, in their order, if it does not read a server's log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<CapturedFile>,
     /// When the first transaction of the window was logged, by that server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -175,6 +189,19 @@ pub struct LoadReport {
     pub sentences: Vec<String>,
 }
 
+/// What a certificate says of a store's load that came from files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedLoad {
+    /// The files, in their order.
+    pub files: Vec<CapturedFile>,
+    /// When the first transaction that was replayed was logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_begins: Option<Timestamp>,
+    /// When the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_ends: Option<Timestamp>,
+}
+
 /// What a certificate says of the load its rehearsal ran under.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertifiedLoad {
@@ -188,18 +215,26 @@ pub struct CertifiedLoad {
     pub seconds: f64,
     /// The worst step's 99th percentile of lag, in seconds.
     pub lag_p99_seconds: f64,
+    /// What it was made from where that was not production's own recent log, by store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, CapturedLoad>,
 }
 
 impl LoadReport {
     /// What the certificate keeps of it.
     #[must_use]
     pub fn certified(&self) -> CertifiedLoad {
+        let captured = self.stores.iter().filter(|(_, figures)| !figures.files.is_empty()).map(|(store, figures)| {
+            let (window_begins, window_ends) = (figures.window_begins, figures.window_ends);
+            (store.clone(), CapturedLoad { files: figures.files.clone(), window_begins, window_ends })
+        });
         CertifiedLoad {
             asked: self.asked,
             asked_per_second: self.stores.values().map(|figures| figures.asked_per_second).sum(),
             reached_per_second: self.stores.values().map(|figures| figures.reached_per_second).sum(),
             seconds: self.stores.values().map(|figures| figures.seconds).fold(f64::INFINITY, f64::min).min(1e9),
             lag_p99_seconds: self.lag.iter().map(|lag| lag.p99_seconds).fold(0.0, f64::max),
+            captured: captured.collect(),
         }
     }
 }

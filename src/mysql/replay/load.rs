@@ -10,13 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::captured::{Captured, Surveyed};
 use super::clients::Pool;
 use super::figures::Figures;
-use super::log::{Item, LogReader, MEMORY, Read};
+use super::log::{Item, LogReader, MEMORY};
 use super::order::{Footprint, Order};
+use super::origin::{Origin, ServerLog};
 use super::pace::{Clock, Seconds, Timed};
-use super::window::{self, Window};
-use crate::engine::load::{Clients, LoadContext, LoadFigures};
+use super::read::Read;
+use super::window;
+use crate::engine::load::{CapturedFile, Clients, LoadContext, LoadFigures};
 use crate::engine::step::StepError;
 use crate::mysql::connect::Server;
 use crate::mysql::error::{MysqlError, Result};
@@ -25,7 +28,7 @@ use crate::mysql::store::MysqlStore;
 use crate::mysql::tables::Tables;
 use crate::mysql::tail::MemoryLimit;
 
-/// The stretch of the log that is replayed unless asked otherwise.
+/// The stretch of production's log that is replayed unless asked otherwise.
 pub const DEFAULT_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Transactions that may be on their way at the same time, those that wait for others too.
@@ -37,27 +40,50 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// How long transactions that are under way get when the load ends.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What a load is made from.
+#[derive(Clone, Debug)]
+pub enum Log {
+    /// Production's own log, from so long ago up to now.
+    Production {
+        /// How far back.
+        window: Duration,
+    },
+    /// Log files.
+    Captured(Arc<Captured>),
+}
+
 /// The load of one store.
 pub struct Replay {
     /// The store, in a rehearsal.
     pub store: Arc<MysqlStore>,
-    /// How far back the log is replayed.
-    pub window: Duration,
+    /// What is replayed.
+    pub log: Log,
     /// What is sent to production is counted here.
     pub sendings: Sendings,
 }
 
+/// What the load is read from, before it is known where it begins.
+enum ReadFrom<'a> {
+    Server { server: Arc<Server>, window: Duration },
+    Files(&'a Arc<Surveyed>),
+}
+
 impl Replay {
-    /// Whose log is replayed.
-    fn log_of(&self) -> std::result::Result<&Arc<Server>, StepError> {
+    /// Whose log is replayed, or which files.
+    async fn from(&self) -> std::result::Result<ReadFrom<'_>, StepError> {
         let production = self.store.production.get().ok_or_else(|| {
             StepError::definite(format!("store `{}` is not in a rehearsal, and no load may be written to it", self.store.name))
         })?;
-        production.log_of.as_ref().ok_or_else(|| {
+        let window = match &self.log {
+            Log::Production { window } => *window,
+            Log::Captured(files) => return Ok(ReadFrom::Files(files.surveyed().await.map_err(MysqlError::from)?)),
+        };
+        let server = production.log_of.clone().ok_or_else(|| {
             let why = production.unknown.first().cloned().unwrap_or_else(|| "its address is not known here".to_owned());
             StepError::definite(format!("the server whose log is to be replayed for `{}` can't be asked: {why}", self.store.name))
-                .hint("name a server that can be reached from here in `rehearsal: { load_from: … }`, or rehearse without `--load`")
-        })
+                .hint("name a server that can be reached from here in `rehearsal: { load_from: … }`, give files of its log with `--load-log`, or rehearse without `--load`")
+        })?;
+        Ok(ReadFrom::Server { server, window })
     }
 
     /// Whether it can be made. Writes nothing.
@@ -65,17 +91,23 @@ impl Replay {
     /// # Errors
     /// If the servers have not proven to be copies, or there is no log to replay.
     pub async fn check(&self) -> std::result::Result<(), StepError> {
-        let server = self.log_of()?;
+        let from = self.from().await?;
         self.store.copies().await?;
-        Ok(window::check(server, &self.sendings).await?)
+        if let ReadFrom::Server { server, .. } = from {
+            window::check(&server, &self.sendings).await?;
+        }
+        Ok(())
     }
 
     /// Replays until it is cancelled.
     ///
     /// # Errors
-    /// As [`Replay::check`]; if the log is purged, its server stays away, or the copy's account may not write.
+    /// As [`Replay::check`]; if the log is purged, its server stays away, a file changes, or the copy's account may not write.
     pub async fn run(&self, context: LoadContext) -> std::result::Result<(), StepError> {
-        let server = self.log_of()?.clone();
+        let from = tokio::select! {
+            () = context.cancel.cancelled() => return Ok(()),
+            from = self.from() => from?,
+        };
         let Some(copies) = self.store.copies().await? else {
             return Err(StepError::definite(format!(
                 "the servers of `{}` have not proven to be copies, and no load may be written to them",
@@ -89,14 +121,18 @@ impl Replay {
         let figures = Arc::new(Figures::default());
         let pool = Pool::new(copies.clone(), on_source.clone(), on_target, context.clients.clone(), figures.clone());
         let reader = LogReader {
-            server,
-            sendings: self.sendings.clone(),
-            server_id: rand::random_range(1 << 30..u32::MAX),
             tables: on_source.clone(),
             selection: self.store.selection.clone(),
             lower_case_names: described.source.variables.get("lower_case_table_names").is_some_and(|value| value == "1"),
             limit: MemoryLimit::new(MEMORY),
             read: Arc::default(),
+        };
+        let (named, files) = match &from {
+            ReadFrom::Server { server, .. } => (server.to_string(), Vec::new()),
+            ReadFrom::Files(surveyed) => {
+                surveyed.remarks.iter().for_each(|(why, count)| reader.read.left_out_so_often(why.clone(), *count));
+                (surveyed.to_string(), surveyed.files())
+            }
         };
         let replaying = Replaying {
             pool: Arc::new(pool),
@@ -104,8 +140,9 @@ impl Replay {
             told: Told {
                 figures,
                 read: reader.read.clone(),
-                sendings: reader.sendings.clone(),
-                from: reader.server.to_string(),
+                sendings: self.sendings.clone(),
+                from: named.clone(),
+                files,
                 window: watch::Sender::new(None),
                 to: context.figures.clone(),
                 multiple: context.multiple.factor(),
@@ -114,20 +151,20 @@ impl Replay {
             cancel: context.cancel.clone(),
         };
         let done = tokio::select! {
-            done = replaying.replay(&reader, self.window) => done,
+            done = replaying.replay(&reader, from) => done,
             never = replaying.told.tell(&context) => match never {},
         };
         replaying.pool.close().await;
         replaying.told.tell_once(&context);
         match done {
             Ok(()) | Err(MysqlError::Cancelled) => Ok(()),
-            Err(error) => Err(explained(error, &reader.server)),
+            Err(error) => Err(explained(error, &named)),
         }
     }
 }
 
 /// Errors of the log's server by what they mean for a load.
-fn explained(error: MysqlError, server: &Server) -> StepError {
+fn explained(error: MysqlError, server: &str) -> StepError {
     let purged = error.code() == Some(1236);
     let error = StepError::from(error);
     if purged {
@@ -144,6 +181,7 @@ struct Told {
     read: Arc<Read>,
     sendings: Sendings,
     from: String,
+    files: Vec<CapturedFile>,
     window: watch::Sender<Option<(u32, u32)>>,
     to: watch::Sender<LoadFigures>,
     multiple: f64,
@@ -156,6 +194,7 @@ impl Told {
         let window = *self.window.borrow();
         self.to.send_replace(LoadFigures {
             from: self.from.clone(),
+            files: self.files.clone(),
             window_begins: window.and_then(|(from, _)| moment(from)),
             window_ends: window.and_then(|(_, until)| moment(until)),
             left_out: self.read.left_out(),
@@ -182,26 +221,33 @@ struct Replaying {
 }
 
 impl Replaying {
-    async fn replay(&self, reader: &LogReader, length: Duration) -> Result<()> {
-        let found = tokio::select! {
-            () = self.cancel.cancelled() => return Ok(()),
-            found = window::find(&reader.server, &reader.sendings, reader.server_id, length) => found?,
+    async fn replay(&self, reader: &LogReader, from: ReadFrom<'_>) -> Result<()> {
+        let origin = match from {
+            ReadFrom::Files(surveyed) => Origin::Files(surveyed.clone()),
+            ReadFrom::Server { server, window } => {
+                let (server_id, sendings) = (rand::random_range(1 << 30..u32::MAX), self.told.sendings.clone());
+                let window = tokio::select! {
+                    () = self.cancel.cancelled() => return Ok(()),
+                    found = window::find(&server, &sendings, server_id, window) => found?,
+                };
+                Origin::Server(ServerLog { server, sendings, server_id, window })
+            }
         };
         let (items, received) = mpsc::channel(CHANNEL);
         let reading = async {
             tokio::select! {
                 () = self.cancel.cancelled() => Ok(()),
-                read = self.read(reader, &found, items) => read,
+                read = self.read(reader, &origin, items) => read,
             }
         };
         tokio::try_join!(reading, self.write(received)).map(drop)
     }
 
     /// Pass after pass.
-    async fn read(&self, reader: &LogReader, window: &Window, items: mpsc::Sender<Item>) -> Result<()> {
+    async fn read(&self, reader: &LogReader, origin: &Origin, items: mpsc::Sender<Item>) -> Result<()> {
         loop {
             self.told.figures.passes.fetch_add(1, Ordering::AcqRel);
-            if reader.pass(window, &items).await? == 0 {
+            if reader.pass(origin, &items).await? == 0 {
                 // Nothing in it can be replayed; a second look would find the same.
                 std::future::pending::<()>().await;
             }

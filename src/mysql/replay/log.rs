@@ -1,32 +1,28 @@
-//! Reads a window of production's log, and hands on its transactions.
+//! Reads a window of a log, a server's or captured files' ([`origin`](super::origin)), and hands on its transactions.
 //!
 //! Following stops at whatever it can't follow ([`tail`](crate::mysql::tail)). A load has no such duty: what can't be replayed is left out and counted by
 //! its reason. Rolled-back transactions are left out by the same rules as there ([`Transaction`]); a two-phase transaction counts when it is prepared.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use mysql_async::BinlogStream;
 use mysql_async::binlog::events::{Event, QueryEvent, RotateEvent};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::window::Window;
-use crate::mysql::connect::Server;
+use super::origin::{Next, Origin};
+use super::read::Read;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::Selection;
 use crate::mysql::position::Position;
-use crate::mysql::production::{Looker, Sendings};
 use crate::mysql::rows::{Decoder, RowsError, RowsEvent, TableMap};
 use crate::mysql::tables::{TableId, Tables};
 use crate::mysql::tail::dialect::Dialect;
 use crate::mysql::tail::statement::{self, Statement};
-use crate::mysql::tail::stream::SILENCE;
 use crate::mysql::tail::transaction::{HandedOnAlready, Transaction};
 use crate::mysql::tail::xa::XaStatement;
-use crate::mysql::tail::{MemoryLimit, Rows, event_type, weight};
+use crate::mysql::tail::{MemoryLimit, Rows, event_type, load_data, weight};
 
 /// What of the log may be in memory, in bytes.
 pub const MEMORY: u64 = 64 << 20;
@@ -35,8 +31,9 @@ pub const LARGEST: usize = 32 << 20;
 
 /// How often in a row a lost connection is made anew without having read anything.
 const RECONNECTS: u32 = 10;
-/// Reasons kept at most: each may name a table.
-const REASONS: usize = 100;
+
+/// What a statement that changed rows is left out for.
+const BY_STATEMENT: &str = "changes that were logged by statement: their rows are not in the log";
 
 /// One transaction of the log.
 #[derive(Debug)]
@@ -68,37 +65,8 @@ pub enum Item {
     PassEnded,
 }
 
-/// What was read so far; shared with whoever reports it.
-#[derive(Debug, Default)]
-pub struct Read {
-    /// Bytes of the log.
-    pub bytes: AtomicU64,
-    /// What was left out, by why.
-    left_out: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Read {
-    fn leave_out(&self, why: String) {
-        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = if left_out.len() < REASONS || left_out.contains_key(&why) { why } else { "other reasons".to_owned() };
-        *left_out.entry(why).or_default() += 1;
-    }
-
-    /// What was left out so far, by why.
-    #[must_use]
-    pub fn left_out(&self) -> BTreeMap<String, u64> {
-        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Reads the log of one server.
+/// Reads a log for one store.
 pub struct LogReader {
-    /// Whose log.
-    pub server: Arc<Server>,
-    /// What is sent there is counted here.
-    pub sendings: Sendings,
-    /// A replica's number that nobody else uses.
-    pub server_id: u32,
     /// The copy's tables.
     pub tables: Arc<Tables>,
     /// What moves.
@@ -118,7 +86,9 @@ enum Mapped {
 
 struct Reading<'a> {
     reader: &'a LogReader,
-    window: &'a Window,
+    origin: &'a Origin,
+    /// Transactions that were begun before do not belong to the window.
+    from: u32,
     out: &'a mpsc::Sender<Item>,
     position: Position,
     /// The last place between two transactions.
@@ -135,14 +105,16 @@ impl LogReader {
     /// Hands on the window's transactions, also over lost connections; says how many.
     ///
     /// # Errors
-    /// If the server refuses (the log was purged), or stays away; [`MysqlError::Cancelled`] if nobody takes what is read any more.
-    pub async fn pass(&self, window: &Window, out: &mpsc::Sender<Item>) -> Result<u64> {
+    /// If the server refuses (the log was purged), or stays away; if a file is not what it was; [`MysqlError::Cancelled`] if nobody takes what is read any more.
+    pub async fn pass(&self, origin: &Origin, out: &mpsc::Sender<Item>) -> Result<u64> {
+        let start = origin.start();
         let mut reading = Reading {
             reader: self,
-            window,
+            origin,
+            from: origin.from(),
             out,
-            position: window.start.clone(),
-            between: window.start.clone(),
+            position: start.clone(),
+            between: start,
             inside: false,
             maps: HashMap::new(),
             transaction: Transaction::default(),
@@ -171,38 +143,45 @@ impl LogReader {
     }
 
     async fn read_from(&self, reading: &mut Reading<'_>) -> Result<()> {
-        let looker = Looker::open(&self.server, &self.sendings).await?;
-        let mut stream = looker.read_log(&reading.window.version, self.server_id, &reading.position).await?;
+        let mut events = reading.origin.open(&reading.position).await?;
         while !reading.is_through() {
-            let event = self.next(&mut stream, &reading.position).await?;
-            // A header and what is behind it.
-            self.read.bytes.fetch_add(event.data().len() as u64 + 19, Ordering::Relaxed);
-            reading.event(&event).await?;
+            match events.next(&reading.position).await? {
+                Next::Event(event) => {
+                    // A header and what is behind it.
+                    self.read.bytes.fetch_add(event.data().len() as u64 + 19, Ordering::Relaxed);
+                    reading.event(&event).await?;
+                }
+                Next::File(begins) => reading.file(begins),
+                Next::End => {
+                    reading.leave_open_out();
+                    break;
+                }
+            }
         }
         Ok(())
-    }
-
-    async fn next(&self, stream: &mut BinlogStream, position: &Position) -> Result<Event> {
-        let lost = |source| MysqlError::Statement {
-            server: self.server.to_string(),
-            what: format!("reading the binary log from {position}"),
-            source: Box::new(source),
-        };
-        let gone = |why: &str| {
-            let source = std::io::Error::new(std::io::ErrorKind::ConnectionReset, why.to_owned());
-            lost(mysql_async::Error::Io(mysql_async::IoError::Io(source)))
-        };
-        match tokio::time::timeout(SILENCE, stream.next()).await {
-            Ok(Some(event)) => event.map_err(lost),
-            Ok(None) => Err(gone("the server ended the stream")),
-            Err(_) => Err(gone("the server has been silent, heartbeats too")),
-        }
     }
 }
 
 impl Reading<'_> {
     fn is_through(&self) -> bool {
-        self.position >= self.window.end && !self.transaction.is_open()
+        self.origin.ends_at(&self.position) && !self.transaction.is_open()
+    }
+
+    /// A captured file begins.
+    fn file(&mut self, begins: Position) {
+        self.leave_open_out();
+        self.position = begins;
+        self.between = self.position.clone();
+        self.maps.clear();
+    }
+
+    /// Files end: what is open then was never committed, or its end is in a file that was not given.
+    fn leave_open_out(&mut self) {
+        if self.transaction.is_open() && self.inside {
+            self.reader.read.leave_out("transactions whose end is not in the files".to_owned());
+        }
+        self.transaction = Transaction::default();
+        self.too_large = false;
     }
 
     async fn event(&mut self, event: &Event) -> Result<()> {
@@ -232,9 +211,23 @@ impl Reading<'_> {
             event_type::TRANSACTION_PAYLOAD | event_type::MARIADB_QUERY_COMPRESSED => {
                 return Err(MysqlError::Stream {
                     position: self.position.clone(),
-                    message: format!("the log of the {} is compressed, and a load can't be made from it", self.reader.server),
+                    message: format!("the log of the {} is compressed, and a load can't be made from it", self.origin),
                     hint: "set `binlog_transaction_compression = OFF` (MySQL) or `log_bin_compress = OFF` (MariaDB) there and wait until there is enough of the log, or rehearse without `--load`".to_owned(),
                 });
+            }
+            kind if load_data::is_one(kind)
+                && self.inside
+                && load_data::concerns(event, &self.reader.selection, self.reader.lower_case_names) =>
+            {
+                self.reader.read.leave_out(BY_STATEMENT.to_owned());
+            }
+            event_type::INCIDENT if at >= self.from => {
+                self.reader
+                    .read
+                    .leave_out("stretches that are missing in the log, as the server says itself there (incident events)".to_owned());
+            }
+            kind if at >= self.from && !says_no_rows(kind, event.header().flags_raw()) => {
+                self.reader.read.leave_out(format!("events of type {kind}, which dbmove does not know: they may hold rows"));
             }
             _ => {}
         }
@@ -261,7 +254,7 @@ impl Reading<'_> {
     fn begin(&mut self, at: u32) {
         self.transaction.begin();
         self.too_large = false;
-        self.inside = self.inside || at >= self.window.from;
+        self.inside = self.inside || at >= self.from;
     }
 
     async fn statement(&mut self, meaning: Statement, at: u32) -> Result<()> {
@@ -283,7 +276,7 @@ impl Reading<'_> {
             }
             Statement::Definition(_) if self.inside => self.reader.read.leave_out("statements that change definitions".to_owned()),
             Statement::DataByStatement if self.inside => {
-                self.reader.read.leave_out("changes that were logged by statement: their rows are not in the log".to_owned());
+                self.reader.read.leave_out(BY_STATEMENT.to_owned());
             }
             _ => {}
         }
@@ -349,7 +342,7 @@ impl Reading<'_> {
         }
         // A lone change of a table without transactions.
         if ends_statement && !self.transaction.is_open() {
-            self.inside = self.inside || at >= self.window.from;
+            self.inside = self.inside || at >= self.from;
             return self.commit(at).await;
         }
         Ok(())
@@ -393,8 +386,24 @@ impl Reading<'_> {
     fn unreadable(&self, error: &std::io::Error) -> MysqlError {
         MysqlError::Stream {
             position: self.position.clone(),
-            message: format!("an event of the {} that can't be read ({error})", self.reader.server),
+            message: format!("an event of the {} that can't be read ({error})", self.origin),
             hint: "keep the log file for a bug report, and rehearse without `--load`".to_owned(),
         }
     }
+}
+
+/// Whether an event that is not looked at any further holds no rows for certain.
+fn says_no_rows(kind: u8, flags: u16) -> bool {
+    event_type::says_nothing(kind, flags)
+        || load_data::is_one(kind)
+        || matches!(
+            kind,
+            event_type::MARIADB_GTID
+                | event_type::MARIADB_GTID_LIST
+                | event_type::MARIADB_BINLOG_CHECKPOINT
+                | event_type::PREVIOUS_GTIDS
+                | event_type::INCIDENT
+                | event_type::HEARTBEAT
+                | event_type::HEARTBEAT_V2
+        )
 }

@@ -1,9 +1,9 @@
-//! Replay: production's own recent writes, written to a rehearsal's copies as clients would write them. Why it is done so is told in
+//! Replay: production's own writes, from its log or from files that were captured of it, written to a rehearsal's copies as clients would write them. Why it is done so is told in
 //! `docs/decisions/0017-replaying-productions-load.md`.
 //!
 //! # What must hold
 //!
-//! * Production is read, by [`production`](super::production), and never written to: whoever writes holds [`Copies`](super::copies::Copies), which only
+//! * Production is read, by [`production`](super::production), and never written to; with captured files its log is not read at all: whoever writes holds [`Copies`](super::copies::Copies), which only
 //!   the proof makes.
 //! * The window of the log is fixed when the load begins, and is replayed in its order and timing: a transaction is one transaction, none is committed
 //!   before one that it follows on the same row ([`order`]), and each is due when it was logged, divided by the multiple ([`pace`]).
@@ -21,7 +21,11 @@
 //! | file | what it is for |
 //! | --- | --- |
 //! | [`window`] | which stretch of production's log |
-//! | [`log`] | reads it: transactions, and what is left out |
+//! | [`captured`] | log files as one log: whole, in order, without a gap |
+//! | [`file`] | one log file, event by event |
+//! | [`origin`] | either of them: where events come from |
+//! | [`log`] | reads them: transactions, and what is left out |
+//! | [`read`] | how much was read, and what was left out |
 //! | [`pace`] | when each is due |
 //! | [`order`] | which have to wait for which |
 //! | [`write`] | writes one |
@@ -29,11 +33,15 @@
 //! | [`figures`] | what was done, and how fast |
 //! | [`load`] | all of it together |
 
+pub mod captured;
 pub mod clients;
 pub mod figures;
+pub mod file;
 pub mod load;
 pub mod log;
 pub mod order;
+pub mod origin;
 pub mod pace;
+pub mod read;
 pub mod window;
 pub mod write;

@@ -27,6 +27,7 @@
 //! | --- | --- |
 //! | [`statement`] | what a statement in the log means |
 //! | [`dialect`] | charset and quotes of a statement |
+//! | [`load_data`] | `LOAD DATA` that was logged as a statement |
 //! | [`xa`] | transactions between prepare and commit |
 //! | [`event_type`] | the numbers of events |
 //! | [`transaction`] | the changes of the transaction being read, with its savepoints |
@@ -37,6 +38,7 @@
 pub mod dialect;
 mod ends;
 pub mod event_type;
+pub mod load_data;
 pub mod statement;
 pub mod stream;
 mod token;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dialect::{Dialect, Texts};
 use super::event_type;
+use super::load_data;
 use super::statement::{self, Definition, Effect, Followed, Statement};
 use super::transaction::{HandedOnAlready, Transaction};
 use super::xa::{Prepared, Xid};
@@ -205,20 +206,8 @@ impl Reading<'_> {
             event_type::XID => self.commit(at).await,
             event_type::TABLE_MAP => self.table_map(event.data()),
             kind if RowsEvent::is_rows(kind) => self.rows(kind, event.data(), at).await,
-            event_type::LOAD | event_type::CREATE_FILE | event_type::EXEC_LOAD | event_type::NEW_LOAD | event_type::EXECUTE_LOAD_QUERY => {
-                // The file's rows are not in the log, and which table they went to is in the statement.
-                let concerns = match event.read_event::<mysql_async::binlog::events::ExecuteLoadQueryEvent<'_>>() {
-                    Ok(load) if kind == event_type::EXECUTE_LOAD_QUERY => {
-                        let text = String::from_utf8_lossy(load.query_raw());
-                        // Its quotes are not known here: it is read both ways.
-                        [false, true].into_iter().any(|ansi_quotes| {
-                            let dialect = Dialect { ansi_quotes, lower_case_names: self.tail.lower_case_names, ..Dialect::default() };
-                            statement::classify(&text, &load.schema(), &self.tail.selection, dialect) != Statement::Elsewhere
-                        })
-                    }
-                    _ => true,
-                };
-                if concerns {
+            kind if load_data::is_one(kind) => {
+                if load_data::concerns(event, &self.tail.selection, self.tail.lower_case_names) {
                     return Err(self.stop(
                         "a `LOAD DATA` was logged as a statement; its rows are not in the log",
                         &format!("set `binlog_format = ROW` on the source for every session; {START_OVER}"),
