@@ -291,6 +291,38 @@ async fn kill_at_every_named_point_and_resume() {
     assert_eq!(tables_of(&world.target).await, tables_of(&world.source).await);
 }
 
+/// A table that left the source after it was made on the target, and before the log is read: no statement of the log will say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_dropped_before_following_begins() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("a_table_that_is_dropped_before_following_begins", &kinds) {
+        return;
+    }
+    let (world, mut conn) = started(kinds, 0.01, "").await;
+    for statement in [
+        "CREATE TABLE leaves (id INT NOT NULL PRIMARY KEY) ENGINE=MyISAM",
+        "CREATE TABLE renamed (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB",
+        "INSERT INTO leaves VALUES (1)",
+        "INSERT INTO renamed VALUES (1)",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let playbook = world.playbook_argument();
+    let run = ["--yes", "run", &playbook, "--no-follow"];
+    let killed = world.dbmove(&run).env("DBMOVE_CRASH_AT", "stage.done").output().await.unwrap();
+    assert_eq!(code(&killed), -9, "{}", said(&killed));
+    let there = tables_of(&world.target).await;
+    for statement in ["DROP TABLE leaves", "RENAME TABLE renamed TO arrived", "FLUSH LOGS"] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let ran = world.finished(&run).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    assert_ne!(tables_of(&world.target).await, there, "they were never there");
+    assert_eq!(tables_of(&world.target).await, tables_of(&world.source).await);
+    assert!(said(&ran).contains("dropped on the target: `school.leaves`, `school.renamed`"), "{}", said(&ran));
+    assert!(world.compare().await.is_equal());
+}
+
 /// Tables that were made before following begins, and are gone when the definitions are read: all that is in the log of them are rows, and being
 /// emptied. They are of no matter any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,7 +35,8 @@
 //! 8. A table is dropped on the target only if this run made it, and only because a statement of the log named it. A table
 //!    that is not to be seen on the source any more (a privilege may be gone) is left alone until then; and so is, with `on_ddl: stop`, one that is another
 //!    now: it may have been altered, which stops the run, or renamed, which is followed. Only the log tells. Its rows up to `S` are passed
-//!    over meanwhile, and rows behind `S` without such a statement before them stop the run.
+//!    over meanwhile, and rows behind `S` without such a statement before them stop the run. The one exception is a table that left the source
+//!    between `mysql.prepare` and the log's first position: no statement will ever name it, nothing of it is copied, and it is dropped, and named.
 //! 9. Nothing is switched while a table is being copied again: `mysql.fence` waits for it before writes are held, and
 //!    `mysql.catch_up` gives up (and the cutover is undone) if it happened in the moment between.
 //!

@@ -14,6 +14,7 @@ use crate::engine::step::Epoch;
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::conversion;
+use crate::mysql::copy::plan;
 use crate::mysql::ddl::{self, TableDdl};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
@@ -176,7 +177,9 @@ pub async fn settle(store: &MysqlStore, epoch: Epoch, change: Option<&Change>) -
     bookkeeping::create(&mut target).await?;
     let mut known = records::read(&mut target, &store.name).await?;
     let created: BTreeSet<TableName> = bookkeeping::created(&mut target, &store.name).await?.into_iter().collect();
-    let named = change.map(|change| change.tables.clone()).unwrap_or_default();
+    let mut named = change.map(|change| change.tables.clone()).unwrap_or_default();
+    let sight_of = definitions(&described);
+    named.extend(before_the_log(&mut target, store, &created, &sight_of).await?);
     let moves = described.shared.tables.iter().map(|(_, moved)| &moved.table);
     let cascades = moves.flat_map(|table| {
         let changing = table
@@ -185,7 +188,7 @@ pub async fn settle(store: &MysqlStore, epoch: Epoch, change: Option<&Change>) -
             .filter(|key| [key.on_delete, key.on_update].iter().any(|action| *action != ReferentialAction::Restrict));
         changing.map(|key| (&table.name, &key.parent))
     });
-    let sight = Sight { definitions: definitions(&described), cascades: cascades.collect() };
+    let sight = Sight { definitions: sight_of, cascades: cascades.collect() };
     let decision = decide(&known, &sight, &created, &named, store.settings.on_ddl);
     if !decision.is_nothing() {
         let work = Work { store, epoch, described: &described, begin: &begin, created: &created };
@@ -211,6 +214,28 @@ pub async fn settle(store: &MysqlStore, epoch: Epoch, change: Option<&Change>) -
         store.described().await?.shared.note(format!("definitions had changed on the source: {}", words(&decision, &begin)));
     }
     Ok(())
+}
+
+/// Tables that this run made and that left the source before following began: no statement of the log will name them, and nothing of them was
+/// copied yet.
+async fn before_the_log(
+    target: &mut Session,
+    store: &MysqlStore,
+    created: &BTreeSet<TableName>,
+    definitions: &BTreeMap<TableName, String>,
+) -> Result<Vec<TableName>> {
+    let mut left = Vec::new();
+    let followed = bookkeeping::followed(target, &store.name).await?;
+    if followed.is_some_and(|followed| followed.applied != followed.start) {
+        return Ok(left);
+    }
+    for name in created.iter().filter(|name| !name.table.is_empty() && !definitions.contains_key(*name)) {
+        let state = plan::load(target, &store.name, name).await?;
+        if !state.copied && state.rows == 0 {
+            left.push(name.clone());
+        }
+    }
+    Ok(left)
 }
 
 fn words(decision: &Decision, begin: &Position) -> String {
