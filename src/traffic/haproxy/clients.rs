@@ -63,7 +63,7 @@ pub async fn close_all(source: &mut Session, host: &str) -> Result<u64> {
     Ok(closed)
 }
 
-/// Who is inside a transaction, by connection number; none if a server so old can't tell.
+/// Who is inside a transaction, by connection number; none if a server so old can't tell, or can't while a session runs bytes.
 ///
 /// InnoDB refreshes what it tells only if nobody has asked for 100 ms, which callers keep to. To be asked after [`through`]: who began a
 /// transaction since is in the answer then.
@@ -72,10 +72,10 @@ pub async fn close_all(source: &mut Session, host: &str) -> Result<u64> {
 /// If the source can't be asked.
 pub(super) async fn inside_transactions(source: &mut Session) -> Result<Option<BTreeSet<u32>>> {
     let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX";
-    match process_list::rows(source, query, "looking who is inside a transaction").await {
+    match source.rows(query, "looking who is inside a transaction").await {
         Ok(rows) => Ok(Some(rows.into_iter().filter_map(|row| row.into_iter().next()?.and_then(|id| id.parse().ok())).collect())),
         Err(MysqlError::Cancelled) => Err(MysqlError::Cancelled),
-        Err(error) if error.code() == Some(NO_SUCH_TABLE) => Ok(None),
+        Err(error) if error.code() == Some(NO_SUCH_TABLE) || process_list::is_unreadable(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
