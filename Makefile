@@ -22,7 +22,7 @@ CARGO_DENY_VERSION := 0.20.2
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Move a live MySQL 5.5 to a new server, in minutes (ARGS=--keep: it stays)
+demo: ## Move a live MySQL 5.5 to a new one, here (ARGS=--keep: it stays)
 	@fixtures/servers/fetch --quiet mysql-5.5.34 mysql-9.7 haproxy-2.6
 	cargo build --release --locked
 	"$${CARGO_TARGET_DIR:-target}/release/dbmove" demo $(ARGS)
@@ -36,7 +36,7 @@ test: ## Run every test on real servers; prints what was skipped, and why
 	echo; echo "skips: $$(wc -l < target/skips.log)"; sed 's/^/  /' target/skips.log; \
 	exit $$status
 
-lint: ## Formatting, clippy as errors, licences and advisories of what is linked
+lint: ## Formatting, clippy as errors, licences and advisories
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@[[ "$$("$(DBMOVE_CACHE)/tools/bin/cargo-deny" --version 2>/dev/null)" == "cargo-deny $(CARGO_DENY_VERSION)" ]] || \
@@ -48,7 +48,7 @@ lint: ## Formatting, clippy as errors, licences and advisories of what is linked
 		echo 'make lint: WARNING: the advisory database could not be fetched: advisories were NOT checked' >&2; \
 	fi
 
-bench: ## Measure against other tools in the same run; writes docs/benchmarks.md
+bench: ## Measure against others in the same run; writes docs/benchmarks.md
 	@fixtures/servers/fetch --quiet
 	DBMOVE_BENCH_RECORD=1 cargo bench --locked $(ARGS)
 
