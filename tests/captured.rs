@@ -13,10 +13,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dbmove::demo::compare::compare;
-use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
 use dbmove::mysql::copies::Production;
 use dbmove::mysql::error::MysqlError;
@@ -30,12 +28,11 @@ use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use dbmove::mysql::tables::Tables;
 use dbmove::mysql::tail::{MemoryLimit, event_type};
 use mysql_async::prelude::Queryable;
-use production::{KINDS, command, logged, read, report, seconds_pass, server, wait_for};
+use production::{KINDS, command, equal_by_replay, logged, read, report, seconds_pass, server, wait_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-use world::{World, code, connect, number, said, side};
+use tokio::sync::mpsc;
+use world::{World, code, connect, number, said};
 
 /// What the copy's tables and selection are to a reader.
 fn reader(tables: Arc<Tables>) -> LogReader {
@@ -137,31 +134,7 @@ async fn rows_are_productions(kind: ServerKind) {
     let log = Log::Captured(Arc::new(Captured::new(files.clone(), None)));
     let replay = Replay { store: store.clone(), log, sendings: Default::default() };
     replay.check().await.unwrap();
-    let cancel = CancellationToken::new();
-    let (figures, seen) = watch::channel(LoadFigures::default());
-    let (_clients, clients) = watch::channel(Clients::OnSource);
-    let multiple = "1x".parse().unwrap();
-    let context = LoadContext { run: "test".into(), outputs: Arc::default(), multiple, cancel: cancel.clone(), clients, figures };
-    let equal = async {
-        let (mut last, began) = (None, Instant::now());
-        loop {
-            let comparison = compare(&side(&world.source), &side(source), 50).await.unwrap();
-            if comparison.is_equal() {
-                break;
-            }
-            last = Some(comparison);
-            assert!(began.elapsed() < Duration::from_secs(120), "{kind:?}: {last:#?}\n{:#?}\n{counts:?}", seen.borrow().clone());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        cancel.cancel();
-        last
-    };
-    let (done, last) = tokio::join!(replay.run(context), equal);
-    done.unwrap();
-    assert!(last.is_some(), "{kind:?}: they were equal before anything was replayed");
-    let figures = seen.borrow().clone();
-    eprintln!("{kind:?}: {figures:#?}");
-    assert!(figures.transactions > counts.transfers_acknowledged && figures.refused.is_empty(), "{figures:#?}\n{counts:?}");
+    let figures = equal_by_replay(&replay, &world, &counts).await;
 
     // Production was asked who it is, and nothing for the load.
     let asked = logged(&world.source, "dbmove").await;

@@ -11,21 +11,17 @@ mod real;
 mod world;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dbmove::demo::compare::compare;
-use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
 use dbmove::mysql::copies::Production;
 use dbmove::mysql::names::Selection;
 use dbmove::mysql::replay::load::{Log, Replay};
 use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use mysql_async::prelude::Queryable;
-use production::{KINDS, clock, command, listed, logged, read, report, seconds_pass, server, wait_for, written};
+use production::{KINDS, clock, command, equal_by_replay, listed, logged, read, report, seconds_pass, server, wait_for, written};
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use world::{World, code, connect, number, said, says, side};
+use world::{World, code, connect, number, said, says};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_drill_passes_under_twice_the_load_and_production_is_sent_what_is_listed() {
@@ -190,32 +186,7 @@ async fn rows_are_productions(kind: ServerKind) {
     let window = Duration::from_secs(clock(&world.source).await - began);
     let replay = Replay { store, log: Log::Production { window }, sendings: Default::default() };
     replay.check().await.unwrap();
-    let cancel = CancellationToken::new();
-    let (figures, seen) = watch::channel(LoadFigures::default());
-    let (_clients, clients) = watch::channel(Clients::OnSource);
-    let multiple = "1x".parse().unwrap();
-    let context = LoadContext { run: "test".into(), outputs: Arc::default(), multiple, cancel: cancel.clone(), clients, figures };
-    let equal = async {
-        let mut last = None;
-        let began = Instant::now();
-        loop {
-            let comparison = compare(&side(&world.source), &side(source), 50).await.unwrap();
-            if comparison.is_equal() {
-                break;
-            }
-            last = Some(comparison);
-            assert!(began.elapsed() < Duration::from_secs(120), "{kind:?}: {last:#?}\n{:#?}\n{counts:?}", seen.borrow().clone());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        cancel.cancel();
-        last
-    };
-    let (done, last) = tokio::join!(replay.run(context), equal);
-    done.unwrap();
-    assert!(last.is_some(), "{kind:?}: they were equal before anything was replayed");
-    let figures = seen.borrow().clone();
-    eprintln!("{kind:?}: {figures:#?}");
-    assert!(figures.transactions > counts.transfers_acknowledged && figures.refused.is_empty(), "{figures:#?}\n{counts:?}");
+    equal_by_replay(&replay, &world, &counts).await;
 }
 
 /// The rehearsal target stands still for a while in which production's writes come. The drill passes; the rehearsal does not.

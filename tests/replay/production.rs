@@ -2,15 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbmove::demo::compare::compare;
+use dbmove::demo::writers::WriterCounts;
+use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
 use dbmove::mysql::connect::Server;
+use dbmove::mysql::replay::load::Replay;
 use dbmove::mysql::tls::Protection;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::world::{World, connect, number};
+use super::world::{World, connect, number, side};
 
 /// The old source, the new target.
 pub const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
@@ -99,6 +106,38 @@ pub async fn written(factor: f64, transfers: f64, changes: f64) -> (World, dbmov
     let writers = world.write(transfers, changes).await;
     seconds_pass(&world.source, 5).await;
     (world, writers)
+}
+
+/// Replays at production's own rate until the rehearsal's source has production's rows, which it must not have before; what was done.
+pub async fn equal_by_replay(replay: &Replay, world: &World, counts: &WriterCounts) -> LoadFigures {
+    let kind = world.source.kind();
+    let cancel = CancellationToken::new();
+    let (figures, seen) = watch::channel(LoadFigures::default());
+    let (_clients, clients) = watch::channel(Clients::OnSource);
+    let multiple = "1x".parse().unwrap();
+    let context = LoadContext { run: "test".into(), outputs: Arc::default(), multiple, cancel: cancel.clone(), clients, figures };
+    let equal = async {
+        let mut last = None;
+        let began = Instant::now();
+        loop {
+            let comparison = compare(&side(&world.source), &side(&world.rehearsal.as_ref().unwrap().0), 50).await.unwrap();
+            if comparison.is_equal() {
+                break;
+            }
+            last = Some(comparison);
+            assert!(began.elapsed() < Duration::from_secs(120), "{kind:?}: {last:#?}\n{:#?}\n{counts:?}", seen.borrow().clone());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        cancel.cancel();
+        last
+    };
+    let (done, last) = tokio::join!(replay.run(context), equal);
+    done.unwrap();
+    assert!(last.is_some(), "{kind:?}: they were equal before anything was replayed");
+    let figures = seen.borrow().clone();
+    eprintln!("{kind:?}: {figures:#?}");
+    assert!(figures.transactions > counts.transfers_acknowledged && figures.refused.is_empty(), "{figures:#?}\n{counts:?}");
+    figures
 }
 
 /// The file's text so far.
