@@ -1,16 +1,18 @@
 //! What the story looks up for itself, so that it does not have to believe what a child said: rows on a server, the
 //! journal's state of a step, the old server's transfers on the new one. And what it keeps when everything else is removed.
 
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Row};
+use mysql_async::{Conn, Row, Value};
 
 use super::error::DemoError;
 use super::place::{Place, address};
 use super::playbook;
 use crate::demo::Endpoint;
+use crate::demo::ledger::{Entry, LedgerReading};
 use crate::demo::school::DATABASE;
 use crate::engine::context::RunKind;
 use crate::engine::journal::{Event, JournalReader, RunState};
@@ -127,20 +129,42 @@ pub async fn transfers_as_they_were(place: &Place) -> Result<u64, DemoError> {
     if frozen != Some(true) {
         return Err(DemoError::NotFrozen);
     }
-    let last: Option<u64> =
-        old.query_first(format!("SELECT MAX(id) FROM {DATABASE}.transfers")).await.map_err(|error| asked(source, error))?;
-    let all = format!("SELECT * FROM {DATABASE}.transfers WHERE id <= {} ORDER BY id", last.unwrap_or(0));
-    let mut left = old.query_iter(&all).await.map_err(|error| asked(source, error))?;
-    let mut right = new.query_iter(&all).await.map_err(|error| asked(target, error))?;
-    let mut same = 0;
-    loop {
-        let one = left.next().await.map_err(|error| asked(source, error))?.map(Row::unwrap);
-        let other = right.next().await.map_err(|error| asked(target, error))?.map(Row::unwrap);
-        match (one, other) {
-            (None, None) => return Ok(same),
-            (one, other) if one == other => same += 1,
-            (one, other) => return Err(DemoError::TransfersDiffer { old: format!("{one:?}"), new: format!("{other:?}") }),
+    let on_old = transfers(&mut old).await.map_err(|error| asked(source, error))?;
+    let on_new = transfers(&mut new).await.map_err(|error| asked(target, error))?;
+    first_ones_alike(&on_old, on_new, &LedgerReading::read(&place.ledger())?.entries)?;
+    Ok(on_old.len() as u64)
+}
+
+/// A transfer's row, as the server shows it.
+type Shown = Vec<Value>;
+
+/// All transfers by their references.
+async fn transfers(conn: &mut Conn) -> mysql_async::Result<BTreeMap<String, Shown>> {
+    let all = format!("SELECT reference, t.* FROM {DATABASE}.transfers t");
+    let rows = conn.query_map(all, |mut row: Row| (row.take(0).unwrap_or_default(), row.unwrap()));
+    Ok(rows.await?.into_iter().collect())
+}
+
+/// The old server has the *first* transfers, all of them, as the new one has them. First by their commits, not by their ids: of two that
+/// are under way at once the one with the greater id may be committed first, and be the last that the way back took along. So one that is
+/// on the new server alone must not have been acknowledged before the COMMIT of any that is on the old one was sent.
+fn first_ones_alike(
+    on_old: &BTreeMap<String, Shown>,
+    mut on_new: BTreeMap<String, Shown>,
+    ledger: &HashMap<String, Entry>,
+) -> Result<(), DemoError> {
+    let differ = |old: Option<&Shown>, new: Option<&Shown>| DemoError::TransfersDiffer { old: format!("{old:?}"), new: format!("{new:?}") };
+    for (reference, old) in on_old {
+        match on_new.remove(reference) {
+            Some(new) if new == *old => {}
+            new => return Err(differ(Some(old), new.as_ref())),
         }
+    }
+    let last = on_old.keys().filter_map(|reference| ledger.get(reference)).map(|entry| entry.begun_at).max();
+    let later = |entry: &Entry| entry.settled_at.is_none_or(|settled| Some(settled) >= last);
+    match on_new.iter().find(|(reference, _)| !ledger.get(*reference).is_some_and(later)) {
+        Some((_, missed)) => Err(differ(None, Some(missed))),
+        None => Ok(()),
     }
 }
 
@@ -164,4 +188,37 @@ pub fn keep(place: &Place, report: &Report, report_file: &Path) -> Result<PathBu
     kept_journal().map_err(|error| failed(&journal, std::io::Error::other(error)))?;
     std::fs::set_permissions(&journal, std::fs::Permissions::from_mode(0o600)).map_err(|error| failed(&journal, error))?;
     directory.canonicalize().map_err(|error| failed(&directory, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::ledger::{Outcome, Transfer};
+
+    fn entry(reference: &str, begun_at: i64, settled_at: Option<i64>) -> (String, Entry) {
+        let transfer = Transfer { reference: reference.to_owned(), from_account: 1, to_account: 2, amount: 3 };
+        let outcome = if settled_at.is_some() { Outcome::Kept } else { Outcome::InDoubt };
+        (reference.to_owned(), Entry { transfer, endpoint: "new:1".to_owned(), begun_at, settled_at, outcome })
+    }
+
+    fn rows(of: &[(&str, i64)]) -> BTreeMap<String, Shown> {
+        of.iter().map(|&(reference, id)| (reference.to_owned(), vec![Value::Int(id)])).collect()
+    }
+
+    #[test]
+    fn the_old_server_has_the_first_transfers_whatever_their_ids() {
+        // `b` has the smaller id, and was committed after `c`; of `d` nobody knows when.
+        let ledger = HashMap::from([entry("a", 10, Some(20)), entry("b", 29, Some(40)), entry("c", 30, Some(35)), entry("d", 5, None)]);
+        let new = rows(&[("seeded", 1), ("a", 2), ("b", 3), ("c", 4), ("d", 5)]);
+        let alike = |old: &[(&str, i64)], new: &BTreeMap<String, Shown>| first_ones_alike(&rows(old), new.clone(), &ledger);
+        alike(&[("seeded", 1), ("a", 2), ("c", 4)], &new).unwrap();
+        alike(&[("seeded", 1), ("a", 2)], &new).unwrap();
+        // `a` was acknowledged before the COMMIT of `c` was sent.
+        alike(&[("seeded", 1), ("c", 4)], &new).unwrap_err();
+        // No user asked for it while the demo ran, so it has been there from the start.
+        alike(&[("a", 2)], &new).unwrap_err();
+        // Missing on the new one, and other there.
+        alike(&[("seeded", 1), ("e", 6)], &new).unwrap_err();
+        alike(&[("seeded", 1), ("a", 7)], &new).unwrap_err();
+    }
 }
