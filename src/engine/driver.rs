@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Remaining};
-use super::context::{Outputs, Progress, RunKind, StepContext};
+use super::context::{Checkpoints, Outputs, Progress, RunKind, StepContext};
 use super::control::socket::Socket;
 use super::control::{Asked, Live};
 use super::crash;
@@ -264,10 +264,10 @@ impl Driver {
 
     /// The way forward: everything up to the verdict `Done`, or why not.
     pub(super) async fn forward(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<Verdict, Stop> {
-        let outputs = self.outputs();
+        let (outputs, checkpoints) = (self.outputs(), self.checkpoints());
         for lease in leases {
             let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
-            lease.claim(&run, epoch, &outputs).await.map_err(|error| match error.failure {
+            lease.claim(&run, epoch, &outputs, &checkpoints).await.map_err(|error| match error.failure {
                 Failure::LeaseLost => Stop::Verdict(Verdict::LeaseLost { message: error.message }),
                 _ => Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }),
             })?;
@@ -399,6 +399,11 @@ impl Driver {
         Arc::new(self.journal.with_state(|state| state.outputs().into_iter().map(|(id, output)| (id, output.facts)).collect()))
     }
 
+    /// Where this run's steps and loads leave what the next driver needs.
+    pub(super) fn checkpoints(&self) -> Arc<dyn Checkpoints> {
+        Arc::new(self.journal.clone())
+    }
+
     pub(super) fn context(&self, index: usize, attempt: u32) -> StepContext {
         StepContext {
             run: self.journal.run().clone(),
@@ -411,7 +416,7 @@ impl Driver {
             progress: execute::progress_channel().0,
             ready: watch::channel(false).0,
             steering: self.steer.steering(),
-            checkpoints: Arc::new(self.journal.clone()),
+            checkpoints: self.checkpoints(),
             rates: self.rates.clone(),
             outputs: self.outputs(),
         }

@@ -12,6 +12,7 @@
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
 //! | [`certificate`] | what a passed rehearsal leaves behind |
 //! | [`load`] | what runs beside a rehearsal in clients' place, and whether following kept up with it |
+//! | [`production`] | what a rehearsal sent to production |
 //! | [`approval`] | a person's yes: how it is given, what it is good for |
 //! | [`control`], [`steering`] | a run told to pause, slow down, wait or end; what its steps hear of it |
 //! | [`guards`] | conditions that are watched meanwhile, and what is done when one fails |
@@ -41,6 +42,7 @@ pub mod load;
 pub mod moments;
 pub mod observer;
 pub mod outcome;
+pub mod production;
 mod resume;
 pub mod run;
 mod scheduler;

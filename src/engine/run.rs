@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
 use super::certificate::{Certificate, DEFAULT_LIFETIME};
-use super::context::{Checkpoints, Outputs, RunKind, StepContext};
+use super::context::{NoCheckpoints, Outputs, RunKind, StepContext};
 use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
@@ -264,18 +264,6 @@ pub struct StepPreview {
     pub plan: Result<Plan, String>,
     /// How long it should take, or why that can't be said.
     pub estimate: Result<Estimate, String>,
-}
-
-/// Checkpoints of a run that does not exist: nothing to load, nothing may be saved.
-struct NoCheckpoints;
-
-impl Checkpoints for NoCheckpoints {
-    fn save(&self, step: &str, key: &str, _value: &serde_json::Value) -> Result<(), StepError> {
-        Err(StepError::definite(format!("step `{step}` tried to save `{key}` while it was only asked what it would do")))
-    }
-    fn load(&self, _step: &str, _key: &str) -> Result<Option<serde_json::Value>, StepError> {
-        Ok(None)
-    }
 }
 
 /// Asks every step what it would do and how long that takes, and sums it up. Touches nothing and needs no run; `certificate` and

@@ -27,7 +27,6 @@ use super::foreign::is_of_the_server;
 use super::production::{Look, Looker, Sendings};
 use super::sql;
 use super::store::MysqlStore;
-use crate::engine::load::Sent;
 use crate::engine::step::{Failure, StepError};
 
 /// What a rehearsal has to be kept away from, and what it may meet.
@@ -39,6 +38,8 @@ pub struct Production {
     pub log_of: Option<Arc<Server>>,
     /// Where the rehearsal's source is filled from, if dbmove fills it.
     pub copy: Option<fill::From>,
+    /// What all of them were sent.
+    pub sendings: Sendings,
     /// Why others are not.
     pub unknown: Vec<String>,
     /// Accounts that may be connected to the copies.
@@ -48,8 +49,6 @@ pub struct Production {
 /// What the proof was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// What production was sent.
-    pub sent: Vec<Sent>,
     /// What could not be asked, and why.
     pub not_asked: Vec<String>,
 }
@@ -82,7 +81,6 @@ impl Copies {
 /// # Errors
 /// [`Failure::Refused`] if one is production, or is used by others; as the servers give them.
 pub async fn prove(store: &MysqlStore, production: &Production, alone: bool) -> Result<(Copies, Evidence), StepError> {
-    let sendings = Sendings::default();
     let mut not_asked = production.unknown.clone();
     for copy in [&store.source, &store.target] {
         let mut session = Session::open(copy, Purpose::Catalog).await?;
@@ -90,7 +88,7 @@ pub async fn prove(store: &MysqlStore, production: &Production, alone: bool) -> 
         session.rows(&format!("SELECT GET_LOCK({}, 0)", sql::text(&lock)), "locking a name").await?;
         let uuid = session.global_variable("server_uuid").await?;
         for real in &production.servers {
-            match same(real, &lock, uuid.as_deref(), &sendings).await {
+            match same(real, &lock, uuid.as_deref(), &production.sendings).await {
                 Ok(None) => {}
                 Ok(Some(why)) => return Err(refused(format!("the {copy} is the {real}: {why}"))),
                 Err(why) => not_asked.push(format!("whether the {copy} is the {real}: {why}")),
@@ -102,7 +100,7 @@ pub async fn prove(store: &MysqlStore, production: &Production, alone: bool) -> 
         session.close().await;
     }
     let copies = Copies { source: store.source.clone(), target: store.target.clone() };
-    Ok((copies, Evidence { sent: sendings.list(), not_asked }))
+    Ok((copies, Evidence { not_asked }))
 }
 
 fn refused(message: String) -> StepError {

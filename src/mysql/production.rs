@@ -26,7 +26,8 @@ use super::error::{MysqlError, Result};
 use super::names::TableName;
 use super::position::Position;
 use super::sql;
-use crate::engine::load::Sent;
+use crate::engine::context::Checkpoints;
+use crate::engine::production::{self, Sent};
 use crate::engine::step::StepError;
 
 /// How long production may take to answer.
@@ -35,9 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// "Unknown system variable".
 const UNKNOWN_VARIABLE: u16 = 1193;
 
-/// Writes a count down before what it counts is sent.
-type Journal = Box<dyn Fn(&Sent) -> std::result::Result<(), StepError> + Send>;
-
 /// What has been sent to production so far; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Sendings(Arc<Mutex<Counts>>);
@@ -45,7 +43,8 @@ pub struct Sendings(Arc<Mutex<Counts>>);
 #[derive(Default)]
 struct Counts {
     counts: BTreeMap<(String, String), u64>,
-    journal: Option<Journal>,
+    /// Of the run, once it is known.
+    journal: Option<Arc<dyn Checkpoints>>,
 }
 
 impl fmt::Debug for Sendings {
@@ -55,12 +54,25 @@ impl fmt::Debug for Sendings {
 }
 
 impl Sendings {
-    /// Going on from what earlier drivers sent; every count is written down by `journal` before what it counts is sent, so that a
-    /// driver that dies in between has counted once too often, and never too seldom.
-    #[must_use]
-    pub fn journaled(before: Vec<Sent>, journal: impl Fn(&Sent) -> std::result::Result<(), StepError> + Send + 'static) -> Sendings {
-        let counts = before.into_iter().map(|sent| ((sent.server, sent.statement), sent.count)).collect();
-        Sendings(Arc::new(Mutex::new(Counts { counts, journal: Some(Box::new(journal)) })))
+    /// From now on every count is in the run's journal before what it counts is sent ([`crate::engine::production`]), on top of what earlier
+    /// drivers sent. What was counted before that, by a plan that no run existed for, comes first.
+    ///
+    /// # Errors
+    /// If the journal can't be read or written. Nothing may be sent then.
+    pub fn keep_in(&self, checkpoints: &Arc<dyn Checkpoints>) -> std::result::Result<(), StepError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.journal.is_some() || !checkpoints.of_a_run() {
+            return Ok(());
+        }
+        let mut counts: BTreeMap<_, _> =
+            production::noted(&**checkpoints)?.into_iter().map(|sent| ((sent.server, sent.statement), sent.count)).collect();
+        for (key, unkept) in &kept.counts {
+            let count = counts.entry(key.clone()).or_default();
+            *count += unkept;
+            production::note(&**checkpoints, &Sent { server: key.0.clone(), statement: key.1.clone(), count: *count })?;
+        }
+        *kept = Counts { counts, journal: Some(Arc::clone(checkpoints)) };
+        Ok(())
     }
 
     fn count(&self, server: &Server, statement: String) -> Result<()> {
@@ -68,7 +80,7 @@ impl Sendings {
         let key = (server.to_string(), statement);
         let count = counts.counts.get(&key).copied().unwrap_or(0) + 1;
         if let Some(journal) = &counts.journal {
-            journal(&Sent { server: key.0.clone(), statement: key.1.clone(), count })?;
+            production::note(&**journal, &Sent { server: key.0.clone(), statement: key.1.clone(), count })?;
         }
         counts.counts.insert(key, count);
         Ok(())

@@ -30,7 +30,7 @@ use super::shared::Shared;
 use super::status;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
-use crate::engine::context::Outputs;
+use crate::engine::context::{Checkpoints, Outputs};
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::playbook::model::{AccountsOption, ObjectsOption, OnDdl, Template};
 
@@ -201,21 +201,21 @@ impl MysqlStore {
     ///
     /// # Errors
     /// As [`copies::prove`].
-    pub async fn prove_copies(&self) -> std::result::Result<Option<&Evidence>, StepError> {
-        self.prove(true).await
+    pub async fn prove_copies(&self, checkpoints: &Arc<dyn Checkpoints>) -> std::result::Result<Option<&Evidence>, StepError> {
+        self.prove(checkpoints, true).await
     }
 
     /// The same in the middle of a rehearsal that another process began: clients of its own, as the canary, may be connected by then.
     ///
     /// # Errors
     /// As [`copies::prove`].
-    pub async fn prove_copies_in_use(&self) -> std::result::Result<Option<&Evidence>, StepError> {
-        self.prove(false).await
+    pub async fn prove_copies_in_use(&self, checkpoints: &Arc<dyn Checkpoints>) -> std::result::Result<Option<&Evidence>, StepError> {
+        self.prove(checkpoints, false).await
     }
 
-    async fn prove(&self, alone: bool) -> std::result::Result<Option<&Evidence>, StepError> {
+    async fn prove(&self, checkpoints: &Arc<dyn Checkpoints>, alone: bool) -> std::result::Result<Option<&Evidence>, StepError> {
         match self.production.get() {
-            Some(production) => self.proven(production, alone).await.map(|(_, evidence)| Some(evidence)),
+            Some(production) => self.proven(production, checkpoints, alone).await.map(|(_, evidence)| Some(evidence)),
             None => Ok(None),
         }
     }
@@ -224,15 +224,21 @@ impl MysqlStore {
     ///
     /// # Errors
     /// As [`copies::prove`].
-    pub async fn copies(&self) -> std::result::Result<Option<&Copies>, StepError> {
+    pub async fn copies(&self, checkpoints: &Arc<dyn Checkpoints>) -> std::result::Result<Option<&Copies>, StepError> {
         match self.production.get() {
             // Whether they are used by others was asked when the rehearsal began.
-            Some(production) => self.proven(production, false).await.map(|(copies, _)| Some(copies)),
+            Some(production) => self.proven(production, checkpoints, false).await.map(|(copies, _)| Some(copies)),
             None => Ok(None),
         }
     }
 
-    async fn proven(&self, production: &Production, alone: bool) -> std::result::Result<&(Copies, Evidence), StepError> {
+    async fn proven(
+        &self,
+        production: &Production,
+        checkpoints: &Arc<dyn Checkpoints>,
+        alone: bool,
+    ) -> std::result::Result<&(Copies, Evidence), StepError> {
+        production.sendings.keep_in(checkpoints)?;
         self.copies.get_or_try_init(|| copies::prove(self, production, alone)).await
     }
 
@@ -390,12 +396,18 @@ impl TargetLease for MysqlStore {
     }
 
     /// Where dbmove's schema is not there yet, nothing is claimed: `mysql.prepare` makes it and claims it.
-    async fn claim(&self, run: &str, epoch: Epoch, _outputs: &Arc<Outputs>) -> std::result::Result<(), StepError> {
+    async fn claim(
+        &self,
+        run: &str,
+        epoch: Epoch,
+        _outputs: &Arc<Outputs>,
+        checkpoints: &Arc<dyn Checkpoints>,
+    ) -> std::result::Result<(), StepError> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
         let held = bookkeeping::lease(&mut session, &self.name).await?;
         // One that this run holds was taken after the proof.
         if held.as_ref().is_none_or(|(holder, _)| holder != run) {
-            self.prove_copies().await?;
+            self.prove_copies(checkpoints).await?;
         }
         if held.is_some() {
             bookkeeping::claim(&mut session, &self.name, run, epoch).await?;

@@ -18,6 +18,7 @@ use crate::engine::guards::{Change, Effect, Guarded};
 use crate::engine::journal::{self, Event, JournalError, JournalReader, Phase, RecordedEvent, RunState, UndoScope};
 use crate::engine::moments::{HookChange, Hooked};
 use crate::engine::outcome;
+use crate::engine::production;
 use crate::engine::step::Failure;
 use crate::playbook::model::StageName;
 
@@ -207,6 +208,7 @@ pub fn report(reader: &JournalReader, run: &str, path: Option<&Path>, now: Times
         }),
         timelines: timeline::timelines(&events, &state.plan),
         load: state.load.clone(),
+        sent_to_production: production::sent_by(reader, run)?,
         certificate,
         approvals: Approvals {
             without_rehearsal: state.without_rehearsal.clone(),

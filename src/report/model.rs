@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::load::LoadReport;
+use crate::engine::production::Sent;
 use crate::verify::difference::ChangedColumn;
 use crate::verify::report::{ForeignLook, NotCompared};
 
@@ -48,6 +49,9 @@ pub struct Report {
     /// What the rehearsal was under, if it was asked to be.
     #[serde(default)]
     pub load: Option<LoadReport>,
+    /// All that the rehearsal sent to production's servers, also what drivers sent that were killed.
+    #[serde(default)]
+    pub sent_to_production: Vec<Sent>,
     /// The certificate this rehearsal left, or the one this run was allowed by.
     pub certificate: Option<Certificate>,
     /// What people answered for.

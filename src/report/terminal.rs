@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use super::model::{Moment, MomentKind, Outcome, Report, Serving, Step, StepState, Timeline, Verification};
 use super::status::{Presence, RunStatus};
 use crate::engine::load::{LoadFigures, LoadReport};
+use crate::engine::production::Sent;
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, printable_lines, shortened};
 use crate::verify::report::foremost;
@@ -101,6 +102,9 @@ pub fn summary(report: &Report) -> String {
     }
     if let Some(load) = &report.load {
         loaded(&mut text, load);
+    }
+    if !report.sent_to_production.is_empty() {
+        looked_at(&mut text, &report.sent_to_production);
     }
     evidence(&mut text, report);
     next(&mut text, &report.next);
@@ -355,8 +359,23 @@ fn store_load(text: &mut Text, store: &str, figures: &LoadFigures) {
     for (why, count) in &figures.left_out {
         text.line(format!("    left out: {} {}", human::count(*count), printable(why)));
     }
-    for sent in &figures.sent {
-        text.line(format!("    sent to production {} times: {}", sent.count, printable(&sent.statement)));
+}
+
+/// Statements named at most; a copy of many tables has one for each.
+const STATEMENTS: usize = 20;
+
+fn looked_at(text: &mut Text, sent: &[Sent]) {
+    let all: u64 = sent.iter().map(|sent| sent.count).sum();
+    text.heading(&format!("sent to production, which was only looked at: {}", human::amount(all, "statements")));
+    let mut server = None;
+    for sent in sent.iter().take(STATEMENTS) {
+        if server.replace(&sent.server) != Some(&sent.server) {
+            text.line(format!("  to the {}", printable(&sent.server)));
+        }
+        text.line(format!("  {:>6}x {}", sent.count, printable(&sent.statement)));
+    }
+    if sent.len() > STATEMENTS {
+        text.line(format!("  and {} others; `dbmove report --json` lists them all", sent.len() - STATEMENTS));
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::shared::Shared;
-use crate::engine::context::Outputs;
+use crate::engine::context::{Checkpoints, Outputs};
 use crate::engine::load::{Load, LoadContext};
 use crate::engine::step::StepError;
 use crate::mysql::error::MysqlError;
-use crate::mysql::production::Sendings;
 use crate::mysql::replay::load::{Log, Replay};
 
 /// The load of one store.
@@ -17,21 +16,19 @@ pub(super) struct StoreLoad {
     name: String,
     shared: Arc<Shared>,
     log: Log,
-    /// What production was sent for it: by the check, and by the load.
-    sendings: Sendings,
 }
 
 impl StoreLoad {
     /// Of what steps of a store share; `None` of those that work on none.
     pub(super) fn of(shared: &Arc<Shared>, log: Log) -> Option<StoreLoad> {
         let name = shared.shape().mysql.as_ref()?.name.clone();
-        Some(StoreLoad { name, shared: Arc::clone(shared), log, sendings: Sendings::default() })
+        Some(StoreLoad { name, shared: Arc::clone(shared), log })
     }
 
     async fn replay(&self, run: &str, outputs: &Arc<Outputs>) -> Result<Replay, StepError> {
         let materials = self.shared.bound(run, outputs).await?;
         let store = materials.mysql.clone().ok_or_else(|| StepError::definite(format!("store `{}` is not bound to servers", self.name)))?;
-        Ok(Replay { store, log: self.log.clone(), sendings: self.sendings.clone() })
+        Ok(Replay { store, log: self.log.clone() })
     }
 }
 
@@ -40,7 +37,7 @@ impl Load for StoreLoad {
     fn store(&self) -> &str {
         &self.name
     }
-    async fn check(&self, run: &str, outputs: &Arc<Outputs>) -> Result<(), StepError> {
+    async fn check(&self, run: &str, outputs: &Arc<Outputs>, checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError> {
         if let Log::Captured(files) = &self.log {
             files.surveyed().await.map_err(MysqlError::from)?;
         }
@@ -48,7 +45,7 @@ impl Load for StoreLoad {
         if self.shared.waits_for_a_step(outputs) {
             return Ok(());
         }
-        self.replay(run, outputs).await?.check().await
+        self.replay(run, outputs).await?.check(checkpoints).await
     }
     async fn run(&self, context: LoadContext) -> Result<(), StepError> {
         self.replay(&context.run, &context.outputs).await?.run(context).await

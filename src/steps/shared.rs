@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::BuildError;
 use super::binding::{self, Binding};
-use crate::engine::context::{Outputs, RunKind};
+use crate::engine::context::{Checkpoints, Outputs, RunKind};
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::mysql::connect::Server;
@@ -238,12 +238,12 @@ impl TargetLease for LateLease {
     fn store(&self) -> &str {
         &self.store
     }
-    async fn claim(&self, run: &str, epoch: Epoch, outputs: &Arc<Outputs>) -> Result<(), StepError> {
+    async fn claim(&self, run: &str, epoch: Epoch, outputs: &Arc<Outputs>, checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError> {
         if self.shared.waits_for_a_step(outputs) {
             return Ok(());
         }
         match &self.shared.bound(run, outputs).await?.mysql {
-            Some(target) => target.claim(run, epoch, outputs).await,
+            Some(target) => target.claim(run, epoch, outputs, checkpoints).await,
             None => Ok(()),
         }
     }

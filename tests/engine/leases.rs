@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbmove::engine::context::{Checkpoints, NoCheckpoints};
 use dbmove::engine::handover::{accept_request, request_handover, withdraw_request};
 use dbmove::engine::journal::Journal;
 use dbmove::engine::lease::{LeaseError, Liveness, Owner};
@@ -12,7 +13,8 @@ use dbmove::engine::step::{Epoch, TargetLease};
 use dbmove::playbook::model::StageName;
 use serde_json::json;
 
-use crate::world::{FileLease, World, ledger, step, switch, was_killed, whole_story};
+use crate::doubles::FileLease;
+use crate::world::{World, ledger, step, switch, was_killed, whole_story};
 
 fn until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -270,9 +272,10 @@ async fn a_target_claimed_by_a_higher_epoch_or_another_run_is_left_alone() {
     assert!(outcome.verdict.to_string().contains("another-run"));
     assert!(ledger(world.path()).is_empty());
     let lease = FileLease(world.path().join("mine"));
-    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
-    lease.claim("run", Epoch(3), &Arc::default()).await.unwrap();
-    assert!(lease.claim("run", Epoch(2), &Arc::default()).await.is_err());
+    let no_run: Arc<dyn Checkpoints> = Arc::new(NoCheckpoints);
+    lease.claim("run", Epoch(3), &Arc::default(), &no_run).await.unwrap();
+    lease.claim("run", Epoch(3), &Arc::default(), &no_run).await.unwrap();
+    assert!(lease.claim("run", Epoch(2), &Arc::default(), &no_run).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dbmove::engine::context::Outputs;
+use dbmove::engine::context::{Checkpoints, Outputs};
 use dbmove::engine::journal::Journal;
 use dbmove::engine::load::{AskedLoad, Clients, Load, LoadContext, LoadFigures};
 use dbmove::engine::observer::Silent;
@@ -13,7 +13,8 @@ use dbmove::engine::run::drive;
 use dbmove::engine::step::{StepError, TargetLease};
 use tokio_util::sync::CancellationToken;
 
-use super::world::{FileLease, World, ledger, net, story_with_way_back};
+use super::doubles::FileLease;
+use super::world::{World, ledger, net, story_with_way_back};
 
 /// Does as it is told, and remembers where clients were.
 #[derive(Default)]
@@ -29,7 +30,7 @@ impl Load for Told {
     fn store(&self) -> &'static str {
         "school"
     }
-    async fn check(&self, _run: &str, _outputs: &Arc<Outputs>) -> Result<(), StepError> {
+    async fn check(&self, _run: &str, _outputs: &Arc<Outputs>, _checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError> {
         if self.refuses { Err(StepError::definite("there is no log").hint("write one")) } else { Ok(()) }
     }
     async fn run(&self, mut context: LoadContext) -> Result<(), StepError> {

@@ -2,7 +2,8 @@
 //!
 //! | module | what it shows |
 //! | --- | --- |
-//! | [`world`] | the test steps, and a driver in a process of its own |
+//! | [`world`] | where they act, and a driver in a process of its own |
+//! | [`doubles`] | the test steps, guards and hooks |
 //! | [`crashes`] | killed at every named point, the run ends as if nothing had happened |
 //! | [`control`] | what a driver may be told, and when not |
 //! | [`leases`] | one driver per run, takeover, handover, stale writes refused |
@@ -17,6 +18,7 @@
 
 mod control;
 mod crashes;
+mod doubles;
 mod guards;
 mod hooks;
 mod journals;

@@ -21,13 +21,11 @@ async fn steps_follow_the_order_given_unless_needs_says_otherwise() {
         step_with_needs("both", &["left", "right"], json!({})),
         step("after", json!({})),
     ]}));
-    let started = Instant::now();
     let outcome = world.drive().await.unwrap();
-    assert!(started.elapsed() < Duration::from_millis(780), "left and right did not run side by side: {:?}", started.elapsed());
     assert_eq!(outcome.exit_code(), ExitCode::Done);
     let ledger = ledger(world.path());
     assert_eq!(ledger[ledger.len() - 4..], ["begin both", "apply both", "begin after", "apply after"]);
-    assert!(ledger[..2].iter().all(|line| line.starts_with("begin")), "{ledger:?}");
+    assert!(ledger[..2].iter().all(|line| line.starts_with("begin")), "left and right did not run side by side: {ledger:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dbmove::demo::compare::compare;
 use dbmove::demo::writers::WriterCounts;
+use dbmove::engine::context::{Checkpoints, NoCheckpoints};
 use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
 use dbmove::mysql::connect::Server;
@@ -79,18 +80,20 @@ pub async fn logged(server: &LocalServer, user: &str) -> BTreeMap<String, u64> {
     counted
 }
 
+/// What is sent is counted in no journal.
+pub fn no_run() -> Arc<dyn Checkpoints> {
+    Arc::new(NoCheckpoints)
+}
+
 pub async fn report(world: &World) -> Value {
     let report = world.finished(&["report", "--json"]).await;
     serde_json::from_slice(&report.stdout).unwrap()
 }
 
-/// What the report lists as sent to a server of production, by proof and load.
+/// What the report lists as sent to a server of production.
 pub fn listed(report: &Value, port: u16) -> BTreeMap<String, u64> {
-    let steps = report["stages"].as_array().unwrap().iter().flat_map(|stage| stage["steps"].as_array().unwrap());
-    let proofs = steps.filter_map(|step| step["facts"]["production_statements"]["sent"].as_array());
-    let load = report["load"]["stores"]["school"]["sent"].as_array();
     let mut listed = BTreeMap::new();
-    for sent in proofs.chain(load).flatten() {
+    for sent in report["sent_to_production"].as_array().unwrap() {
         if sent["server"].as_str().unwrap().contains(&format!(":{port}`")) {
             *listed.entry(sent["statement"].as_str().unwrap().to_owned()).or_default() += sent["count"].as_u64().unwrap();
         }
@@ -115,7 +118,15 @@ pub async fn equal_by_replay(replay: &Replay, world: &World, counts: &WriterCoun
     let (figures, seen) = watch::channel(LoadFigures::default());
     let (_clients, clients) = watch::channel(Clients::OnSource);
     let multiple = "1x".parse().unwrap();
-    let context = LoadContext { run: "test".into(), outputs: Arc::default(), multiple, cancel: cancel.clone(), clients, figures };
+    let context = LoadContext {
+        run: "test".into(),
+        outputs: Arc::default(),
+        checkpoints: no_run(),
+        multiple,
+        cancel: cancel.clone(),
+        clients,
+        figures,
+    };
     let equal = async {
         let mut last = None;
         let began = Instant::now();

@@ -79,13 +79,14 @@ impl Driver {
     /// Whether every load can be made; asked before anything is touched.
     pub(in crate::engine) async fn check_load(&self) -> Result<(), Stop> {
         let Some(asked) = self.request.load.as_ref().filter(|_| self.request.kind == RunKind::Rehearsal) else { return Ok(()) };
+        let checkpoints = self.checkpoints();
         for load in &asked.loads {
             let outputs = self.outputs();
             // It may have much to read.
             let checked = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(Stop::Verdict(Verdict::Interrupted)),
-                checked = load.check(self.journal.run(), &outputs) => checked,
+                checked = load.check(self.journal.run(), &outputs, &checkpoints) => checked,
             };
             checked.map_err(|error| {
                 let reason = format!("the load of `{}` can't be made: {}; nothing was touched", load.store(), error.message);
@@ -120,6 +121,7 @@ impl Driver {
                 let context = LoadContext {
                     run: self.journal.run().clone(),
                     outputs: self.outputs(),
+                    checkpoints: self.checkpoints(),
                     multiple: asked.multiple,
                     cancel: beside.cancel.clone(),
                     clients: beside.clients.subscribe(),

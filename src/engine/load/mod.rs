@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Outputs;
+use super::context::{Checkpoints, Outputs};
 use super::step::StepError;
 pub(super) use beside::Beside;
 use judge::Lag;
@@ -71,6 +71,8 @@ pub struct LoadContext {
     pub run: Arc<str>,
     /// Outputs of the run's steps so far.
     pub outputs: Arc<Outputs>,
+    /// Where what is sent to production is counted.
+    pub checkpoints: Arc<dyn Checkpoints>,
     /// How many times the real rate.
     pub multiple: Multiple,
     /// Cancelled when it has to end.
@@ -87,20 +89,9 @@ pub trait Load: Send + Sync {
     /// The store's name in the playbook.
     fn store(&self) -> &str;
     /// Whether it can be made, asked before anything is touched. Writes nothing anywhere.
-    async fn check(&self, run: &str, outputs: &Arc<Outputs>) -> Result<(), StepError>;
+    async fn check(&self, run: &str, outputs: &Arc<Outputs>, checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError>;
     /// Writes until it is cancelled. Returns early only with an error.
     async fn run(&self, context: LoadContext) -> Result<(), StepError>;
-}
-
-/// A statement that was sent to production, and how often.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Sent {
-    /// Which server.
-    pub server: String,
-    /// Its text; the name of a lock is left out.
-    pub statement: String,
-    /// How often.
-    pub count: u64,
 }
 
 /// A log file that a load was made from, as it was read before the rehearsal began.
@@ -167,9 +158,6 @@ pub struct LoadFigures {
     /// What kept it from what was asked, while something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
-    /// What production was sent for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sent: Vec<Sent>,
 }
 
 /// What became of the load that a rehearsal was asked to run under.

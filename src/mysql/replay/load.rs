@@ -19,6 +19,7 @@ use super::origin::{Origin, ServerLog};
 use super::pace::{Clock, Seconds, Timed};
 use super::read::Read;
 use super::window;
+use crate::engine::context::Checkpoints;
 use crate::engine::load::{CapturedFile, Clients, LoadContext, LoadFigures};
 use crate::engine::step::StepError;
 use crate::mysql::connect::Server;
@@ -58,13 +59,16 @@ pub struct Replay {
     pub store: Arc<MysqlStore>,
     /// What is replayed.
     pub log: Log,
-    /// What is sent to production is counted here.
-    pub sendings: Sendings,
 }
 
 /// What the load is read from, before it is known where it begins.
 enum ReadFrom<'a> {
-    Server { server: Arc<Server>, window: Duration },
+    /// What is sent to it is counted there.
+    Server {
+        server: Arc<Server>,
+        sendings: Sendings,
+        window: Duration,
+    },
     Files(&'a Arc<Surveyed>),
 }
 
@@ -83,18 +87,18 @@ impl Replay {
             StepError::definite(format!("the server whose log is to be replayed for `{}` can't be asked: {why}", self.store.name))
                 .hint("name a server that can be reached from here in `rehearsal: { load_from: … }`, give files of its log with `--load-log`, or rehearse without `--load`")
         })?;
-        Ok(ReadFrom::Server { server, window })
+        Ok(ReadFrom::Server { server, sendings: production.sendings.clone(), window })
     }
 
     /// Whether it can be made. Writes nothing.
     ///
     /// # Errors
     /// If the servers have not proven to be copies, or there is no log to replay.
-    pub async fn check(&self) -> std::result::Result<(), StepError> {
+    pub async fn check(&self, checkpoints: &Arc<dyn Checkpoints>) -> std::result::Result<(), StepError> {
         let from = self.from().await?;
-        self.store.copies().await?;
-        if let ReadFrom::Server { server, .. } = from {
-            window::check(&server, &self.sendings).await?;
+        self.store.copies(checkpoints).await?;
+        if let ReadFrom::Server { server, sendings, .. } = from {
+            window::check(&server, &sendings).await?;
         }
         Ok(())
     }
@@ -108,7 +112,7 @@ impl Replay {
             () = context.cancel.cancelled() => return Ok(()),
             from = self.from() => from?,
         };
-        let Some(copies) = self.store.copies().await? else {
+        let Some(copies) = self.store.copies(&context.checkpoints).await? else {
             return Err(StepError::definite(format!(
                 "the servers of `{}` have not proven to be copies, and no load may be written to them",
                 self.store.name
@@ -140,7 +144,6 @@ impl Replay {
             told: Told {
                 figures,
                 read: reader.read.clone(),
-                sendings: self.sendings.clone(),
                 from: named.clone(),
                 files,
                 window: watch::Sender::new(None),
@@ -179,7 +182,6 @@ fn explained(error: MysqlError, server: &str) -> StepError {
 struct Told {
     figures: Arc<Figures>,
     read: Arc<Read>,
-    sendings: Sendings,
     from: String,
     files: Vec<CapturedFile>,
     window: watch::Sender<Option<(u32, u32)>>,
@@ -199,7 +201,6 @@ impl Told {
             window_ends: window.and_then(|(_, until)| moment(until)),
             left_out: self.read.left_out(),
             log_bytes: self.read.bytes.load(Ordering::Relaxed),
-            sent: self.sendings.list(),
             ..self.figures.told(self.multiple)
         });
     }
@@ -224,8 +225,8 @@ impl Replaying {
     async fn replay(&self, reader: &LogReader, from: ReadFrom<'_>) -> Result<()> {
         let origin = match from {
             ReadFrom::Files(surveyed) => Origin::Files(surveyed.clone()),
-            ReadFrom::Server { server, window } => {
-                let (server_id, sendings) = (rand::random_range(1 << 30..u32::MAX), self.told.sendings.clone());
+            ReadFrom::Server { server, sendings, window } => {
+                let server_id = rand::random_range(1 << 30..u32::MAX);
                 let window = tokio::select! {
                     () = self.cancel.cancelled() => return Ok(()),
                     found = window::find(&server, &sendings, server_id, window) => found?,

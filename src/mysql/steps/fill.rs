@@ -11,19 +11,14 @@ use super::{Meter, STOP_GRACE, from_rate, rows_progress, shown};
 use crate::engine::certificate::fact;
 use crate::engine::context::StepContext;
 use crate::engine::crash;
-use crate::engine::load::Sent;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Server, Session};
-use crate::mysql::copies::{Copies, Evidence};
+use crate::mysql::copies::Copies;
 use crate::mysql::fill::{self, Fill, FillProgress, Filled, From, origin, standing};
-use crate::mysql::production::Sendings;
 use crate::mysql::store::MysqlStore;
 use crate::playbook::model::AccountsOption;
 use crate::playbook::quantity::HumanSize;
-
-/// Under which the counts of what production was sent are kept.
-const SENT: &str = "sent";
 
 /// The step.
 pub struct FillCopy {
@@ -43,32 +38,25 @@ impl FillCopy {
     }
 
     /// Production, where what is sent is counted.
-    fn from(&self, sendings: &Sendings) -> Result<Arc<Server>, StepError> {
+    fn from(&self, context: &StepContext) -> Result<Arc<Server>, StepError> {
         let server = self.asked()?.server.as_ref().ok_or_else(|| {
             StepError::definite(format!("the server that the copy of `{}` is made from can't be known here", self.store.name))
                 .hint("name one that can be reached from here, with a password that is there, in `rehearsal: { copy: { from: … } }`")
         })?;
-        Ok(Arc::new(Server { watched: Some(sendings.clone()), ..Server::clone(server) }))
+        let sendings = self.store.production.get().map(|production| production.sendings.clone());
+        sendings.iter().try_for_each(|sendings| sendings.keep_in(&context.checkpoints))?;
+        Ok(Arc::new(Server { watched: sendings, ..Server::clone(server) }))
     }
 
-    async fn copies(&self) -> Result<Copies, StepError> {
+    async fn copies(&self, context: &StepContext) -> Result<Copies, StepError> {
         let not =
             || StepError::definite(format!("the servers of `{}` have not proven to be copies, and are not written to", self.store.name));
-        self.store.copies().await?.cloned().ok_or_else(not)
+        self.store.copies(&context.checkpoints).await?.cloned().ok_or_else(not)
     }
 
-    /// Goes on counting where earlier drivers of the run stopped.
-    fn sendings(context: &StepContext) -> Result<Sendings, StepError> {
-        let before = context.recorded(SENT)?.into_iter().filter_map(|(_, sent)| serde_json::from_value::<Sent>(sent).ok());
-        let (checkpoints, step) = (Arc::clone(&context.checkpoints), Arc::clone(&context.step));
-        Ok(Sendings::journaled(before.collect(), move |sent| {
-            checkpoints.record(&step, SENT, &format!("{} {}", sent.server, sent.statement), &serde_json::json!(sent))
-        }))
-    }
-
-    async fn fill(&self, context: &StepContext, sendings: &Sendings) -> Result<Output, StepError> {
+    async fn fill(&self, context: &StepContext) -> Result<Output, StepError> {
         let rate = self.asked()?.rate;
-        let (from, copies) = (self.from(sendings)?, self.copies().await?);
+        let (from, copies) = (self.from(context)?, self.copies(context).await?);
         let (progress, meter) = (FillProgress::default(), Meter::default());
         let fill = Fill {
             store: &self.store.name,
@@ -85,7 +73,7 @@ impl FillCopy {
             rows_progress(rows, expected, &meter, progress.note(), Some(held))
         };
         let filled = shown(context, show, fill.run()).await?;
-        let output = self.output(&filled, &from, sendings);
+        let output = self.output(&filled, &from);
         context.save_output(&output)?;
         let mut session = Session::open(copies.source(), Purpose::Catalog).await?;
         standing::note_all(&mut session, &fill::name_of(&self.store.name), context.epoch).await?;
@@ -96,7 +84,7 @@ impl FillCopy {
         Ok(output)
     }
 
-    fn output(&self, filled: &Filled, from: &Server, sendings: &Sendings) -> Output {
+    fn output(&self, filled: &Filled, from: &Server) -> Output {
         let rows: u64 = filled.tables.values().map(|whole| whole.rows).sum();
         let bytes: u64 = filled.tables.values().map(|whole| whole.bytes).sum();
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
@@ -107,7 +95,6 @@ impl FillCopy {
             not_as_there
                 .push("accounts are not copied: those of the rehearsal's source are what `accounts: move` is rehearsed with".to_owned());
         }
-        let evidence = Evidence { sent: sendings.list(), not_asked: Vec::new() };
         Output {
             work: Some(Work { unit: "rows".to_owned(), amount: rows, seconds: filled.seconds }),
             ..Output::default()
@@ -123,21 +110,11 @@ impl FillCopy {
                 .fact("position", serde_json::json!(filled.position))
                 .fact("without_snapshot", serde_json::json!(filled.without_snapshot))
                 .fact("not_as_on_production", serde_json::json!(not_as_there))
-                .fact("production_statements", serde_json::json!(evidence))
         }
     }
 
     /// What a person should know of it.
     fn say(context: &StepContext, output: &Output) -> Result<(), StepError> {
-        let sent = output.facts.get("production_statements").and_then(|evidence| evidence["sent"].as_array());
-        let sent: u64 = sent.into_iter().flatten().filter_map(|sent| sent["count"].as_u64()).sum();
-        let finding = serde_json::json!({
-            "level": "info",
-            "object": "production",
-            "found": format!("it was sent {sent} statements, to copy it; each is listed in the report as JSON"),
-            "fix": "nothing to do",
-        });
-        context.find("production-copied", &finding)?;
         let lines = |name: &str| -> Vec<String> {
             let list = output.facts.get(name).and_then(serde_json::Value::as_array);
             list.into_iter().flatten().filter_map(|line| line.as_str().map(str::to_owned)).collect()
@@ -193,9 +170,9 @@ impl Step for FillCopy {
             self.store.source
         )
     }
-    async fn plan(&self, _: &StepContext) -> Result<Plan, StepError> {
+    async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
         let rate = self.asked()?.rate;
-        let from = self.from(&Sendings::default())?;
+        let from = self.from(context)?;
         let catalog = origin::describe(&from, &self.store.selection).await?;
         let mut lines = vec![format!(
             "copy {} tables, about {}, from the {from} to the {}, at most {rate}; read only, in one snapshot, no table locked",
@@ -225,7 +202,7 @@ impl Step for FillCopy {
     }
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError> {
         let rate = self.asked()?.rate;
-        let catalog = origin::describe(&self.from(&Sendings::default())?, &self.store.selection).await?;
+        let catalog = origin::describe(&self.from(context)?, &self.store.selection).await?;
         let rows = catalog.tables.values().fold(0_u64, |sum, table| sum.saturating_add(table.row_estimate));
         #[expect(clippy::cast_precision_loss, reason = "a forecast needs no 53 bits")]
         let at_rate = Duration::try_from_secs_f64(catalog.data_bytes() as f64 / rate.0.max(1) as f64).unwrap_or(Duration::MAX);
@@ -235,8 +212,7 @@ impl Step for FillCopy {
         })
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        let sendings = Self::sendings(context)?;
-        let output = self.fill(context, &sendings).await?;
+        let output = self.fill(context).await?;
         Self::say(context, &output)?;
         Ok(output)
     }
@@ -255,8 +231,8 @@ impl Step for FillCopy {
         Ok(found)
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
-        self.store.prove_copies_in_use().await?;
-        let dropped = fill::removal::remove(&self.copies().await?, &self.store.name, context).await?;
+        self.store.prove_copies_in_use(&context.checkpoints).await?;
+        let dropped = fill::removal::remove(&self.copies(context).await?, &self.store.name, context).await?;
         tracing::info!(databases = ?dropped, "removed the copy from the rehearsal's source");
         Ok(())
     }

@@ -154,7 +154,7 @@ impl Reverse {
 
     /// Makes the bookkeeping on the source, claims it for this driver, and saves where following starts.
     async fn prepare(&self, context: &StepContext, back: &MysqlStore, start: &Position) -> MysqlResult<()> {
-        self.store.prove_copies_in_use().await?;
+        self.store.prove_copies_in_use(&context.checkpoints).await?;
         let mut source = Session::open(&back.target, Purpose::Catalog).await?;
         bookkeeping::create(&mut source).await?;
         bookkeeping::claim(&mut source, &back.name, &context.run, context.epoch).await?;
