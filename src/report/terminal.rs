@@ -372,7 +372,7 @@ fn looked_at(text: &mut Text, sent: &[Sent]) {
         if server.replace(&sent.server) != Some(&sent.server) {
             text.line(format!("  to the {}", printable(&sent.server)));
         }
-        text.line(format!("  {:>6}x {}", sent.count, printable(&sent.statement)));
+        text.line(format!("  {:>6}x {}", sent.count, shortened(&printable(&sent.statement), 70)));
     }
     if sent.len() > STATEMENTS {
         text.line(format!("  and {} others; `dbmove report --json` lists them all", sent.len() - STATEMENTS));
