@@ -140,8 +140,8 @@ type Shown = Vec<Value>;
 
 /// All transfers by their references.
 async fn transfers(conn: &mut Conn) -> mysql_async::Result<BTreeMap<String, Shown>> {
-    let all = format!("SELECT reference, t.* FROM {DATABASE}.transfers t");
-    let rows = conn.query_map(all, |mut row: Row| (row.take(0).unwrap_or_default(), row.unwrap()));
+    let rows =
+        conn.query_map(format!("SELECT * FROM {DATABASE}.transfers"), |row: Row| (row.get("reference").unwrap_or_default(), row.unwrap()));
     Ok(rows.await?.into_iter().collect())
 }
 
