@@ -288,8 +288,8 @@ pub trait TargetLease: Send + Sync {
     /// The store's name in the playbook.
     fn store(&self) -> &str;
     /// Claims the target for `epoch`. `outputs` are those of the run's steps so far: where the target's address is one of them and
-    /// not there yet, there is nothing to claim; `checkpoints` are where the run's drivers count what they send to production. Fails with [`Failure::LeaseLost`] if a higher epoch, or a
-    /// different run, stands there. Waits for the old driver's commits under way.
+    /// not there yet, there is nothing to claim. What is sent to production meanwhile is counted in `checkpoints`. Fails with
+    /// [`Failure::LeaseLost`] if a higher epoch, or a different run, stands there. Waits for the old driver's commits under way.
     async fn claim(&self, run: &str, epoch: Epoch, outputs: &Arc<Outputs>, checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError>;
     /// Lets go of the target when the run is over for good (a rehearsal undone, a production run done to its end), so that
     /// another run may claim it. Called by the driver that holds `epoch`; a claim of anybody else must stay. A
