@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dbmove::local::{Account, LocalServer, ServerKind};
-use dbmove::mysql::copies::Production;
 use dbmove::mysql::error::MysqlError;
 use dbmove::mysql::names::Selection;
 use dbmove::mysql::replay::captured::{Captured, Surveyed};
@@ -24,11 +23,10 @@ use dbmove::mysql::replay::file::{FileError, LogFileReader};
 use dbmove::mysql::replay::load::{Log, Replay};
 use dbmove::mysql::replay::log::{Item, LogReader, MEMORY};
 use dbmove::mysql::replay::origin::Origin;
-use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use dbmove::mysql::tables::Tables;
 use dbmove::mysql::tail::{MemoryLimit, event_type};
 use mysql_async::prelude::Queryable;
-use production::{KINDS, command, equal_by_replay, logged, no_run, read, report, seconds_pass, server, wait_for};
+use production::{KINDS, command, equal_by_replay, logged, no_run, read, rehearsed, report, seconds_pass, wait_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -119,17 +117,7 @@ async fn rows_are_productions(kind: ServerKind) {
     assert_eq!(files.len(), 3, "{files:?}");
     streamed_is_the_same(&world, &first, &files).await;
 
-    let (source, target) = world.rehearsal.as_ref().unwrap();
-    let store = MysqlStore::open(
-        "school",
-        server(source, "rehearsal source", "dbmove"),
-        server(target, "rehearsal target", "admin"),
-        Selection::new(&["school.*".to_owned()], &[]).unwrap(),
-        StoreSettings::default(),
-    );
-    let real = Arc::new(server(&world.source, "source", "dbmove"));
-    let production = Production { servers: vec![real.clone()], log_of: Some(real), ..Production::default() };
-    assert!(store.production.set(production).is_ok());
+    let store = rehearsed(&world);
     command(&world.source, &["SET GLOBAL log_output = 'TABLE'", "TRUNCATE mysql.general_log", "SET GLOBAL general_log = 1"]).await;
     let log = Log::Captured(Arc::new(Captured::new(files.clone(), None)));
     let replay = Replay { store: store.clone(), log };

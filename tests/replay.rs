@@ -10,16 +10,14 @@ mod real;
 #[path = "moving/world.rs"]
 mod world;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dbmove::local::{Account, LocalServer, ServerKind};
-use dbmove::mysql::copies::Production;
-use dbmove::mysql::names::Selection;
 use dbmove::mysql::replay::load::{Log, Replay};
-use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use mysql_async::prelude::Queryable;
-use production::{KINDS, clock, command, equal_by_replay, listed, logged, no_run, read, report, seconds_pass, server, wait_for, written};
+use production::{
+    KINDS, clock, command, equal_by_replay, listed, logged, no_run, read, rehearsed, report, seconds_pass, wait_for, written,
+};
 use serde_json::Value;
 use world::{World, code, connect, number, said, says};
 
@@ -173,19 +171,8 @@ async fn rows_are_productions(kind: ServerKind) {
     seconds_pass(&world.source, 4).await;
     let counts = world::stopped(writers).await;
 
-    let (source, target) = world.rehearsal.as_ref().unwrap();
-    let store = MysqlStore::open(
-        "school",
-        server(source, "rehearsal source", "dbmove"),
-        server(target, "rehearsal target", "admin"),
-        Selection::new(&["school.*".to_owned()], &[]).unwrap(),
-        StoreSettings::default(),
-    );
-    let production = Arc::new(server(&world.source, "source", "dbmove"));
-    let production = Production { servers: vec![production.clone()], log_of: Some(production), ..Production::default() };
-    assert!(store.production.set(production).is_ok());
     let window = Duration::from_secs(clock(&world.source).await - began);
-    let replay = Replay { store, log: Log::Production { window } };
+    let replay = Replay { store: rehearsed(&world), log: Log::Production { window } };
     replay.check(&no_run()).await.unwrap();
     equal_by_replay(&replay, &world, &counts).await;
 }

@@ -11,7 +11,10 @@ use dbmove::engine::context::{Checkpoints, NoCheckpoints};
 use dbmove::engine::load::{Clients, LoadContext, LoadFigures};
 use dbmove::local::{Account, LocalServer, ServerKind};
 use dbmove::mysql::connect::Server;
+use dbmove::mysql::copies::Production;
+use dbmove::mysql::names::Selection;
 use dbmove::mysql::replay::load::Replay;
+use dbmove::mysql::store::{MysqlStore, StoreSettings};
 use dbmove::mysql::tls::Protection;
 use mysql_async::prelude::Queryable;
 use serde_json::Value;
@@ -49,7 +52,7 @@ pub async fn command(server: &LocalServer, statements: &[&str]) {
     }
 }
 
-pub fn server(local: &LocalServer, role: &str, user: &str) -> Server {
+fn server(local: &LocalServer, role: &str, user: &str) -> Server {
     Server {
         role: role.to_owned(),
         host: "127.0.0.1".to_owned(),
@@ -109,6 +112,21 @@ pub async fn written(factor: f64, transfers: f64, changes: f64) -> (World, dbmov
     let writers = world.write(transfers, changes).await;
     seconds_pass(&world.source, 5).await;
     (world, writers)
+}
+
+/// The school as a rehearsal has it: on the copies, with production's source to be kept away from, and whose log there is.
+pub fn rehearsed(world: &World) -> Arc<MysqlStore> {
+    let (source, target) = world.rehearsal.as_ref().unwrap();
+    let store = MysqlStore::open(
+        "school",
+        server(source, "rehearsal source", "dbmove"),
+        server(target, "rehearsal target", "admin"),
+        Selection::new(&["school.*".to_owned()], &[]).unwrap(),
+        StoreSettings::default(),
+    );
+    let real = Arc::new(server(&world.source, "source", "dbmove"));
+    assert!(store.production.set(Production { servers: vec![real.clone()], log_of: Some(real), ..Production::default() }).is_ok());
+    store
 }
 
 /// Replays at production's own rate until the rehearsal's source has production's rows, which it must not have before; what was done.
