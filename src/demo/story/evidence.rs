@@ -136,34 +136,43 @@ pub async fn transfers_as_they_were(place: &Place) -> Result<u64, DemoError> {
 }
 
 /// A transfer's row, as the server shows it.
-type Shown = Vec<Value>;
+#[derive(Clone, Debug, PartialEq)]
+struct Shown {
+    reference: String,
+    values: Vec<Value>,
+}
 
-/// All transfers by their references.
-async fn transfers(conn: &mut Conn) -> mysql_async::Result<BTreeMap<String, Shown>> {
-    let rows =
-        conn.query_map(format!("SELECT * FROM {DATABASE}.transfers"), |row: Row| (row.get("reference").unwrap_or_default(), row.unwrap()));
-    Ok(rows.await?.into_iter().collect())
+/// All transfers by their ids: references are not unique, so that one that arrives twice is seen as two.
+async fn transfers(conn: &mut Conn) -> mysql_async::Result<BTreeMap<u64, Shown>> {
+    let rows: Vec<Row> = conn.query(format!("SELECT * FROM {DATABASE}.transfers")).await?;
+    let unreadable = || std::io::Error::other("a transfer's id or reference can't be read");
+    let shown = |row: Row| {
+        let id = row.get_opt::<u64, _>("id").and_then(Result::ok).ok_or_else(unreadable)?;
+        let reference = row.get_opt::<String, _>("reference").and_then(Result::ok).ok_or_else(unreadable)?;
+        Ok((id, Shown { reference, values: row.unwrap_raw().into_iter().flatten().collect() }))
+    };
+    rows.into_iter().map(shown).collect()
 }
 
 /// The old server has the *first* transfers, all of them, as the new one has them. First by their commits, not by their ids: of two that
 /// are under way at once the one with the greater id may be committed first, and be the last that the way back took along. So one that is
 /// on the new server alone must not have been acknowledged before the COMMIT of any that is on the old one was sent.
 fn first_ones_alike(
-    on_old: &BTreeMap<String, Shown>,
-    mut on_new: BTreeMap<String, Shown>,
+    on_old: &BTreeMap<u64, Shown>,
+    mut on_new: BTreeMap<u64, Shown>,
     ledger: &HashMap<String, Entry>,
 ) -> Result<(), DemoError> {
     let differ = |old: Option<&Shown>, new: Option<&Shown>| DemoError::TransfersDiffer { old: format!("{old:?}"), new: format!("{new:?}") };
-    for (reference, old) in on_old {
-        match on_new.remove(reference) {
+    for (id, old) in on_old {
+        match on_new.remove(id) {
             Some(new) if new == *old => {}
             new => return Err(differ(Some(old), new.as_ref())),
         }
     }
-    let last = on_old.keys().filter_map(|reference| ledger.get(reference)).map(|entry| entry.begun_at).max();
+    let last = on_old.values().filter_map(|transfer| ledger.get(&transfer.reference)).map(|entry| entry.begun_at).max();
     let later = |entry: &Entry| entry.settled_at.is_none_or(|settled| Some(settled) >= last);
-    match on_new.iter().find(|(reference, _)| !ledger.get(*reference).is_some_and(later)) {
-        Some((_, missed)) => Err(differ(None, Some(missed))),
+    match on_new.values().find(|transfer| !ledger.get(&transfer.reference).is_some_and(later)) {
+        Some(missed) => Err(differ(None, Some(missed))),
         None => Ok(()),
     }
 }
@@ -201,8 +210,8 @@ mod tests {
         (reference.to_owned(), Entry { transfer, endpoint: "new:1".to_owned(), begun_at, settled_at, outcome })
     }
 
-    fn rows(of: &[(&str, i64)]) -> BTreeMap<String, Shown> {
-        of.iter().map(|&(reference, id)| (reference.to_owned(), vec![Value::Int(id)])).collect()
+    fn rows(of: &[(&str, u64)]) -> BTreeMap<u64, Shown> {
+        of.iter().map(|&(reference, id)| (id, Shown { reference: reference.to_owned(), values: vec![Value::UInt(id)] })).collect()
     }
 
     #[test]
@@ -210,7 +219,7 @@ mod tests {
         // `b` has the smaller id, and was committed after `c`; of `d` nobody knows when.
         let ledger = HashMap::from([entry("a", 10, Some(20)), entry("b", 29, Some(40)), entry("c", 30, Some(35)), entry("d", 5, None)]);
         let new = rows(&[("seeded", 1), ("a", 2), ("b", 3), ("c", 4), ("d", 5)]);
-        let alike = |old: &[(&str, i64)], new: &BTreeMap<String, Shown>| first_ones_alike(&rows(old), new.clone(), &ledger);
+        let alike = |old: &[(&str, u64)], new: &BTreeMap<u64, Shown>| first_ones_alike(&rows(old), new.clone(), &ledger);
         alike(&[("seeded", 1), ("a", 2), ("c", 4)], &new).unwrap();
         alike(&[("seeded", 1), ("a", 2)], &new).unwrap();
         // `a` was acknowledged before the COMMIT of `c` was sent.
@@ -220,5 +229,7 @@ mod tests {
         // Missing on the new one, and other there.
         alike(&[("seeded", 1), ("e", 6)], &new).unwrap_err();
         alike(&[("seeded", 1), ("a", 7)], &new).unwrap_err();
+        // Twice on the old one, with one reference.
+        alike(&[("seeded", 1), ("a", 2), ("a", 7)], &new).unwrap_err();
     }
 }
