@@ -280,7 +280,8 @@ async fn the_last_check_undoes_the_cutover() {
     assert!(verdict.is_clean(), "{verdict:?}");
 }
 
-/// Load on few hot keys, verification all the while: two minutes (an hour with `DBMOVE_SOAK`) without a false alarm.
+/// Load on few hot keys, verification all the while: two minutes (an hour with `DBMOVE_SOAK`) and four full
+/// comparisons without a false alarm, however long a busy machine takes for these.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_false_alarm() {
     if real::skipped("no_false_alarm", &PAIR) {
@@ -295,7 +296,8 @@ async fn no_false_alarm() {
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));
     let (began, mut rounds) = (Instant::now(), 0);
-    while began.elapsed() < load {
+    let mut written = 0;
+    while began.elapsed() < load || rounds < 4 {
         // A full comparison by a driver of its own, then one that follows and compares what is touched, round by round.
         let found = world.finished(&["verify", &playbook]).await;
         assert_eq!(code(&found), 0, "a false alarm after {:?}: {}", began.elapsed(), said(&found));
@@ -304,11 +306,13 @@ async fn no_false_alarm() {
         assert!(rested.is_err(), "a false alarm after {:?}: {}", began.elapsed(), std::fs::read_to_string(&log).unwrap());
         interrupted(&mut run, &log).await;
         rounds += 1;
+        // Hot they were: since the round before, each of the twenty accounts was written ten times and more.
+        let now = number(&world.source, "SELECT COUNT(*) FROM school.transfers").await;
+        assert!(now > written + 100, "{written} transfers, then {now}: nobody writes any more");
+        written = now;
     }
-    eprintln!("{rounds} full comparisons in {:?}", began.elapsed());
-    assert!(rounds >= 4, "{rounds} only");
-    let counts = stopped(writers).await;
-    assert!(counts.transfers_acknowledged > load.as_secs() * 100, "{counts:?}");
+    eprintln!("{rounds} full comparisons in {:?}, {written} transfers", began.elapsed());
+    stopped(writers).await;
     // And at the end there was nothing to find, by plain SELECTs: nobody writes any more, and all of it is applied.
     let found = world.finished(&["verify", &playbook]).await;
     assert_eq!(code(&found), 0, "{}", said(&found));
