@@ -241,4 +241,12 @@ impl StepContext {
             .map_err(|error| StepError::definite(format!("the output of `{}` can't be written as JSON: {error}", self.step)))?;
         self.save_checkpoint(OUTPUT_CHECKPOINT, &value)
     }
+
+    /// What [`StepContext::save_output`] has saved last, here or in an earlier driver.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub fn saved_output(&self) -> Result<Option<Output>, StepError> {
+        Ok(self.load_checkpoint(OUTPUT_CHECKPOINT)?.and_then(|value| serde_json::from_value(value).ok()))
+    }
 }

@@ -41,6 +41,7 @@ pub const POINTS: &[&str] = &[
     "undo.finished",
     "resume.probed",
     "resume.settled",
+    "resume.finished",
     "journal.before_commit",
     "journal.committed",
     "follow.begun",

@@ -83,6 +83,8 @@ pub(super) struct Driver {
     pub running: BTreeMap<usize, Running>,
     /// Tasks done by this driver: a volatile step done by an earlier one runs again.
     pub done_here: BTreeSet<usize>,
+    /// Steps found done that this driver has finished.
+    pub finished: BTreeSet<usize>,
     pub nudge: Arc<Notify>,
     /// Gates behind the switch that wait for a person while the way back is kept open.
     pub waiting: BTreeSet<usize>,
@@ -155,6 +157,7 @@ impl Driver {
             task_of: HashMap::new(),
             running: BTreeMap::new(),
             done_here: BTreeSet::new(),
+            finished: BTreeSet::new(),
             nudge: Arc::new(Notify::new()),
             waiting: BTreeSet::new(),
             asked: Instant::now(),

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::{OUTPUT_CHECKPOINT, Progress, StepContext};
+use super::context::{Progress, StepContext};
 use super::crash;
 use super::journal::{Action, Event, JournalError, RunJournal, StepResult};
 use super::observer::Observer;
@@ -236,8 +236,7 @@ impl Execution {
 
 /// What a step left behind before its outcome could be written.
 pub(super) fn saved_output(context: &StepContext) -> Result<Output, Halt> {
-    let saved = context.load_checkpoint(OUTPUT_CHECKPOINT).map_err(Halt::Step)?;
-    Ok(saved.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default())
+    Ok(context.saved_output().map_err(Halt::Step)?.unwrap_or_default())
 }
 
 /// Looks at the world, again and again if the looking fails transiently.

@@ -1,7 +1,8 @@
 //! After a crash: what the journal leaves open is settled by looking at the world.
 //!
 //! The order matters. An undo under way comes first, because clients' writes may be held. Then a `cutover` that was cut short: the
-//! point of no return decides which way. Then every other intent without an outcome.
+//! point of no return decides which way. Then every other intent without an outcome. A step that is found done is not run again; what its
+//! `run` would still have done is finished when its stage goes on.
 
 use super::crash;
 use super::driver::{Driver, Stop};
@@ -9,6 +10,7 @@ use super::execute::{self, Halt};
 use super::journal::{Action, AfterUndo, Event, Phase, StepResult, UndoScope};
 use super::outcome::Verdict;
 use super::step::{Probe, StepError};
+use super::way_back::Last;
 use crate::playbook::model::StageName;
 
 impl Driver {
@@ -120,6 +122,25 @@ impl Driver {
         self.journal.append(Event::Probed { step: id, probe: probe.clone() }).await?;
         crash::point("resume.probed");
         Ok(probe)
+    }
+
+    /// Finishes those steps of a stage that were found done: see [`Step::finish`](super::step::Step::finish).
+    pub(super) async fn finish_settled(&mut self, members: &[usize]) -> Result<(), Stop> {
+        for &index in members {
+            let step = self.journal.with_state(|state| state.step(self.graph.id(index)));
+            if step.phase != Phase::Done || !step.settled || self.finished.contains(&index) {
+                continue;
+            }
+            self.last(index, Last::Finish).await.map_err(|(step, error)| {
+                let message = format!("it was found done, and what it had still to do failed: {}", error.message);
+                let again = "then give the same command again: it tries that once more";
+                let hint = error.hint.as_ref().map_or_else(|| format!("put that right, {again}"), |hint| format!("{hint}; {again}"));
+                Stop::Verdict(Verdict::of_failure(&step, &StepError { message, hint: Some(hint), ..error }))
+            })?;
+            self.finished.insert(index);
+            crash::point("resume.finished");
+        }
+        Ok(())
     }
 
     /// Writes the outcome that a crash kept from being written.

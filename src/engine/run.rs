@@ -20,7 +20,7 @@
 //!
 //! The journal is folded. An undo under way goes on first. The point of no return without a believable outcome is
 //! settled by `probe`: done means forward, anything else means the stage is undone and starts again. Other intents without an
-//! outcome are settled by `probe`; services of finished stages are started again and awaited; steps whose effect died
+//! outcome are settled by `probe`; what is found done is not run again, but [finished](Step::finish) before the run goes on; services of finished stages are started again and awaited; steps whose effect died
 //! with the process ([`Step::volatile`]) run again. An undo without an outcome is simply run again: `undo` is harmless twice, and
 //! that makes it its own settlement.
 

@@ -88,6 +88,9 @@ impl Driver {
         self.watch_stage(stage).await?;
         loop {
             self.look_for_answers()?;
+            if !again {
+                self.finish_settled(&members).await?;
+            }
             let held = stage == StageName::Settle && self.journal.with_state(|state| state.guards.holds_settle().is_some());
             for &index in &members {
                 let waits = self.graph.needs[index].iter().any(|need| !self.is_satisfied(*need));

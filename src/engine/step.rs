@@ -7,7 +7,9 @@
 //! * after a crash an intent without an outcome is settled by `probe`, which looks at the world
 //!   and never at memory;
 //! * `run` may be called again after any crash and must reach the same end state;
-//! * `undo` may be called twice, and after a `run` that got nowhere.
+//! * `undo` may be called twice, and after a `run` that got nowhere;
+//! * a task that `probe` found done after a crash or an error is not run again: what `run` would still have done behind its end state is for
+//!   [`Step::finish`], which the engine calls before anything that comes after it begins, by each driver until its stage is done.
 //!
 //! A *service* step ([`StepKind::Service`]) calls [`StepContext::ready`] once it has caught up and
 //! keeps running until it is cancelled or done; its failure fails the stage.
@@ -265,6 +267,13 @@ pub trait Step: Send + Sync {
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError>;
     /// Does it. Reports progress, saves checkpoints, stops cleanly on cancel.
     async fn run(&self, context: &StepContext) -> Result<Output, StepError>;
+    /// Of a task whose `run` did not come to tell its outcome, and which `probe` found done: does what `run` does once its end state stands. For
+    /// the point of no return that is whatever must not keep `probe` from saying that it is passed. Twice is harmless, and so is
+    /// a world in which nothing is left to do. If it fails, the run can be driven on and tries it again.
+    async fn finish(&self, context: &StepContext) -> Result<(), StepError> {
+        let _ = context;
+        Ok(())
+    }
     /// Looks at the world.
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError>;
     /// Puts back what `run` changed. Running it twice is harmless.

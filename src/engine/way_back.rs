@@ -52,10 +52,11 @@ enum Part {
 
 /// What is done to the end whatever the budgets say.
 #[derive(Clone, Copy)]
-enum Last {
+pub(super) enum Last {
     Keep,
     Give,
     LetThrough,
+    Finish,
 }
 
 /// Time kept before a deadline for giving the target back.
@@ -391,8 +392,8 @@ impl Driver {
         Ok(())
     }
 
-    /// One step's part of what ends a rollback, or keeps it, tried again where that can help.
-    async fn last(&self, index: usize, part: Last) -> Result<(), (String, StepError)> {
+    /// One step's part of what ends a cutover or a rollback, or keeps it, tried again where that can help.
+    pub(super) async fn last(&self, index: usize, part: Last) -> Result<(), (String, StepError)> {
         let id = self.graph.id(index).to_owned();
         let attempt = self.journal.with_state(|state| state.step(&id).attempt);
         let (context, step) = (self.context(index, attempt), self.graph.steps[index].step.clone());
@@ -402,6 +403,7 @@ impl Driver {
                 Last::Keep => step.keep_back(&context).await,
                 Last::Give => step.give_back(&context).await,
                 Last::LetThrough => step.let_through_again(&context).await,
+                Last::Finish => step.finish(&context).await,
             };
             match done {
                 Ok(()) => return Ok(()),

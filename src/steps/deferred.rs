@@ -220,6 +220,9 @@ impl Step for Deferred {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         self.resolved(context).await?.run(context).await
     }
+    async fn finish(&self, context: &StepContext) -> Result<(), StepError> {
+        self.resolved(context).await?.finish(context).await
+    }
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         self.resolved(context).await?.probe(context).await
     }

@@ -191,6 +191,38 @@ fn behind_the_point_of_no_return_it_goes_forward_and_holds_what_died_with_the_pr
     assert_eq!(ledger.iter().filter(|line| *line == "probe switch").count(), 1);
 }
 
+/// Its `run` may have had something to do behind the switch: clients that are let through a few at a time only, say.
+#[test]
+fn what_a_switch_found_done_had_still_to_do_is_finished_before_the_run_goes_on() {
+    let finished = |world: &World| {
+        let ledger = crate::world::ledger(world.path());
+        let of_interest = |line: &String| line.starts_with("finish ") || line == "begin release";
+        ledger.into_iter().filter(of_interest).collect::<Vec<_>>()
+    };
+    let (undisturbed, _) = killed_at(Story::Success, &[]).unwrap();
+    assert_eq!(finished(&undisturbed), ["begin release"]);
+    let (world, _) = killed_at(Story::Success, &["point_of_no_return.effect_done"]).unwrap();
+    assert_eq!(finished(&world), ["finish switch", "begin release"]);
+    // It is not believed to be finished until it was.
+    let (world, _) = killed_at(Story::Success, &["point_of_no_return.effect_done", "resume.finished"]).unwrap();
+    assert_eq!(finished(&world), ["finish switch", "finish switch", "begin release"]);
+
+    let world = self::world(Story::Success);
+    world.put("no_finish_of_switch");
+    assert!(was_killed(world.drive_elsewhere(Some("point_of_no_return.effect_done"))));
+    for _ in 0..2 {
+        assert_eq!(world.drive_elsewhere(None).code(), Some(1));
+        let found = world.state().finished.unwrap();
+        assert_eq!(found.serving, Serving::Target);
+        let said = found.verdict.to_string();
+        assert!(said.contains("found done, and what it had still to do failed: `switch` can't be finished"), "{said}");
+        assert_eq!(found.verdict.hint().unwrap(), "take the file away; then give the same command again: it tries that once more");
+    }
+    world.take("no_finish_of_switch");
+    assert_eq!(world.drive_elsewhere(None).code(), Some(0));
+    assert_eq!(finished(&world), ["finish switch", "finish switch", "finish switch", "begin release"]);
+}
+
 /// As long as clients are on the target for certain, it takes writes again by itself if the driver dies. Once the route may be back, nobody does.
 #[test]
 fn a_hold_is_watched_over_until_the_route_may_be_back() {

@@ -253,6 +253,12 @@ impl Step for LedgerStep {
         output.facts.clone_from(&self.behaviour.facts);
         Ok(output)
     }
+    async fn finish(&self, _context: &StepContext) -> Result<(), StepError> {
+        self.write("finish");
+        // While its file stands in the world.
+        let failed = self.stands(&format!("no_finish_of_{}", self.id));
+        if failed { Err(StepError::definite(format!("`{}` can't be finished", self.id)).hint("take the file away")) } else { Ok(()) }
+    }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
         self.write("probe");
         if self.stands(&self.behaviour.foreign_while) {

@@ -84,6 +84,7 @@ async fn a_switch_whose_answer_got_lost_is_settled_by_looking() {
     let outcome = world.drive().await.unwrap();
     assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target));
     assert_eq!(net(world.path()).len(), 5, "{:?}", net(world.path()));
+    assert_eq!(ledger(world.path()).iter().filter(|line| *line == "finish switch").count(), 1);
     // It fails without having acted.
     let world = cutover(json!({}), json!({ "fails": "definite" }));
     let outcome = world.drive().await.unwrap();

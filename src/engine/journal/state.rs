@@ -56,6 +56,9 @@ pub struct StepState {
     pub phase: Phase,
     /// The last attempt's number; 0 if there was none.
     pub attempt: u32,
+    /// True if its last outcome was settled by looking at the world: its `run` did not come to tell it.
+    #[serde(default)]
+    pub settled: bool,
     /// The number of the event that began it (since it was last undone): the order for undo.
     pub begun: u64,
     /// When it began.
@@ -278,7 +281,10 @@ impl RunState {
             }
             Event::StageDone { stage } => self.stages.entry(*stage).or_default().done = Some(at),
             Event::Intent { step, attempt, action, .. } => self.intent(step, *attempt, *action, recorded),
-            Event::Outcome { step, attempt, action, result, seconds, .. } => self.outcome(step, *attempt, *action, result, *seconds, at),
+            Event::Outcome { step, attempt, action, result, seconds, settled } => {
+                self.outcome(step, *attempt, *action, result, *seconds, at);
+                self.steps.entry(step.clone()).or_default().settled = *settled;
+            }
             Event::Ready { step, seconds } => {
                 let step = self.steps.entry(step.clone()).or_default();
                 step.ready = Some(at);
