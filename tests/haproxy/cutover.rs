@@ -161,7 +161,7 @@ async fn a_kill_in_the_switch_leads_no_client_to_the_target() {
     a_whole_move(&Load::SMALL, &["switch.pointed", "switch.let_through"]).await;
 }
 
-/// Killed in the release, clients are at the target, and the next driver goes on from there.
+/// Killed in the release, clients are at the target, a few at a time, and the next driver lets all of them through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_in_the_release_is_gone_on_from() {
     if proxy_skipped("a_kill_in_the_release_is_gone_on_from", &KINDS) {
@@ -235,4 +235,7 @@ async fn a_whole_move(load: &Load, killed_at: &[&str]) {
     assert!(proxied.proxy.is_running(), "{}", proxied.proxy.log());
     let state = proxied.proxy.ask("show servers state school").unwrap();
     assert!(state.lines().any(|line| line.contains(" main ") && line.contains(&format!(" {} ", world.target.port()))), "{state}");
+    let stat = proxied.proxy.ask("show stat").unwrap();
+    let main = stat.lines().find(|line| line.starts_with("school,main,")).unwrap();
+    assert_eq!(main.split(',').nth(6), Some(""), "clients are still let through a few at a time: {main}");
 }

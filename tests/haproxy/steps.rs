@@ -330,6 +330,47 @@ async fn what_does_not_hold_or_lead_is_refused_or_undone_and_clients_go_on() {
     assert_eq!(scene.rows(&scene.target).await, [0_u64; 0]);
 }
 
+/// Behind the first effect of the release clients are at the target: an error there, or a kill, leaves them let through a few at a time, and whoever
+/// comes next lets the others through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_ended_half_way_is_finished() {
+    if proxy_skipped("a_release_that_ended_half_way_is_finished", &KINDS) {
+        return;
+    }
+    let _alone = crate::ALONE.lock().await;
+    let scene = Scene::start().await;
+    let clients = Clients::start(scene.port, TABLE, 100, 4);
+    ready(&clients).await;
+    let shared = SharedHold::default();
+    let held = scene.hold(&shared, json!({})).run(&context("hold", RunKind::Production)).await.unwrap();
+    let switched = scene.switch(&shared).run(&after("switch", &[("hold", &held)])).await.unwrap();
+    let releasing = after("release", &[("hold", &held), ("switch", &switched)]);
+    let release = TrafficRelease::new(server(&scene.target, "target"), shared.clone());
+
+    // An attempt that has led clients to the target and let the first few through, when HAProxy did not answer.
+    releasing.save_output(&Output::default().fact("let_through", 77)).unwrap();
+    scene.proxy.ask(&format!("set server school/main addr 127.0.0.1 port {}", scene.target.port())).unwrap();
+    scene.proxy.ask(&format!("set maxconn server school/main {}", MAXCONN + 4)).unwrap();
+    assert_eq!(release.probe(&releasing).await.unwrap(), Probe::Done);
+    let released = release.run(&releasing).await.unwrap();
+    assert_eq!(released.facts["let_through"], 77, "{:?}", released.facts);
+    assert_eq!((scene.leads_to(), scene.line("school").1), (scene.target.port().to_string(), String::new()));
+    assert!(shared.holding.lock().await.is_none(), "our own connections are left");
+    as_before(&scene, &clients, "after the second attempt").await;
+
+    // A driver that was killed there, and the next one.
+    scene.proxy.ask(&format!("set maxconn server school/main {MAXCONN}")).unwrap();
+    let reborn = TrafficRelease::new(server(&scene.target, "target"), SharedHold::default());
+    assert_eq!(reborn.probe(&releasing).await.unwrap(), Probe::Done);
+    for _ in 0..2 {
+        reborn.finish(&releasing).await.unwrap();
+        assert_eq!(scene.line("school").1, "");
+    }
+    as_before(&scene, &clients, "after the next driver").await;
+    let counts = clients.stop().await;
+    assert!(counts.failures().is_empty(), "{:?}", counts.failures());
+}
+
 async fn restarted(directory: &Path, sections: &str) -> LocalProxy {
     LocalProxy::start(directory, sections).await.unwrap()
 }

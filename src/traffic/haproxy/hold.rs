@@ -28,11 +28,6 @@ const TRIES: u32 = 40;
 const QUEUED_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
 
-/// How many may be let through to a server at once. They are let through to one that can't be asked too.
-async fn room_at(database: &Arc<Server>) -> Room {
-    Room::at(database).await.unwrap_or_else(|_| Room::unknown())
-}
-
 /// The step `traffic.hold`.
 pub struct TrafficHold {
     routes: Routes,
@@ -186,7 +181,7 @@ impl TrafficHold {
             }
             Err(error) => {
                 // At once, not when the engine comes to it.
-                let message = match server.open(before.maxconn, room_at(&self.source).await, Duration::ZERO).await {
+                let message = match server.open(before.maxconn, Room::of(&self.source).await, Duration::ZERO).await {
                     Ok(()) => format!("{}; clients are let through as before", error.message),
                     Err(open) => format!("{}; {}", error.message, open.message),
                 };
@@ -199,13 +194,7 @@ impl TrafficHold {
 impl TrafficHold {
     /// Lets those through to the target who wait for a rollback.
     async fn let_through(&self, before: &Before, server: &ProxiedServer) -> Result<(), StepError> {
-        if server.fullness().await?.maxconn != before.maxconn {
-            server.open(before.maxconn, room_at(&self.target).await, Duration::ZERO).await?;
-        }
-        if let Some(holding) = self.shared.holding.lock().await.take() {
-            holding.occupants.end().await;
-        }
-        Ok(())
+        self.shared.let_through(before, server, Room::of(&self.target), Duration::ZERO).await
     }
 
     /// Holds clients once more, where they are by now, without trying a route.
@@ -236,7 +225,7 @@ impl TrafficHold {
                 Ok(())
             }
             Err(error) => {
-                let message = match server.open(before.maxconn, room_at(database).await, Duration::ZERO).await {
+                let message = match server.open(before.maxconn, Room::of(database).await, Duration::ZERO).await {
                     Ok(()) => format!("{}; clients are let through as before", error.message),
                     Err(open) => format!("{}; {}", error.message, open.message),
                 };
@@ -332,14 +321,7 @@ impl Step for TrafficHold {
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let Some(before) = Self::before(context)? else { return Ok(()) };
-        let server = ProxiedServer::of(&before.route)?;
-        let now = server.fullness().await?.maxconn;
-        if now != before.maxconn {
-            server.open(before.maxconn, room_at(&self.source).await, Duration::ZERO).await?;
-        }
-        if let Some(holding) = self.shared.holding.lock().await.take() {
-            holding.occupants.end().await;
-        }
+        self.shared.let_through(&before, &ProxiedServer::of(&before.route)?, Room::of(&self.source), Duration::ZERO).await?;
         // A later run of the step looks anew.
         context.save_checkpoint(CHECKPOINT, &serde_json::Value::Null)
     }

@@ -53,6 +53,9 @@
 //! them, which a client that waits for its greeting learns late or never. So they are let through in steps that begin small and double, each once
 //! the server has taken the one before ([`room`]), up to as many as it has room for, until nobody waits; the same towards the source when a hold is undone.
 //!
+//! With the first of these commands the point of no return is passed. Whoever finds it passed, after an error or a kill, does the rest: the second attempt of
+//! the same driver, or the next one before it goes on ([`Step::finish`](crate::engine::step::Step::finish)).
+//!
 //! # Through a rollback
 //!
 //! The same again, at the target and without a scout: full with connections of ours to the target, so that clients wait while its writes are held
@@ -104,6 +107,7 @@ pub mod status;
 pub mod switch;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +116,9 @@ use crate::engine::step::StepError;
 use crate::traffic::checkpoint::{keep, kept};
 use arguments::{Route, Routes};
 use occupants::Occupants;
+use room::Room;
 use scout::Scout;
+use server::ProxiedServer;
 
 /// How many connections of our own fill the server.
 pub const OCCUPANTS: u64 = 48;
@@ -173,6 +179,27 @@ impl Shared {
                 .hint("add a step `traffic.hold` for the same store; it says where HAProxy is")
         })?;
         routes.of_run(context)
+    }
+
+    /// Lets everybody through with the `maxconn` that was there before, as many at a time as there is `room` for, and ends our own connections. Nothing
+    /// is done where that is so already.
+    ///
+    /// # Errors
+    /// If HAProxy did not do it; how it is done by hand is part of the error.
+    async fn let_through(
+        &self,
+        before: &Before,
+        server: &ProxiedServer,
+        room: impl Future<Output = Room> + Send,
+        calm: Duration,
+    ) -> Result<(), StepError> {
+        if server.fullness().await?.maxconn != before.maxconn {
+            server.open(before.maxconn, room.await, calm).await?;
+        }
+        if let Some(holding) = self.holding.lock().await.take() {
+            holding.occupants.end().await;
+        }
+        Ok(())
     }
 
     /// What the hold of this run found, from its output; none if nobody is held.

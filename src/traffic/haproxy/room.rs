@@ -39,6 +39,11 @@ impl Room {
         Ok(Room { at_once: (back_log / 2).clamp(1, MOST_AT_ONCE), at_most: (free * 3 / 4).max(1), session: Some(session) })
     }
 
+    /// Of a server that clients are let through to even if it can't be asked.
+    pub async fn of(server: &Arc<Server>) -> Room {
+        Room::at(server).await.unwrap_or_else(|_| Room::unknown())
+    }
+
     /// Where the server can't be asked, or is not worth asking.
     #[must_use]
     pub fn unknown() -> Room {
