@@ -65,9 +65,11 @@ const PREPARED: &str = "statement/com/Execute";
 const VERBS: [&str; 10] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "TRUNCATE", "ALTER", "DROP", "CREATE", "RENAME"];
 
 /// Accounts of the server itself and of who runs it: their writes are in schemas of their own.
-const OF_THE_SERVER: [&str; 9] = [
+const OF_THE_SERVER: [&str; 11] = [
     "rdsadmin",
     "rdsrepladmin",
+    "rdsproxyadmin",
+    "rdstopmgr",
     "mysql.session",
     "mysql.sys",
     "mysql.infoschema",

@@ -2,7 +2,7 @@
 //!
 //! A global read lock ends with its session, and whoever waits for it, or comes a moment later, writes after all. `read_only` is what
 //! stays. Where it can't be set, `ALTER USER … ACCOUNT LOCK` does the same for whoever connects from then on; those that are
-//! connected have to be closed. Accounts that `read_only` would not stop (SUPER), those of the server itself, roles, our own, and those that are
+//! connected have to be closed. Accounts that `read_only` would not stop (SUPER), those of the server itself ([`is_of_the_server`]), roles, our own, and those that are
 //! locked already are left as they are, and so are those that our account may not change. What is to be locked is listed first, so that the
 //! caller can keep it before anything is changed.
 
@@ -12,6 +12,7 @@ use super::bookkeeping::text;
 use super::connect::Session;
 use super::error::Result;
 use super::fence::NOT_ALLOWED;
+use super::foreign::is_of_the_server;
 use super::sql;
 
 /// An account to be locked out.
@@ -22,9 +23,6 @@ pub struct LockedOut {
     /// Host.
     pub host: String,
 }
-
-/// Accounts of the server itself: their names begin like this.
-const OF_THE_SERVER: [&str; 3] = ["rds", "mysql.", "mariadb."];
 
 /// "Operation … failed": what a server says of an account that is not there, or that one may not change.
 const CANNOT_USER: u16 = 1396;
@@ -47,9 +45,8 @@ pub async fn accounts(session: &mut Session) -> Result<Vec<LockedOut>> {
     let found = rows.iter().map(|row| LockedOut { user: text(row, 0), host: text(row, 1) });
     let mut accounts = Vec::new();
     for account in found {
-        let of_the_server = OF_THE_SERVER.iter().any(|start| account.user.starts_with(start));
         let ours = format!("{}@{}", account.user, account.host) == own;
-        if !of_the_server && !ours && changed(session, &account, "UNLOCK").await? {
+        if !is_of_the_server(&account.user) && !ours && changed(session, &account, "UNLOCK").await? {
             accounts.push(account);
         }
     }

@@ -35,6 +35,8 @@ impl Target {
             "CREATE TABLE school.t (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB",
             "CREATE USER `o'neil```@`%` IDENTIFIED BY 'dbmove'",
             "CREATE USER dropped@`%` IDENTIFIED BY 'dbmove'",
+            // A client's, whatever its name begins with.
+            "CREATE USER rds_reports@`%` IDENTIFIED BY 'dbmove'",
         ] {
             target.root(statement).await;
         }
@@ -82,9 +84,9 @@ impl Target {
     async fn locked(&self) -> Vec<String> {
         let mut conn = real::connect(&self.server, Account::Root).await;
         let query = if self.server.kind() == ServerKind::MariaDb {
-            "SELECT User FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked') = 1 AND User NOT LIKE 'rds%' AND User NOT LIKE 'mariadb%' ORDER BY User"
+            "SELECT User FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.account_locked') = 1 AND User <> 'rdsadmin' AND User NOT LIKE 'mariadb%' ORDER BY User"
         } else {
-            "SELECT User FROM mysql.user WHERE account_locked = 'Y' AND User NOT LIKE 'rds%' AND User NOT LIKE 'mysql%' ORDER BY User"
+            "SELECT User FROM mysql.user WHERE account_locked = 'Y' AND User NOT IN ('rdsadmin', 'rds_superuser_role') AND User NOT LIKE 'mysql%' ORDER BY User"
         };
         conn.query(query).await.unwrap()
     }
@@ -110,7 +112,7 @@ async fn on(test: &str, kind: ServerKind) {
     assert!(!lock_out::may_set_read_only(&mut session).await.unwrap());
     let accounts = lock_out::accounts(&mut session).await.unwrap();
     let names: Vec<&str> = accounts.iter().map(|account| account.user.as_str()).collect();
-    assert_eq!(names, ["app", "dropped", "o'neil`"], "{kind}");
+    assert_eq!(names, ["app", "dropped", "o'neil`", "rds_reports"], "{kind}");
     let keep_out = KeepOut::Accounts(accounts.clone());
 
     // The machine is gone, and nobody tells the server: it ends the lock and lets clients in.
@@ -138,7 +140,7 @@ async fn on(test: &str, kind: ServerKind) {
     fence.disarm().await.unwrap();
     tokio::time::sleep(Duration::from_millis(4500)).await;
     fence.check().await.unwrap();
-    assert_eq!(target.locked().await, ["app", "o'neil`"], "{kind}: it bit all the same");
+    assert_eq!(target.locked().await, ["app", "o'neil`", "rds_reports"], "{kind}: it bit all the same");
     fence.release_lock().await;
     lock_out::set(&mut session, &accounts, false).await.unwrap();
 
@@ -156,7 +158,7 @@ async fn on(test: &str, kind: ServerKind) {
     proxy.line.send_replace(Line::Frozen);
     let mut fence = held(&direct, &keep_out, 60).await;
     tokio::time::sleep(Duration::from_millis(5500)).await;
-    assert_eq!(target.locked().await, ["app", "o'neil`"], "{kind}");
+    assert_eq!(target.locked().await, ["app", "o'neil`", "rds_reports"], "{kind}");
     fence.disarm().await.unwrap();
     fence.release_lock().await;
     lock_out::set(&mut session, &accounts, false).await.unwrap();
