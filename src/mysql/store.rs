@@ -103,7 +103,7 @@ pub enum Following {
     Off,
     /// Since then (this process).
     On(Instant),
-    /// It was ended on purpose: everything up to the end of the source's log is applied.
+    /// It was ended on purpose. On the way forward everything up to the end of the source's log is applied then.
     Finished,
 }
 

@@ -1,8 +1,8 @@
 //! `mysql.retire`: closes the way back for good. The end of the rollback window, in `settle`, behind a `gate.approve`.
 //!
-//! What the target has logged by now is carried back a last time, `mysql.reverse` ends, and dbmove's own tables go from the source; those on the
-//! target go with the end of the run. The source is left as it is, `read_only`: whoever puts it to another use takes that off. From here on
-//! `dbmove rollback` refuses. Running it again changes nothing.
+//! `mysql.reverse` ends where it is: what the target has logged since is only there, as everything from then on; how far it came is the fact
+//! `position`. Then dbmove's own tables go from the source; those on the target go with the end of the run. The source is left as it is,
+//! `read_only`: whoever puts it to another use takes that off. From here on `dbmove rollback` refuses. Running it again changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
