@@ -150,7 +150,7 @@ async fn judged(pair: &Pair, brought: &Brought, before: &BTreeMap<AccountName, S
         ["account `mixed@%`", "stays: INSERT on", "_other`.* → left out: it means no database that moves"],
         ["account `mixed@%`", "stays: SELECT on", "`t`.`b` → left out: it does not move"],
         ["account `acting@%`", "proxy: GRANT OPTION, PROXY on account `mixed`@`%`", "may not grant it"],
-        ["account `sup@%`", "FILE, SHUTDOWN", "may not grant it"],
+        ["account `sup@%`", "FILE, RELOAD, SHUTDOWN", "may not grant it"],
         ["account `nopass@%`", "password: it has no password on the source", "locked"],
         ["account `given@%`", "password:", "as the playbook gives it"],
     ] {

@@ -76,7 +76,7 @@ fn watch(seconds: u64, events: bool) -> Watch {
 }
 
 async fn raised(server: &Arc<Server>, watch: &Watch) -> Fence {
-    Fence::raise(server, &KeepOut::ReadOnly, Duration::from_secs(5), Some(watch), &CancellationToken::new()).await.unwrap()
+    Fence::raise(server, &KeepOut::ReadOnly, Duration::from_secs(5), Some(watch), None, &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {
@@ -302,7 +302,7 @@ async fn what_events_do(test: &str, kind: ServerKind) {
 
 async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
     let began = Instant::now();
-    let fence = Fence::raise(server, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), &CancellationToken::new()).await;
+    let fence = Fence::raise(server, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), None, &CancellationToken::new()).await;
     let mut fence = fence.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(began.elapsed() < most, "{what}: it took {:?}", began.elapsed());
     fence.disarm().await.unwrap();

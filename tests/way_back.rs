@@ -125,8 +125,10 @@ async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
     let writers = world.write(150.0, 100.0).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let playbook = world.playbook_argument();
-    let back = world.finished(&["--yes", "rollback", &playbook, "--deadline", "2m"]).await;
+    let back = world.finished(&["--yes", "-v", "rollback", &playbook, "--deadline", "2m"]).await;
     assert_eq!(code(&back), 0, "{}", said(&back));
+    // As on RDS.
+    assert!(said(&back).contains("refuses the global read lock"), "{}", said(&back));
     if source == ServerKind::Mysql55 {
         reads_well(&world, &String::from_utf8_lossy(&back.stdout));
     }
@@ -397,6 +399,32 @@ async fn as_before(source: &LocalServer, target: &LocalServer) {
         let left: Vec<String> = conn.query("SHOW DATABASES LIKE '\\_dbmove'").await.unwrap();
         assert!(left.is_empty(), "{left:?} on {:?}", server.kind());
     }
+}
+
+/// What a rollback needs on the target and our account lacks there is said by the plan, and refuses the switch: behind it would be too late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_that_could_hold_nothing_refuses_the_switch() {
+    if real::skipped("a_rollback_that_could_hold_nothing_refuses_the_switch", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    with_way_back(&world);
+    let mut target = connect(&world.target, Account::Root).await;
+    target.query_drop("REVOKE PROCESS, CREATE USER ON *.* FROM rds_superuser_role@`%`").await.unwrap();
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let planned = world.finished(&["plan", &playbook]).await;
+    let refused = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test"]).await;
+    assert_ne!(code(&refused), 0, "{}", said(&refused));
+    for output in [&planned, &refused] {
+        let words = said(output).split_whitespace().collect::<Vec<_>>().join(" ");
+        for lacking in ["may not keep clients out (it lacks CREATE USER", "may not see who is connected (it lacks PROCESS)"] {
+            assert!(words.contains(lacking), "{lacking}: {}", said(output));
+        }
+    }
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
+    app_writes(&world.source, "INSERT INTO school.accounts (id, owner, balance) VALUES (900001, 'first', 0)").await.unwrap();
 }
 
 /// The app writes there, by the address that clients have.

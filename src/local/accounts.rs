@@ -9,7 +9,7 @@
 //!
 //! The RDS-like profile follows the guide's *Master user account privileges* and *Role-based privilege model*: on
 //! MySQL the master user holds `rds_superuser_role`, may read but not write the `mysql` and `sys` schemas (partial
-//! revokes), and is refused `SET GLOBAL` for want of SYSTEM_VARIABLES_ADMIN; what it may do instead are the
+//! revokes), and is refused `SET GLOBAL` for want of SYSTEM_VARIABLES_ADMIN and the global read lock for want of RELOAD; what it may do instead are the
 //! procedures `mysql.rds_*`. MariaDB has no partial revokes; there the master user's privileges are global.
 //!
 //! Accounts are part of the template, so a start pays nothing for them; only a password of the caller's choosing is
@@ -104,8 +104,9 @@ fn create(account: Account) -> String {
     format!("CREATE USER '{}'@'%' IDENTIFIED BY '{DEFAULT_PASSWORD}'", account.user())
 }
 
-/// What the user guide lists for the master user on both engines.
-const MASTER_PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, RELOAD, PROCESS, REFERENCES, INDEX, \
+/// What the user guide lists for the master user on both engines, but RELOAD: RDS and Aurora grant it and refuse `FLUSH TABLES WITH READ LOCK`
+/// all the same, with 1045. Here the grant is what has to be left out, and the refusal is 1227.
+const MASTER_PRIVILEGES: &str = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, PROCESS, REFERENCES, INDEX, \
     ALTER, SHOW DATABASES, CREATE TEMPORARY TABLES, LOCK TABLES, EXECUTE, REPLICATION SLAVE, REPLICATION CLIENT, \
     CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, CREATE USER, EVENT, TRIGGER";
 

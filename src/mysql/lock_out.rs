@@ -33,6 +33,23 @@ const CANNOT_USER: u16 = 1396;
 /// # Errors
 /// If the server's accounts can't be read.
 pub async fn accounts(session: &mut Session) -> Result<Vec<LockedOut>> {
+    let rows = unlocked(session).await?;
+    let own = session.first("SELECT CURRENT_USER()", "reading our account").await?.map(|row| text(&row, 0)).unwrap_or_default();
+    let mut accounts = Vec::new();
+    for account in rows {
+        let ours = format!("{}@{}", account.user, account.host) == own;
+        if !is_of_the_server(&account.user) && !ours && changed(session, &account, "UNLOCK").await? {
+            accounts.push(account);
+        }
+    }
+    Ok(accounts)
+}
+
+/// Accounts that are not locked, without roles and those with SUPER.
+///
+/// # Errors
+/// If the server's accounts can't be read.
+pub async fn unlocked(session: &mut Session) -> Result<Vec<LockedOut>> {
     let query = if session.version.mariadb {
         "SELECT g.User, g.Host FROM mysql.global_priv g JOIN mysql.user u ON u.User = g.User AND u.Host = g.Host \
          WHERE u.Super_priv = 'N' AND COALESCE(JSON_VALUE(g.Priv, '$.account_locked'), 'false') NOT IN ('true', '1') \
@@ -41,16 +58,7 @@ pub async fn accounts(session: &mut Session) -> Result<Vec<LockedOut>> {
         "SELECT User, Host FROM mysql.user WHERE account_locked = 'N' AND Super_priv = 'N' ORDER BY 1, 2"
     };
     let rows = session.rows(query, "listing the accounts to keep out").await?;
-    let own = session.first("SELECT CURRENT_USER()", "reading our account").await?.map(|row| text(&row, 0)).unwrap_or_default();
-    let found = rows.iter().map(|row| LockedOut { user: text(row, 0), host: text(row, 1) });
-    let mut accounts = Vec::new();
-    for account in found {
-        let ours = format!("{}@{}", account.user, account.host) == own;
-        if !is_of_the_server(&account.user) && !ours && changed(session, &account, "UNLOCK").await? {
-            accounts.push(account);
-        }
-    }
-    Ok(accounts)
+    Ok(rows.iter().map(|row| LockedOut { user: text(row, 0), host: text(row, 1) }).collect())
 }
 
 /// Locks or unlocks them. One that our account may not change is named in a warning and left.

@@ -16,16 +16,20 @@
 //! * *Tables are those that were compared.* Both sides have the same columns in the same order, or the way back is refused by name.
 //!   A table without key on an engine without transactions is refused too: a row and the position through which it is in could not be
 //!   written together, and what had been written twice could not be told. With a key, writing again changes nothing.
+//! * *A rollback can hold the target's writes.* What it needs there is asked for before the switch ([`TargetHold`]): behind it is too late.
 //! * *What the source can't hold is said at once.* A value that it would change or refuse ends the way back: from there on a rollback
 //!   would lose writes. The same for a definition that changes on the target.
 
 use std::sync::Arc;
 
+use super::catalog::facts::Privileges;
 use super::catalog::{Catalog, ObjectKind, ServerFacts};
 use super::connect::{Purpose, Session};
 use super::conversion::ConvertedTables;
 use super::ddl::TargetSchema;
 use super::error::{MysqlError, Result};
+use super::fence;
+use super::lock_out;
 use super::shared::Shared;
 use super::store::{Described, MysqlStore};
 use super::table::Table;
@@ -39,6 +43,8 @@ pub struct WayBack {
     pub refusals: Vec<String>,
     /// What is only slower or weaker than one may think.
     pub warnings: Vec<String>,
+    /// By what a rollback would hold the target's writes, in a person's words.
+    pub hold: String,
 }
 
 /// Reads both sides and swaps them. Touches nothing.
@@ -50,11 +56,13 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     let mut target = Session::open(&forward.target, Purpose::Catalog).await?;
     let facts = ServerFacts::read(&mut target).await?;
     let mut catalog = Catalog::read(&mut target, &forward.selection).await?;
+    let hold = TargetHold::read(&mut target, &facts.privileges).await?;
     target.close().await;
     // What moved is what goes back.
     catalog.tables.retain(|name, _| described.catalog.tables.contains_key(name));
 
     let mut refusals = log_refusals(&facts);
+    refusals.extend(hold.refusals());
     refusals.extend(account_refusals(&described));
     refusals.extend(trigger_refusals(&described));
     let mut warnings = Vec::new();
@@ -92,7 +100,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
         schema,
         shared,
     });
-    Ok(WayBack { store, refusals, warnings })
+    Ok(WayBack { store, refusals, warnings, hold: hold.words() })
 }
 
 impl WayBack {
@@ -140,6 +148,75 @@ fn log_refusals(facts: &ServerFacts) -> Vec<String> {
         refusals.push("our account on the target may not read its log (REPLICATION SLAVE, REPLICATION CLIENT)".to_owned());
     }
     refusals
+}
+
+/// What a rollback needs to hold the target's writes: to keep clients out, and to see and close who is connected. The global read lock is not
+/// needed: where the server refuses it (RDS, Aurora) nobody is left who could write. Whether it does is not tried here: the lock would flush
+/// every table, and a long statement on the target would hold up the switch.
+#[expect(clippy::struct_excessive_bools, reason = "each is a privilege of its own")]
+struct TargetHold {
+    sets_read_only: bool,
+    locks_accounts: bool,
+    sees_clients: bool,
+    closes_clients: bool,
+    locks: bool,
+}
+
+impl TargetHold {
+    async fn read(target: &mut Session, privileges: &Privileges) -> Result<TargetHold> {
+        let mariadb = target.version.mariadb;
+        // As SHOW GRANTS prints them.
+        let sets_read_only = privileges.has_super() && !(mariadb && target.version.number >= (10, 11, 0))
+            || privileges.has(if mariadb { "READ_ONLY ADMIN" } else { "SYSTEM_VARIABLES_ADMIN" })
+            || privileges.has("READ ONLY ADMIN");
+        let reads_accounts = match lock_out::unlocked(target).await {
+            Ok(_) => true,
+            // Not allowed, or a server without locked accounts.
+            Err(error) if error.code().is_some() && !error.transient() => false,
+            Err(error) => return Err(error),
+        };
+        let managed = fence::ends_by_procedure(target).await?;
+        Ok(TargetHold {
+            sets_read_only,
+            locks_accounts: reads_accounts && privileges.has("CREATE USER"),
+            sees_clients: privileges.has_process(),
+            closes_clients: managed || privileges.has_super() || privileges.has("CONNECTION_ADMIN") || privileges.has("CONNECTION ADMIN"),
+            locks: !managed && (privileges.has_reload() || privileges.has("FLUSH_TABLES")),
+        })
+    }
+
+    /// What our account lacks.
+    fn refusals(&self) -> Vec<String> {
+        let lacks = |what: &str, lacking: &str| {
+            format!("a rollback could not hold the target's writes: our account there may not {what} (it lacks {lacking})")
+        };
+        let mut refusals = Vec::new();
+        if !self.sets_read_only && !self.locks_accounts {
+            refusals.push(lacks(
+                "keep clients out",
+                "CREATE USER and SELECT on `mysql`, to lock their accounts; or SYSTEM_VARIABLES_ADMIN, on MariaDB READ_ONLY ADMIN, to set `read_only`",
+            ));
+        }
+        if !self.sees_clients {
+            refusals.push(lacks("see who is connected", "PROCESS"));
+        }
+        if !self.closes_clients {
+            refusals.push(lacks(
+                "close clients' connections",
+                "CONNECTION_ADMIN, on MariaDB CONNECTION ADMIN; on RDS EXECUTE on `mysql.rds_kill`",
+            ));
+        }
+        refusals
+    }
+
+    fn words(&self) -> String {
+        let out = if self.sets_read_only { "`read_only`" } else { "clients' accounts locked" };
+        if self.locks {
+            format!("{out}, and the global read lock")
+        } else {
+            format!("{out}, and every client's connection closed: this server gives our account no global read lock")
+        }
+    }
 }
 
 /// What our account on the source lacks to write there while it is `read_only`.
@@ -207,7 +284,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::mysql::catalog::facts::Privileges;
     use crate::mysql::connect::Version;
 
     fn facts(pairs: &[(&str, &str)]) -> ServerFacts {
@@ -240,6 +316,21 @@ mod tests {
     fn cascades_are_logged_where_the_server_does_them_itself() {
         assert!(logs_cascades(&facts(&[("innodb_native_foreign_keys", "OFF")])));
         assert!(!logs_cascades(&facts(&[("innodb_native_foreign_keys", "ON")])) && !logs_cascades(&facts(&[])));
+    }
+
+    #[test]
+    fn what_a_rollback_would_lack_is_named() {
+        let rds = TargetHold { sets_read_only: false, locks_accounts: true, sees_clients: true, closes_clients: true, locks: false };
+        assert_eq!(rds.refusals(), Vec::<String>::new());
+        assert!(rds.words().contains("accounts locked") && rds.words().contains("no global read lock"), "{}", rds.words());
+        let own = TargetHold { sets_read_only: true, locks_accounts: false, locks: true, ..rds };
+        assert_eq!(own.refusals(), Vec::<String>::new());
+        assert_eq!(own.words(), "`read_only`, and the global read lock");
+        let nothing = TargetHold { sets_read_only: false, locks_accounts: false, sees_clients: false, closes_clients: false, locks: true };
+        let refusals = nothing.refusals().join("; ");
+        for privilege in ["CREATE USER", "SELECT on `mysql`", "SYSTEM_VARIABLES_ADMIN", "PROCESS", "CONNECTION_ADMIN"] {
+            assert!(refusals.contains(privilege), "{privilege}: {refusals}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
 use dbmove::mysql::connect::{Purpose, Server, Session};
 use dbmove::mysql::fence::{Fence, KeepOut};
 use dbmove::mysql::lock_out;
+use dbmove::mysql::names::Selection;
 use dbmove::mysql::tls::Protection;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -94,7 +95,8 @@ impl Target {
 
 async fn held(server: &Arc<Server>, keep_out: &KeepOut, seconds: u64) -> Fence {
     let watch = watch(seconds, false);
-    Fence::raise(server, keep_out, Duration::from_secs(5), Some(&watch), &CancellationToken::new()).await.unwrap()
+    let moves = Arc::new(Selection::new(&["school.*".to_owned()], &[]).unwrap());
+    Fence::raise(server, keep_out, Duration::from_secs(5), Some(&watch), Some(&moves), &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {
@@ -165,6 +167,62 @@ async fn on(test: &str, kind: ServerKind) {
     assert!(target.app_writes().await, "{kind}");
     proxy.line.send_replace(Line::Cut);
     drop(left);
+}
+
+/// Without the lock: what one writes that can't be kept out is seen, by its rows; what the server writes elsewhere is not taken for it. One who is
+/// connected is closed, and had what he began rolled back when the hold stands.
+async fn without_lock(test: &str, kind: ServerKind) {
+    if real::skipped(test, &[kind]) {
+        return;
+    }
+    let target = Target::of(kind).await;
+    target.root("CREATE DATABASE elsewhere").await;
+    target.root("CREATE TABLE elsewhere.t (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB").await;
+    let direct = target.admin_at(target.server.port());
+    let mut session = Session::open(&direct, Purpose::Read).await.unwrap();
+    let keep_out = KeepOut::Accounts(lock_out::accounts(&mut session).await.unwrap());
+    let mut client = Conn::new(target.server.connect_options(Account::App, None)).await.unwrap();
+    for statement in ["BEGIN", "INSERT INTO school.t VALUES (1)"] {
+        client.query_drop(statement).await.unwrap();
+    }
+
+    let mut fence = held(&direct, &keep_out, 60).await;
+    assert_eq!(fence.held_by(), "no client is left", "{kind}");
+    client.query_drop("COMMIT").await.unwrap_err();
+    assert!(!target.app_writes().await, "{kind}: clients come in");
+    // The server's own hand, whom nobody keeps out.
+    for statement in ["INSERT INTO elsewhere.t VALUES (1)", "FLUSH BINARY LOGS", "INSERT INTO elsewhere.t VALUES (2)"] {
+        target.root(statement).await;
+    }
+    fence.check().await.unwrap();
+    target.root("INSERT INTO school.t VALUES (2)").await;
+    for _ in 0..2 {
+        let error = fence.check().await.unwrap_err().to_string();
+        assert!(error.contains("does not hold") && error.contains("school.t"), "{kind}: {error}");
+    }
+    let before = fence.position.clone();
+    let written = fence.look().await.unwrap();
+    assert!(written.as_ref().is_some_and(|written| written.contains("school.t")), "{kind}: {written:?}");
+    assert!(fence.position > before, "{kind}: {before} {}", fence.position);
+    assert_eq!(fence.look().await.unwrap(), None, "{kind}: it lies before the position now");
+
+    // One account is let in again, by whomever.
+    target.root("ALTER USER app@`%` ACCOUNT UNLOCK").await;
+    let error = fence.check().await.unwrap_err().to_string();
+    assert!(error.contains("`app`@`%` is not locked"), "{kind}: {error}");
+    fence.release_lock().await;
+    let rows: Vec<u32> = real::connect(&target.server, Account::Root).await.query("SELECT id FROM school.t").await.unwrap();
+    assert_eq!(rows, [2], "{kind}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_left_9_7() {
+    without_lock("nobody_left_9_7", ServerKind::Mysql97).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_left_mariadb() {
+    without_lock("nobody_left_mariadb", ServerKind::MariaDb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,6 +75,15 @@ pub async fn kill(session: &mut Session, id: u32, what: &str) -> Result<bool> {
     }
 }
 
+/// Whether the server has the procedure by which RDS and Aurora end connections of others: it is one of theirs.
+///
+/// # Errors
+/// If the connection breaks.
+pub async fn ends_by_procedure(session: &mut Session) -> Result<bool> {
+    let query = "SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = 'mysql' AND ROUTINE_NAME = 'rds_kill'";
+    Ok(session.first(query, "looking whether this is RDS").await?.is_some())
+}
+
 /// Has RDS end a connection.
 async fn by_procedure(session: &mut Session, id: u32, what: &str) -> Result<()> {
     process_list::run(session, &format!("CALL mysql.rds_kill({id})"), what).await
@@ -123,11 +132,15 @@ async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> 
     for row in rows {
         let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
         let id: u32 = cell(0).parse().unwrap_or(0);
-        let replication = cell(4).starts_with("Binlog Dump") || cell(4) == "Daemon";
-        if stays(id, &cell(1)) || is_of_the_server(&cell(1)) || replication {
+        if stays(id, &cell(1)) || is_of_the_server(&cell(1)) || is_replication(&cell(4)) {
             continue;
         }
         closed += u64::from(kill(session, id, "closing a client's connection").await?);
     }
     Ok(closed)
+}
+
+/// Whether a connection that runs this command is a replica's, or a thread of the server's.
+pub(super) fn is_replication(command: &str) -> bool {
+    command.starts_with("Binlog Dump") || command == "Daemon"
 }

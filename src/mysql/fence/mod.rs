@@ -10,6 +10,7 @@
 //! 3. A session takes `FLUSH TABLES WITH READ LOCK` and holds it: no commit of any account passes.
 //!    It waits for running statements; those in its way are killed when `grace` is over, and if that does not help, every client's
 //!    connection is closed: one that is idle may hold a table's lock, and old servers don't tell which. (Behind the switch all are.)
+//!    RDS and Aurora refuse that lock to everybody. A rollback goes without it there, see [`nobody_left`]; a cutover does not.
 //! 4. The proof: a write probe is refused by `read_only`, or seen waiting for the lock (an account with SUPER waits, and is
 //!    ended before the lock can let it through); and the position stands still over two reads.
 //!
@@ -20,6 +21,7 @@
 //! between its disarming and the switch, which is the next step, does a dead driver leave `read_only` for undo or a resumed run to decide.
 
 mod ending;
+mod nobody_left;
 pub mod watchdog;
 
 use std::collections::BTreeSet;
@@ -31,12 +33,13 @@ use tokio_util::sync::CancellationToken;
 use ending::{kill_in_the_way, kill_row_waiters};
 use watchdog::{Watch, Watchdog};
 
-pub use ending::{disconnect_clients, disconnect_other_accounts, end_left_behind, kill};
+pub use ending::{disconnect_clients, disconnect_other_accounts, end_left_behind, ends_by_procedure, kill};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
 use super::foreign::is_of_the_server;
 use super::lock_out::{self, LockedOut};
+use super::names::Selection;
 use super::position::Position;
 use super::status;
 
@@ -55,9 +58,11 @@ pub const NOT_ALLOWED: u16 = 1227;
 /// The proof that no write passes: needed to read the final position.
 pub struct Fence {
     lock: Session,
+    /// Where the lock was refused: what moves, and must not be written to.
+    nobody_left: Option<Arc<Selection>>,
     watchdog: Option<Watchdog>,
     keep_out: KeepOut,
-    /// The end of the server's log, which nothing moves any more.
+    /// The end of the server's log, behind which nothing is written to what moves.
     pub position: Position,
     /// When writes were first refused.
     pub since: Instant,
@@ -74,11 +79,22 @@ const WAITING: [&str; 2] = ["global read lock", "backup lock"];
 /// Holds up every commit, of all accounts, as long as its session lives.
 const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 
+/// How long after its grace whoever is in the fence's way may take to end.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long the probe may take to show one or the other.
 const PROBE_TIME: Duration = Duration::from_secs(3);
 
+/// By what the fence holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    ByLock,
+    NobodyLeft,
+}
+
 impl Fence {
-    /// Raises the fence. Without `watch` nobody but us lifts it.
+    /// Raises the fence. Without `watch` nobody but us lifts it. Where the server refuses the global read lock it is none, unless
+    /// `without_lock` says what moves: then [nobody is left](nobody_left) who could write there.
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
@@ -87,6 +103,7 @@ impl Fence {
         keep_out: &KeepOut,
         grace: Duration,
         watch: Option<&Watch>,
+        without_lock: Option<&Arc<Selection>>,
         cancel: &CancellationToken,
     ) -> Result<Fence> {
         let mut lock = Session::open(server, Purpose::Read).await?;
@@ -103,12 +120,13 @@ impl Fence {
         let since = Instant::now();
         let raised = tokio::select! {
             () = cancel.cancelled() => Err(MysqlError::Cancelled),
-            raised = Self::hold(&mut lock, &mut other, &own, keep_out, grace) => raised,
+            raised = Self::hold(&mut lock, &mut other, &own, keep_out, grace, without_lock.is_some()) => raised,
         };
         match raised {
-            Ok((position, killed)) => {
+            Ok((held, position, killed)) => {
                 other.close().await;
-                Ok(Fence { lock, watchdog, keep_out: keep_out.clone(), position, since, killed })
+                let nobody_left = without_lock.filter(|_| held == Held::NobodyLeft).cloned();
+                Ok(Fence { lock, nobody_left, watchdog, keep_out: keep_out.clone(), position, since, killed })
             }
             Err(error) => {
                 // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
@@ -123,7 +141,14 @@ impl Fence {
         }
     }
 
-    async fn hold(lock: &mut Session, other: &mut Session, own: &[u32], keep_out: &KeepOut, grace: Duration) -> Result<(Position, u64)> {
+    async fn hold(
+        lock: &mut Session,
+        other: &mut Session,
+        own: &[u32],
+        keep_out: &KeepOut,
+        grace: Duration,
+        may_go_without: bool,
+    ) -> Result<(Held, Position, u64)> {
         let deadline = Instant::now() + grace;
         let mut killed = let_statements_end(other, own, deadline).await?;
         // Both wait, on an old server, for the statements that use a table. Idle inside a transaction is in nobody's way.
@@ -132,7 +157,15 @@ impl Fence {
             // Not later: the lock would hold it up.
             KeepOut::Accounts(accounts) => cleared(lock_out::set(lock, accounts, true), other, own, deadline).await?,
         };
-        killed += cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, own, deadline).await?;
+        match cleared(lock.run(TAKE_LOCK, "taking the global read lock"), other, own, deadline).await {
+            Ok(more) => killed += more,
+            Err(error) if may_go_without && nobody_left::is_lock_refused(&error) => {
+                tracing::info!(%error, "the server refuses the global read lock; every client's connection is closed instead");
+                killed += nobody_left::end_clients(other, deadline + LAST_PATIENCE).await?;
+                return Ok((Held::NobodyLeft, status::current_position(other).await?, killed));
+            }
+            Err(error) => return Err(error),
+        }
         let position = status::current_position(other).await?;
         probe(&other.server().clone(), other).await?;
         let again = status::current_position(other).await?;
@@ -142,26 +175,68 @@ impl Fence {
                 hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
             });
         }
-        Ok((position, killed))
+        Ok((Held::ByLock, position, killed))
     }
 
-    /// Whether it still stands: the lock's session lives and the position has not moved.
+    /// Whether it still stands: its session lives, and nothing was written behind it.
     ///
     /// # Errors
-    /// If the session is gone, or the log moved.
+    /// If the session is gone, or something was written.
     pub async fn check(&mut self) -> Result<()> {
-        let now = status::current_position(&mut self.lock).await?;
-        if now == self.position {
-            return Ok(());
+        let before = self.position.clone();
+        match self.look().await? {
+            None => Ok(()),
+            Some(what) => {
+                // Asked once more it has to say so once more.
+                self.position = before;
+                Err(self.does_not_hold(&what))
+            }
         }
-        Err(MysqlError::Object {
-            message: format!(
-                "the fence does not hold: the log of the {} moved from {} to {now} behind it",
-                self.lock.server(),
-                self.position
-            ),
+    }
+
+    /// What was written behind it to what moves, if anything was. Where the lock is not held that need not be its end: [`Fence::position`] is
+    /// behind what was written then, and all up to there is in the log.
+    ///
+    /// # Errors
+    /// If its session is gone, it keeps nobody out any more, or the log of a server that is locked moved.
+    pub async fn look(&mut self) -> Result<Option<String>> {
+        let Some(moves) = &self.nobody_left else {
+            let now = status::current_position(&mut self.lock).await?;
+            let moved = format!("the log of the {} moved from {} to {now} behind it", self.lock.server(), self.position);
+            return if now == self.position { Ok(None) } else { Err(self.does_not_hold(&moved)) };
+        };
+        let lets_in = match &self.keep_out {
+            KeepOut::ReadOnly if read_only(&mut self.lock).await? => Vec::new(),
+            KeepOut::ReadOnly => vec!["`read_only` is off".to_owned()],
+            KeepOut::Accounts(locked) => {
+                let unlocked = lock_out::unlocked(&mut self.lock).await?;
+                let those = locked.iter().filter(|account| unlocked.contains(account));
+                those.map(|account| format!("`{}`@`{}` is not locked", account.user, account.host)).collect()
+            }
+        };
+        if !lets_in.is_empty() {
+            return Err(self.does_not_hold(&format!("clients may come to the {} again: {}", self.lock.server(), lets_in.join(", "))));
+        }
+        nobody_left::end_clients(&mut self.lock, Instant::now() + LAST_PATIENCE).await?;
+        let (end, written) = nobody_left::written_since(&mut self.lock, moves, &self.position).await?;
+        self.position = end;
+        Ok(written.map(|what| format!("somebody wrote to the {} behind it: {what}", self.lock.server())))
+    }
+
+    fn does_not_hold(&self, what: &str) -> MysqlError {
+        MysqlError::Object {
+            message: format!("the fence does not hold: {what}"),
             hint: "find what writes there (replication threads, accounts with SUPER, events); nothing was switched".to_owned(),
-        })
+        }
+    }
+
+    /// By what writes are held.
+    #[must_use]
+    pub fn held_by(&self) -> &'static str {
+        match self.nobody_left {
+            None => "the global read lock",
+            Some(_) => "no client is left",
+        }
     }
 
     /// The connections that it lives by.
@@ -307,7 +382,6 @@ async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Sessio
     const LOOK_EVERY: Duration = Duration::from_millis(150);
     /// How long it may take when nothing runs in its way any more; then somebody idle holds a lock.
     const IDLE_PATIENCE: Duration = Duration::from_millis(500);
-    const LAST_PATIENCE: Duration = Duration::from_secs(10);
     tokio::pin!(statement);
     let mut killed = 0;
     let (mut cleared_running, mut cleared_all) = (false, false);

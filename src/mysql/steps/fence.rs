@@ -261,7 +261,7 @@ impl Step for RaiseFence {
             }
         }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = Fence::raise(&self.store.source, &KeepOut::ReadOnly, grace, watch.as_ref(), &context.cancel).await?;
+        let fence = Fence::raise(&self.store.source, &KeepOut::ReadOnly, grace, watch.as_ref(), None, &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
         let mut output = Output::default()

@@ -143,6 +143,7 @@ impl Reverse {
             // Clients may be on the target: what stands in the way now shows when it gets there.
             return Ok((way.store, start));
         }
+        tracing::info!(store = %self.store.name, "a rollback would hold the target's writes by {}", way.hold);
         let back = way.open(&self.store)?;
         let mut target = Session::open(&back.source, Purpose::Read).await?;
         let start = status::current_position(&mut target).await?;
@@ -426,6 +427,7 @@ impl Step for Reverse {
                     self.store.source
                 ),
                 "write every change of the target there too, and compare it, until `dbmove rollback` or `mysql.retire`".to_owned(),
+                format!("in a rollback: hold the target's writes by {}", way.hold),
                 "in a rollback, before the target's writes are held: have that server let them through by itself if dbmove should be gone; called off \
                  right before the route is put back"
                     .to_owned(),
@@ -486,7 +488,7 @@ impl Step for Reverse {
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let back = self.store.back.borrow().clone();
         if let Some(back) = back {
-            self.leave_target(&back).await?;
+            self.leave_target(context, &back).await?;
         }
         self.store.back.send_replace(None);
         bring_triggers_back(context, &self.store).await?;

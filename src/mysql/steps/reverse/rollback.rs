@@ -7,6 +7,10 @@
 //! address writes nothing that nobody would find again; where our account may not set it (RDS), the accounts of clients are locked instead
 //! ([`crate::mysql::lock_out`]). `dbmove undo` takes both off.
 //!
+//! RDS and Aurora refuse the lock too. There the proof is that no client is left and that nothing more is logged of what moves
+//! ([`crate::mysql::fence`]); what one that can't be kept out (an account that ours may not lock, an event) still writes is
+//! carried back and compared as well, until nothing more comes.
+//!
 //! # If dbmove, its machine or the network dies meanwhile
 //!
 //! The target serves until the route is put back, so a dead driver must not leave it without writes. As the source in a cutover it has a
@@ -27,7 +31,6 @@ use crate::engine::step::Step;
 use crate::engine::step::{Failure, Output, StepError};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::counters;
-use crate::mysql::error::Result as MysqlResult;
 use crate::mysql::fence::watchdog::{self, Before, Watch};
 use crate::mysql::fence::{self, Fence, KeepOut};
 use crate::mysql::lock_out::{self, LockedOut};
@@ -48,6 +51,9 @@ const LOCKED_OUT: &str = "rollback.locked_out";
 
 /// How often the lock is taken again because a client could not be closed under it.
 const CLOSING_TRIES: u32 = 200;
+
+/// How often what came through all the same is carried back, where nobody is left but can't be kept out for certain.
+const CAME_THROUGH: u32 = 5;
 
 /// How long statements on the target get before a rollback kills them.
 const GRACE: Duration = Duration::from_secs(5);
@@ -146,18 +152,30 @@ impl Reverse {
         let keep_out = self.keep_out(context, &mut target).await?;
         let watch = self.watched(context, watched)?;
         let (mut fence, closed) = self.hold_target(context, &back, &mut target, &keep_out, watch.as_ref()).await?;
-        let end = fence.position.clone();
         crash::point("rollback.held");
         target.close().await;
-        self.carried(context, &back, &end).await?;
-        let compared = self.compare_all(context, &back).await?;
-        let (_, raised) = stoppable(context, counters::raise(&back)).await?;
-        fence.check().await?;
+        let (mut compared, mut raised, mut came) = (0, 0, 0);
+        loop {
+            self.carried(context, &back, &fence.position).await?;
+            compared += self.compare_all(context, &back).await?;
+            raised += stoppable(context, counters::raise(&back)).await?.1;
+            match fence.look().await? {
+                None => break,
+                Some(what) if came < CAME_THROUGH => tracing::warn!(store = %self.store.name, "{what}; it is carried back too"),
+                Some(what) => {
+                    return Err(StepError::definite(format!("writes can't be held, again and again {what}; nothing was put back"))
+                        .hint("stop what writes there; the target serves as before"));
+                }
+            }
+            came += 1;
+        }
+        let (end, held_by) = (fence.position.clone(), fence.held_by());
         *held = Some(fence);
         crash::point("rollback.taken_back");
         Ok(Output::default()
             .fact("position", end.to_string())
             .fact("closed", closed)
+            .fact("held_by", held_by)
             .fact("rows_compared", compared)
             .fact("counters_raised", raised)
             .fact("watchdog_seconds", serde_json::json!(watch.map(|watch| watch.after.as_secs_f64()))))
@@ -174,7 +192,7 @@ impl Reverse {
             context.checkpoints.save(LOCKED_OUT, &self.store.name, &serde_json::json!(accounts))?;
         }
         if accounts.is_empty() {
-            tracing::warn!(store = %self.store.name, "no account there can be locked: the lock alone keeps writes out of the target");
+            tracing::warn!(store = %self.store.name, "no account there can be locked: the lock alone keeps writes out of the target, or that nobody is connected");
         }
         Ok(KeepOut::Accounts(accounts))
     }
@@ -265,9 +283,12 @@ impl Reverse {
     ) -> Result<(Fence, u64), StepError> {
         let mut tries = 0;
         loop {
-            let fence = Fence::raise(&back.source, keep_out, GRACE, watch, &context.cancel).await?;
+            let fence = Fence::raise(&back.source, keep_out, GRACE, watch, Some(&back.selection), &context.cancel).await?;
             match fence::disconnect_other_accounts(target).await {
-                Ok(closed) => return Ok((fence, closed)),
+                Ok(closed) => {
+                    let closed = closed + fence.killed;
+                    return Ok((fence, closed));
+                }
                 // It goes when it may run; what it writes lies before the position that is taken then.
                 Err(error) if process_list::is_unreadable(&error) && tries < CLOSING_TRIES => {
                     tries += 1;
@@ -284,9 +305,12 @@ impl Reverse {
     }
 
     /// Closes clients on the target until none comes any more, then lets its lock go. `read_only` stays on, or the accounts stay locked.
-    pub(super) async fn leave_target(&self, back: &MysqlStore) -> MysqlResult<()> {
+    ///
+    /// # Errors
+    /// If the target can't be reached, or the journal can't be written.
+    pub(super) async fn leave_target(&self, context: &StepContext, back: &MysqlStore) -> Result<(), StepError> {
         let mut held = back.fence.lock().await;
-        let Some(fence) = held.take() else { return Ok(()) };
+        let Some(mut fence) = held.take() else { return Ok(()) };
         let mut target = Session::open(&back.source, Purpose::Read).await?;
         let (began, mut quiet) = (Instant::now(), Instant::now());
         while quiet.elapsed() < QUIET && began.elapsed() < STRAGGLERS {
@@ -295,8 +319,23 @@ impl Reverse {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        if let Some(what) = fence.look().await.unwrap_or_else(|error| Some(error.to_string())) {
+            self.note_left_behind(context, &what)?;
+        }
         fence.release_lock().await;
         target.close().await;
         Ok(())
+    }
+
+    /// Notes what was written on the target after the last look before clients were pointed back.
+    fn note_left_behind(&self, context: &StepContext, what: &str) -> Result<(), StepError> {
+        tracing::error!(store = %self.store.name, "written on the target while clients were pointed back, and not on the source: {what}");
+        let finding = serde_json::json!({
+            "level": "warning",
+            "object": self.store.name,
+            "found": format!("while clients were pointed back: {what}"),
+            "fix": format!("look at what is in that log and missing on the {}; what else was written is there", self.store.source),
+        });
+        context.find("written-behind-the-rollback", &finding)
     }
 }
