@@ -26,7 +26,7 @@ use crate::mysql::tls::Protection;
 use crate::playbook::model::{Endpoint, Store};
 use crate::playbook::reference::{Piece, Reference, Resolver};
 use crate::traffic::dns::SharedRecords;
-use crate::traffic::haproxy::SharedHold;
+use crate::traffic::haproxy::{self, SharedHold};
 use crate::traffic::watch::CanaryWatch;
 
 /// What steps of one playbook share.
@@ -141,7 +141,7 @@ impl Shared {
             Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let (source, target) = binding::endpoints(name, store, kind)?;
-        let seen = (Arc::default(), Arc::default(), Arc::default());
+        let seen = (Arc::default(), Arc::new(haproxy::Shared::of_store(name)), Arc::default());
         let filled = kind == RunKind::Rehearsal && store.rehearsal.as_ref().is_some_and(|pair| pair.copy.is_some());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;

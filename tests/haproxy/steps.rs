@@ -12,7 +12,7 @@ use dbmove::mysql::tls::Protection;
 use dbmove::traffic::haproxy::hold::TrafficHold;
 use dbmove::traffic::haproxy::release::TrafficRelease;
 use dbmove::traffic::haproxy::switch::TrafficSwitch;
-use dbmove::traffic::haproxy::{MAXCONN, SharedHold};
+use dbmove::traffic::haproxy::{MAXCONN, Shared, SharedHold};
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Value, json};
 
@@ -341,10 +341,18 @@ async fn a_release_that_ended_half_way_is_finished() {
     let scene = Scene::start().await;
     let clients = Clients::start(scene.port, TABLE, 100, 4);
     ready(&clients).await;
-    let shared = SharedHold::default();
+    // Another store has a hold and a switch before these.
+    let of_accounts = |fact: &str, value: Value| Output::default().fact("store", "accounts").fact(fact, value);
+    let other_hold = of_accounts(
+        "held_route",
+        json!({"route": {"socket": "/nowhere.sock", "address": "127.0.0.1:1", "backend": "a", "server": "a"}, "maxconn": 7, "held": 1}),
+    );
+    let other_switch = of_accounts("leads_to", json!("127.0.0.1:1"));
+    let shared = SharedHold::new(Shared::of_store("school"));
     let held = scene.hold(&shared, json!({})).run(&context("hold", RunKind::Production)).await.unwrap();
-    let switched = scene.switch(&shared).run(&after("switch", &[("hold", &held)])).await.unwrap();
-    let releasing = after("release", &[("hold", &held), ("switch", &switched)]);
+    let switched = scene.switch(&shared).run(&after("switch", &[("a_hold", &other_hold), ("hold", &held)])).await.unwrap();
+    let outputs = [("a_hold", &other_hold), ("a_switch", &other_switch), ("hold", &held), ("switch", &switched)];
+    let releasing = after("release", &outputs);
     let release = TrafficRelease::new(server(&scene.target, "target"), shared.clone());
 
     // An attempt that has led clients to the target and let the first few through, when HAProxy did not answer.
@@ -360,7 +368,7 @@ async fn a_release_that_ended_half_way_is_finished() {
 
     // A driver that was killed there, and the next one.
     scene.proxy.ask(&format!("set maxconn server school/main {MAXCONN}")).unwrap();
-    let reborn = TrafficRelease::new(server(&scene.target, "target"), SharedHold::default());
+    let reborn = TrafficRelease::new(server(&scene.target, "target"), SharedHold::new(Shared::of_store("school")));
     assert_eq!(reborn.probe(&releasing).await.unwrap(), Probe::Done);
     for _ in 0..2 {
         reborn.finish(&releasing).await.unwrap();

@@ -12,7 +12,7 @@ use super::occupants::Occupants;
 use super::room::Room;
 use super::scout::Scout;
 use super::server::ProxiedServer;
-use super::{BEFORE, Before, Holding, MAXCONN, OCCUPANTS, SharedHold, keep, kept};
+use super::{BEFORE, Before, Holding, MAXCONN, OCCUPANTS, STORE, SharedHold, keep, kept};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
@@ -157,7 +157,8 @@ impl TrafficHold {
             }
         };
         keep(context, CHECKPOINT, Some(&before))?;
-        let mut output = Output::default().fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
+        let mut output =
+            Output::default().fact(STORE, self.shared.store.as_str()).fact(BEFORE, serde_json::to_value(&before).unwrap_or_default());
         context.save_output(&output)?;
         let held = async {
             let occupants = self.fill(&before, server, &self.source).await?;

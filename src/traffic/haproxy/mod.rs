@@ -106,12 +106,15 @@ pub mod server;
 pub mod status;
 pub mod switch;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::engine::context::StepContext;
+use crate::engine::context::{Outputs, StepContext};
 use crate::engine::step::StepError;
 use crate::traffic::checkpoint::{keep, kept};
 use arguments::{Route, Routes};
@@ -141,6 +144,9 @@ pub struct Before {
 /// The output fact that holds [`Before`].
 pub const BEFORE: &str = "held_route";
 
+/// The output fact of `traffic.hold` and `traffic.switch` that names their store: each may have a HAProxy, or a backend, of its own.
+const STORE: &str = "store";
+
 /// The output fact of `traffic.switch` that says where HAProxy will lead: `10.0.0.9:3306`.
 pub const LEADS_TO: &str = "leads_to";
 
@@ -157,12 +163,27 @@ pub struct Holding {
 /// What the three steps of one store share in this process.
 #[derive(Default)]
 pub struct Shared {
+    /// The store's name.
+    store: String,
     routes: Mutex<Option<Routes>>,
     /// Set while clients are held by this process.
     pub holding: tokio::sync::Mutex<Option<Holding>>,
 }
 
 impl Shared {
+    /// For the steps of this store.
+    #[must_use]
+    pub fn of_store(store: &str) -> Self {
+        Shared { store: store.to_owned(), ..Shared::default() }
+    }
+
+    /// A fact that an earlier step of the same store has left behind. One without a store is of a run that an older build began: that one
+    /// could have one hold only.
+    fn found<'a>(&self, outputs: &'a Outputs, fact: &str) -> Option<&'a Value> {
+        let ours = |facts: &&BTreeMap<String, Value>| facts.get(STORE).is_none_or(|store| *store == *self.store);
+        outputs.values().filter(ours).find_map(|facts| facts.get(fact))
+    }
+
     /// What `traffic.hold` was told, for the plans of the others.
     pub fn tell(&self, routes: &Routes) {
         *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = Some(routes.clone());
@@ -206,13 +227,44 @@ impl Shared {
     ///
     /// # Errors
     /// If the output can't be read.
-    pub fn before(context: &StepContext) -> Result<Option<Before>, StepError> {
-        let Some(found) = context.outputs.values().find_map(|facts| facts.get(BEFORE)) else { return Ok(None) };
+    pub fn before(&self, context: &StepContext) -> Result<Option<Before>, StepError> {
+        let Some(found) = self.found(&context.outputs, BEFORE) else { return Ok(None) };
         serde_json::from_value(found.clone())
             .map(Some)
             .map_err(|error| StepError::definite(format!("`{BEFORE}`, the output of `traffic.hold`, can't be read: {error}")))
+    }
+
+    /// Where the switch of this run has tried HAProxy to lead; none if it was not run.
+    fn leads_to(&self, context: &StepContext) -> Option<SocketAddr> {
+        self.found(&context.outputs, LEADS_TO)?.as_str()?.parse().ok()
     }
 }
 
 /// What makes and undoes steps share it.
 pub type SharedHold = Arc<Shared>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::step::Output;
+
+    #[test]
+    fn each_store_has_a_hold_and_a_goal_of_its_own() {
+        let facts = |store: &str, hold: &str, goal: &str| {
+            let hold = Output::default().fact(STORE, store).fact(BEFORE, hold);
+            [(format!("hold_{store}"), hold), (format!("switch_{store}"), Output::default().fact(STORE, store).fact(LEADS_TO, goal))]
+        };
+        let steps = [facts("accounts", "a", "10.0.0.1:3306"), facts("school", "b", "10.0.0.2:3306")];
+        let outputs: Outputs = steps.into_iter().flatten().map(|(step, output)| (step, output.facts)).collect();
+        for (store, hold, goal) in [("accounts", "a", "10.0.0.1:3306"), ("school", "b", "10.0.0.2:3306")] {
+            let shared = Shared::of_store(store);
+            assert_eq!(shared.found(&outputs, BEFORE).unwrap(), hold);
+            assert_eq!(shared.found(&outputs, LEADS_TO).unwrap(), goal);
+        }
+        let other = Shared::of_store("library");
+        assert_eq!(other.found(&outputs, BEFORE), None);
+        // Of a run that an older build began.
+        let outputs = Outputs::from([("hold".to_owned(), Output::default().fact(BEFORE, "c").facts)]);
+        assert_eq!(other.found(&outputs, BEFORE).unwrap(), "c");
+    }
+}

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::room::Room;
 use super::server::{CALM, ProxiedServer};
-use super::{Before, LEADS_TO, Shared, SharedHold};
+use super::{Before, SharedHold};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
@@ -38,17 +38,16 @@ impl TrafficRelease {
         TrafficRelease { target, shared }
     }
 
-    fn before(context: &StepContext) -> Result<Before, StepError> {
-        Shared::before(context)?.ok_or_else(|| {
+    fn before(&self, context: &StepContext) -> Result<Before, StepError> {
+        self.shared.before(context)?.ok_or_else(|| {
             StepError::definite(format!("`{}` has nobody to let through: no `traffic.hold` was run", context.step))
                 .hint("add a step `traffic.hold` for the same store before it")
         })
     }
 
     /// Where `traffic.switch` pointed HAProxy to.
-    fn goal(context: &StepContext) -> Result<SocketAddr, StepError> {
-        let found = context.outputs.values().find_map(|facts| facts.get(LEADS_TO)?.as_str()?.parse().ok());
-        found.ok_or_else(|| {
+    fn goal(&self, context: &StepContext) -> Result<SocketAddr, StepError> {
+        self.shared.leads_to(context).ok_or_else(|| {
             StepError::definite(format!("`{}` has nowhere to let clients through to: no `traffic.switch` was run", context.step))
                 .hint("add a step `traffic.switch` for the same store before it")
         })
@@ -84,9 +83,9 @@ impl Step for TrafficRelease {
     }
 
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        let before = Self::before(context)?;
+        let before = self.before(context)?;
         let server = ProxiedServer::of(&before.route)?;
-        let goal = Self::goal(context)?;
+        let goal = self.goal(context)?;
         if server.state().await?.address == Some(goal) {
             // An earlier attempt has led clients to the target, and failed behind that.
             self.shared.let_through(&before, &server, Room::of(&self.target), CALM).await?;
@@ -111,13 +110,13 @@ impl Step for TrafficRelease {
 
     /// Clients are at the target as soon as HAProxy leads there, however few of them it lets through at a time.
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
-        let server = ProxiedServer::of(&Self::before(context)?.route)?;
-        let leads_to_target = server.state().await?.address == Some(Self::goal(context)?);
+        let server = ProxiedServer::of(&self.before(context)?.route)?;
+        let leads_to_target = server.state().await?.address == Some(self.goal(context)?);
         Ok(if leads_to_target { Probe::Done } else { Probe::NotStarted })
     }
 
     async fn finish(&self, context: &StepContext) -> Result<(), StepError> {
-        let before = Self::before(context)?;
+        let before = self.before(context)?;
         self.shared.let_through(&before, &ProxiedServer::of(&before.route)?, Room::of(&self.target), CALM).await
     }
 

@@ -18,7 +18,7 @@ use super::arguments::{Route, place};
 use super::login::Login;
 use super::scout::Scout;
 use super::server::ProxiedServer;
-use super::{Before, Holding, LEADS_TO, Shared, SharedHold, keep, kept};
+use super::{Before, Holding, LEADS_TO, STORE, SharedHold, keep, kept};
 use super::{aside, clients};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -226,7 +226,7 @@ impl Step for TrafficSwitch {
             StepError::definite(format!("clients are not held at HAProxy: {why}. Nothing was switched"))
                 .hint("a restart or reload of HAProxy lets them through; start the cutover again")
         };
-        let Some(before) = Shared::before(context)? else { return Err(not_held("no `traffic.hold` was run")) };
+        let Some(before) = self.shared.before(context)? else { return Err(not_held("no `traffic.hold` was run")) };
         let mut held = self.shared.holding.lock().await;
         let Some(holding) = held.as_mut() else { return Err(not_held("this process holds none of the connections that do it")) };
         let server = ProxiedServer::of(&before.route)?;
@@ -264,6 +264,7 @@ impl Step for TrafficSwitch {
         holding.scout = None;
         keep(context, CHECKPOINT, Some(&Switched { tried: true, ..switched.clone() }))?;
         let output = Output::default()
+            .fact(STORE, self.shared.store.as_str())
             .fact("from", switched.from.to_string())
             .fact(LEADS_TO, to.to_string())
             .fact("target_version", version)
@@ -275,7 +276,7 @@ impl Step for TrafficSwitch {
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         let Some(switched) = kept::<Switched>(context, CHECKPOINT)? else { return Ok(Probe::NotStarted) };
-        let Some(before) = Shared::before(context)? else { return Ok(Probe::NotStarted) };
+        let Some(before) = self.shared.before(context)? else { return Ok(Probe::NotStarted) };
         let server = ProxiedServer::of(&before.route)?;
         let now = server.state().await?.address;
         Ok(if now == Some(switched.from) {
@@ -290,7 +291,7 @@ impl Step for TrafficSwitch {
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let Some(switched) = kept::<Switched>(context, CHECKPOINT)? else { return Ok(()) };
-        let Some(before) = Shared::before(context)? else { return Ok(()) };
+        let Some(before) = self.shared.before(context)? else { return Ok(()) };
         let server = ProxiedServer::of(&before.route)?;
         let aside = server.aside();
         if server.beside().await?.iter().any(|other| other.name == aside::NAME && other.in_service) {
