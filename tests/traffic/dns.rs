@@ -356,6 +356,40 @@ async fn a_secondary_that_never_gets_it_is_noticed_and_the_change_put_back() {
 }
 
 #[tokio::test]
+async fn a_resolver_that_keeps_for_longer_is_noticed_where_the_ttl_was_short_already() {
+    if names_skipped("a_resolver_that_keeps_for_longer_is_noticed_where_the_ttl_was_short_already") {
+        return;
+    }
+    let world = World::start("db 1 A 10.0.0.1").await;
+    let mut arguments = world.arguments();
+    arguments["within"] = json!("1s");
+    let all = steps(arguments);
+    let good = context("good", RunKind::Production);
+    all.lower.run(&good).await.unwrap();
+    all.lower.finish(&good).await.unwrap();
+    world.names.have_the_resolver_keep_for_longer().await;
+    let lower = context("lower", RunKind::Production);
+    let resolver = world.names.resolver.address();
+    for _ in 0..500 {
+        // What it was told before is over soon.
+        if !["A 10.0.0.1 for 1", "A 10.0.0.1 for 0"].contains(&shown_at(&resolver, NAME).await.as_str()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What it found done after a crash is looked at in the same way.
+    for error in [all.lower.run(&lower).await.unwrap_err(), all.lower.finish(&good).await.unwrap_err()] {
+        assert!(
+            error.message.starts_with("the TTL of `db.school.test.` was short already, and not everybody keeps it for 1s only"),
+            "{error}"
+        );
+        assert!(error.message.contains(&format!("the resolver `{resolver}` shows `A 10.0.0.1` for ")), "{error}");
+        assert!(error.hint.unwrap().contains("`min-cache-ttl`"));
+    }
+    assert_eq!(world.names.shown(NAME).await, "A 10.0.0.1 for 1");
+}
+
+#[tokio::test]
 async fn a_key_or_server_that_will_not_do_is_named() {
     if names_skipped("a_key_or_server_that_will_not_do_is_named") {
         return;

@@ -54,6 +54,13 @@ fn primary_statements(secondary: u16, transfers: &str) -> String {
 
 const PRIMARY_OPTIONS: &str = "recursion no; notify-delay 0; serial-query-rate 100;";
 
+const RESOLVER_OPTIONS: &str = "recursion yes; allow-recursion { any; };";
+
+/// The resolver's statements: it asks the secondary.
+fn resolver_statements(secondary: u16) -> String {
+    format!("zone \"{ZONE}\" {{ type forward; forward only; forwarders {{ 127.0.0.1 port {secondary}; }}; }};\n")
+}
+
 fn made(directory: &Path, name: &str) -> PathBuf {
     let path = directory.join(name);
     std::fs::create_dir_all(&path).unwrap();
@@ -75,9 +82,7 @@ impl Names {
         let statements =
             format!("zone \"{ZONE}\" {{ type secondary; file \"zone\"; primaries {{ 127.0.0.1 port {first}; }}; min-retry-time 1; }};\n");
         let secondary = LocalNameServer::start(&secondary, second, "recursion no;", &statements).await.unwrap();
-        let forward = format!("forward only; forwarders {{ 127.0.0.1 port {second}; }};");
-        let statements = format!("zone \"{ZONE}\" {{ type forward; {forward} }};\n");
-        let resolver = LocalNameServer::start(&resolver, third, "recursion yes; allow-recursion { any; };", &statements).await.unwrap();
+        let resolver = LocalNameServer::start(&resolver, third, RESOLVER_OPTIONS, &resolver_statements(second)).await.unwrap();
         let names = Names { primary, secondary, resolver };
         // The zone's first transfer.
         for _ in 0..500 {
@@ -87,6 +92,13 @@ impl Names {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the secondary did not get the zone: {}", names.secondary.log());
+    }
+
+    /// From here on the resolver keeps what it is told for a minute at least, whatever the record says.
+    pub async fn have_the_resolver_keep_for_longer(&self) {
+        let port = self.secondary.address().parse::<SocketAddr>().unwrap().port();
+        let options = format!("{RESOLVER_OPTIONS} min-cache-ttl 60;");
+        self.resolver.reconfigure(&options, &resolver_statements(port)).await.unwrap();
     }
 
     /// From here on the secondary gets no change any more: it goes on to show what it has.

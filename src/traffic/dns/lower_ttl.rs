@@ -1,7 +1,8 @@
 //! The step `traffic.lower_ttl`: long before the switch, lets clients keep the record for a short time only. See [`dns`](super).
 //!
 //! It lowers the record's TTL, sees that every server of the zone shows it, and waits until nobody can keep the record for longer any more:
-//! the old TTL, from when the last server showed the lower one. A rerun goes on with that wait.
+//! the old TTL, from when the last server showed the lower one. A rerun goes on with that wait. Where the TTL was short before there is nothing to
+//! lower and to wait for; in the end every resolver has to go by it all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,11 @@ const CHECKPOINT: &str = "record";
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Kept {
+    /// What it comes to. A TTL that was short before stays as it is.
+    fn lowered(&self, named: &Named) -> Lowered {
+        Lowered { name: named.name.to_ascii(), before: self.before.clone(), ttl: named.ttl.min(self.before.ttl) }
+    }
+
     /// How long somebody may still keep the record with the old TTL.
     fn left(&self, now: Timestamp) -> Duration {
         let whole = self.before.ttl.duration();
@@ -70,6 +76,22 @@ impl LowerTtl {
     /// As [`LowerTtl::new`].
     pub fn check(arguments: &LowerArguments) -> Result<(), StepError> {
         Records::read(arguments).map(drop)
+    }
+
+    /// Sees that every server shows the short TTL, and that every resolver goes by it.
+    async fn see_it_kept_shortly(context: &StepContext, named: &Named, authority: &Authority, kept: &Kept) -> Result<(), StepError> {
+        let lowered = kept.lowered(named);
+        let record = lowered.record();
+        let awaited = Awaited { record: &record, before: &record.value, kept_for: lowered.ttl };
+        authority.wait_until_shown(context, awaited).await?.map_err(|lagging| {
+            let name = &named.name;
+            let stands = match kept.before.ttl > lowered.ttl {
+                true => format!("the old TTL of `{name}` is over"),
+                false => format!("the TTL of `{name}` was short already"),
+            };
+            StepError::definite(format!("{stands}, and not everybody keeps it for {} only: {}", lowered.ttl, lagging.told()))
+            .hint("a resolver that keeps records for longer than they say (`min-cache-ttl` and the like) would lead its clients to the source after the switch")
+        })
     }
 
     /// Waits until nobody keeps the record for longer.
@@ -159,7 +181,7 @@ impl Step for LowerTtl {
         match found.await {
             Ok((now, shown, overlooked)) if now.ttl <= named.ttl => {
                 plan.warnings.extend(overlooked);
-                plan.lines.push(format!("`{}` is {now} at {shown}: short enough for the switch", named.name));
+                plan.lines.push(format!("`{}` is {now} at {shown}: short enough for the switch, if every resolver goes by it", named.name));
             }
             Ok((now, shown, overlooked)) => {
                 plan.warnings.extend(overlooked);
@@ -226,7 +248,7 @@ impl Step for LowerTtl {
                 .hint("check `target`, and who changed the record"));
         }
         authority.refuse_company(&wanted).await?;
-        let lowered = Lowered { name: named.name.to_ascii(), before: kept.before.clone(), ttl: named.ttl.min(kept.before.ttl) };
+        let lowered = kept.lowered(named);
         if now.ttl > lowered.ttl {
             // Also where somebody has raised it again: whoever looked it up since may keep it.
             kept.shown_since = None;
@@ -240,28 +262,23 @@ impl Step for LowerTtl {
             .fact("ttl_before_seconds", kept.before.ttl.0)
             .fact("ttl_seconds", lowered.ttl.0);
         context.save_output(&output)?;
-        if kept.before.ttl <= lowered.ttl {
-            return Ok(output);
+        if kept.before.ttl > lowered.ttl {
+            set_ttl(context, named, &authority, &now, lowered.ttl).await?;
+            if kept.shown_since.is_none() {
+                kept.shown_since = Some(Timestamp::now());
+                keep(context, CHECKPOINT, Some(&kept))?;
+            }
+            crash::point("dns.waiting");
+            Self::wait_out(context, named, &kept).await?;
         }
-        set_ttl(context, named, &authority, &now, lowered.ttl).await?;
-        if kept.shown_since.is_none() {
-            kept.shown_since = Some(Timestamp::now());
-            keep(context, CHECKPOINT, Some(&kept))?;
-        }
-        crash::point("dns.waiting");
-        Self::wait_out(context, named, &kept).await?;
-        let record = lowered.record();
-        let awaited = Awaited { record: &record, before: &record.value, kept_for: lowered.ttl };
-        match authority.wait_until_shown(context, awaited).await? {
-            Ok(()) => Ok(output),
-            Err(lagging) => Err(StepError::definite(format!(
-                "the old TTL of `{}` is over, and not everybody keeps it for {} only: {}",
-                named.name,
-                lowered.ttl,
-                lagging.told()
-            ))
-            .hint("a resolver that keeps records for longer than they say (`min-cache-ttl` and the like) would lead its clients to the source after the switch")),
-        }
+        Self::see_it_kept_shortly(context, named, &authority, &kept).await?;
+        Ok(output)
+    }
+
+    async fn finish(&self, context: &StepContext) -> Result<(), StepError> {
+        let Ok(named) = named(&self.records, context)? else { return Ok(()) };
+        let Some(kept) = kept::<Kept>(context, CHECKPOINT)? else { return Ok(()) };
+        Self::see_it_kept_shortly(context, named, &named.authority(context).await?, &kept).await
     }
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
