@@ -14,6 +14,8 @@ use super::{shape, yaml};
 /// In the schema of an argument that is a duration: it has to be longer than the playbook's `max_write_gap`, which no schema can say.
 /// `#[schemars(extend("x-longer-than-max-write-gap" = true))]`.
 pub const LONGER_THAN_MAX_WRITE_GAP: &str = "x-longer-than-max-write-gap";
+/// The same where as long is enough.
+pub const AS_LONG_AS_MAX_WRITE_GAP: &str = "x-as-long-as-max-write-gap";
 
 /// One step as a playbook may name it.
 #[derive(Clone, Copy, Debug)]

@@ -152,6 +152,32 @@ fn refused(result: Result<Output, StepError>, words: &str) -> StepError {
     error
 }
 
+#[test]
+fn clients_wait_for_as_long_as_writes_may_be_held() {
+    let nobody = Arc::new(Server {
+        role: "nobody".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        user: String::new(),
+        password: None,
+        tls: Protection::Off,
+        watched: None,
+    });
+    let check = |hold_for: Option<&str>, max_write_gap: u64| {
+        let arguments = json!({
+            "route": "haproxy", "socket": "/run/a.sock", "address": "db:3306", "backend": "school", "server": "main", "hold_for": hold_for
+        });
+        let arguments = serde_json::from_value(arguments).unwrap();
+        let hold = TrafficHold::new(&arguments, nobody.clone(), nobody.clone(), SharedHold::default()).unwrap();
+        hold.check_write_gap(Duration::from_secs(max_write_gap))
+    };
+    assert!(check(None, 600).is_ok() && check(Some("30s"), 30).is_ok() && check(Some("1m"), 30).is_ok());
+    let error = check(Some("30s"), 60).unwrap_err();
+    assert_eq!(error.failure, Failure::Refused);
+    assert_eq!(error.message, "`hold_for` says that clients wait for 30s at most, and writes may be held for 1m (`max_write_gap`)");
+    assert!(error.hint.unwrap().contains("`timeout queue`"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_clients_a_second_wait_and_none_fails() {
     if proxy_skipped("five_hundred_clients_a_second_wait_and_none_fails", &KINDS) {

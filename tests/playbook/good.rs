@@ -54,3 +54,16 @@ fn merged_stores_keep_their_own_fields() {
     assert_eq!(playbook.stores["two"].source, playbook.stores["one"].source);
     assert_eq!(playbook.stages.get(StageName::Verify)[0].retries, Some(0));
 }
+
+#[test]
+fn what_has_to_be_as_long_as_the_write_gap_may_be_just_that() {
+    let text = find("mysql-behind-haproxy").unwrap().text;
+    let check = |hold_for: &str| {
+        let text = text.replace("        server: main\n", &format!("        server: main\n        hold_for: {hold_for}\n"));
+        load_text("p", &text, dbmove::steps::vocabulary()).map(drop).map_err(|error| error.render(200, false))
+    };
+    assert_eq!((check("30s"), check("1m")), (Ok(()), Ok(())));
+    let error = check("29s").unwrap_err();
+    assert!(error.contains("step `hold`: `hold_for` has to be at least as long as `max_write_gap`, which is 30s"), "{error}");
+    assert!(error.contains("expected at least 30s"), "{error}");
+}

@@ -9,7 +9,7 @@ use crate::playbook::nearest::nearest;
 use crate::playbook::problem::{Mistake, Problem};
 use crate::playbook::quantity::HumanDuration;
 use crate::playbook::shape;
-use crate::playbook::vocabulary::{ArgumentError, LONGER_THAN_MAX_WRITE_GAP, StepWord, find};
+use crate::playbook::vocabulary::{AS_LONG_AS_MAX_WRITE_GAP, ArgumentError, LONGER_THAN_MAX_WRITE_GAP, StepWord, find};
 use crate::playbook::yaml::{Node, Value};
 
 /// Whether there is such a step, and in this stage.
@@ -117,7 +117,7 @@ pub(super) fn check_arguments(step: &StepView<'_>, word: &StepWord, playbook: &N
     check_longer_than_gap(step, word, playbook, problems);
 }
 
-/// Whether durations that have to be longer than `max_write_gap` are. `--max-write-gap` may change that later, and then it is said again.
+/// Whether durations that have to be longer than `max_write_gap`, or as long, are. `--max-write-gap` may change that later, and then it is said again.
 fn check_longer_than_gap(step: &StepView<'_>, word: &StepWord, playbook: &Node, problems: &mut Vec<Problem>) {
     let duration = |text: &str| text.parse::<HumanDuration>().ok();
     let written = playbook.field_text("max_write_gap");
@@ -129,14 +129,19 @@ fn check_longer_than_gap(step: &StepView<'_>, word: &StepWord, playbook: &Node, 
     let (Some(gap), Some(with)) = (gap, step.node.field("with")) else { return };
     let schema = (word.arguments)();
     let properties = schema.get("properties").and_then(serde_json::Value::as_object);
-    for (name, _) in properties.into_iter().flatten().filter(|(_, property)| property.get(LONGER_THAN_MAX_WRITE_GAP).is_some()) {
-        let Some((text, node)) = with.value.field_text(name) else { continue };
-        if duration(text).is_none_or(|asked| asked > gap) {
+    for (name, property) in properties.into_iter().flatten() {
+        let longer = property.get(LONGER_THAN_MAX_WRITE_GAP).is_some();
+        if !longer && property.get(AS_LONG_AS_MAX_WRITE_GAP).is_none() {
             continue;
         }
+        let Some((text, node)) = with.value.field_text(name) else { continue };
+        if duration(text).is_none_or(|asked| asked > gap || (asked == gap && !longer)) {
+            continue;
+        }
+        let (wanted, expected) = if longer { ("longer than", "more than") } else { ("at least as long as", "at least") };
         let by_default = if written.is_none() { " where nothing else is written" } else { "" };
-        let message = format!("{}: `{name}` has to be longer than `max_write_gap`, which is {gap}{by_default}", step.name());
-        let problem = Problem::new(Mistake::InvalidArgument, node.span.clone(), message, format!("expected more than {gap}"));
+        let message = format!("{}: `{name}` has to be {wanted} `max_write_gap`, which is {gap}{by_default}", step.name());
+        let problem = Problem::new(Mistake::InvalidArgument, node.span.clone(), message, format!("expected {expected} {gap}"));
         problems.push(problem.help(format!("make `{name}` longer or `max_write_gap` shorter, or leave `{name}` out")));
     }
 }

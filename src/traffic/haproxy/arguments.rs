@@ -17,8 +17,6 @@ use crate::traffic::client::{Place, parse_route};
 
 /// How long connections that are there get to end by themselves.
 pub const DEFAULT_FINISH: Duration = Duration::from_secs(2);
-/// How long a client may have to wait: the default of `max_write_gap`.
-pub const DEFAULT_HOLD: Duration = Duration::from_secs(30);
 
 /// What stands between clients and their database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,9 +62,10 @@ pub struct HoldArguments {
     /// clients begin to wait, none is waited for. Default `2s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_within: Option<DurationText>,
-    /// How long a client may have to wait. HAProxy has to let it (`timeout queue`), or nobody is held. Default `30s`: say what the
-    /// playbook's `max_write_gap` says.
+    /// How long a client may have to wait. HAProxy has to let it (`timeout queue`), or nobody is held. Default: as long as writes may be held
+    /// (`max_write_gap`); less than that is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-as-long-as-max-write-gap" = true))]
     pub hold_for: Option<DurationText>,
 }
 

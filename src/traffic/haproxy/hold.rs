@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::arguments::{DEFAULT_FINISH, DEFAULT_HOLD, HoldArguments, Route, Routes, place};
+use super::arguments::{DEFAULT_FINISH, HoldArguments, Route, Routes, place};
 use super::finishing::Finishing;
 use super::occupants::Occupants;
 use super::room::Room;
@@ -18,6 +18,7 @@ use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::hook::runner::read_limit;
 use crate::mysql::connect::{Purpose, Server, Session};
+use crate::playbook::quantity::HumanDuration;
 
 /// Under which [`Before`] is saved; `null` once undone.
 const CHECKPOINT: &str = "before";
@@ -32,7 +33,8 @@ const POLL: Duration = Duration::from_millis(2);
 pub struct TrafficHold {
     routes: Routes,
     finish: Duration,
-    hold_for: Duration,
+    /// As long as writes may be held, if nothing is said.
+    hold_for: Option<Duration>,
     source: Arc<Server>,
     target: Arc<Server>,
     shared: SharedHold,
@@ -50,7 +52,7 @@ impl TrafficHold {
         let routes = Routes::read(arguments)?;
         shared.tell(&routes);
         let finish = read_limit("finish_within", arguments.finish_within.as_ref(), DEFAULT_FINISH)?;
-        let hold_for = read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD)?;
+        let hold_for = Self::hold_for(arguments)?;
         Ok(TrafficHold { routes, finish, hold_for, source, target, shared })
     }
 
@@ -61,7 +63,16 @@ impl TrafficHold {
     pub fn check(arguments: &HoldArguments) -> Result<(), StepError> {
         Routes::read(arguments)?;
         read_limit("finish_within", arguments.finish_within.as_ref(), DEFAULT_FINISH)?;
-        read_limit("hold_for", arguments.hold_for.as_ref(), DEFAULT_HOLD).map(drop)
+        Self::hold_for(arguments).map(drop)
+    }
+
+    fn hold_for(arguments: &HoldArguments) -> Result<Option<Duration>, StepError> {
+        arguments.hold_for.as_ref().map(|text| read_limit("hold_for", Some(text), Duration::ZERO)).transpose()
+    }
+
+    /// How long a client may have to wait.
+    fn longest_wait(&self, context: &StepContext) -> Duration {
+        self.hold_for.unwrap_or(context.max_write_gap)
     }
 
     /// Our connections that will make the server full: of HAProxy, which leads to `database`. Nobody is held yet.
@@ -83,7 +94,7 @@ impl TrafficHold {
     }
 
     /// Makes the server full and a connection of ours the first that waits; says how long HAProxy lets it. On an error nobody is held any more.
-    async fn be_first(&self, before: &Before, server: &ProxiedServer) -> Result<(Scout, Option<Duration>), StepError> {
+    async fn be_first(&self, before: &Before, server: &ProxiedServer, hold_for: Duration) -> Result<(Scout, Option<Duration>), StepError> {
         let place = place("address", &before.route.address)?;
         let mut others = Vec::new();
         for _ in 0..TRIES {
@@ -112,19 +123,19 @@ impl TrafficHold {
             let own = waiting.iter().find(|one| one.from == scout.from);
             let patience = own.and_then(|own| own.patience);
             // It says whole seconds, rounded down.
-            if let Some(patience) = patience.filter(|patience| *patience + Duration::from_secs(1) < self.hold_for) {
+            if let Some(patience) = patience.filter(|patience| *patience + Duration::from_secs(1) < hold_for) {
                 return Err(StepError::new(
                     Failure::Refused,
                     format!(
-                        "HAProxy closes a connection that waits longer than about {} s, and clients may have to wait {:?}",
+                        "HAProxy closes a connection that waits longer than about {} s, and clients may have to wait {}",
                         patience.as_secs(),
-                        self.hold_for
+                        HumanDuration(hold_for)
                     ),
                 )
                 .hint(format!(
                     "set `timeout queue` and `timeout client` of `{}` to at least {} s, or lower `hold_for` and `max_write_gap`",
                     before.route.backend,
-                    self.hold_for.as_secs() + 5
+                    hold_for.as_secs() + 5
                 )));
             }
             if waiting.len() == 1 {
@@ -164,7 +175,7 @@ impl TrafficHold {
             let occupants = self.fill(&before, server, &self.source).await?;
             let asking = Session::open(&self.source, Purpose::Read).await?;
             let finishing = Finishing::watch(context, asking, &occupants.host, self.finish).await?;
-            let (scout, patience) = self.be_first(&before, server).await?;
+            let (scout, patience) = self.be_first(&before, server, self.longest_wait(context)).await?;
             let finished = finishing.let_end(context, server, &occupants).await?;
             Ok::<_, StepError>((Holding { occupants, scout: Some(scout), reserve: None }, patience, finished))
         };
@@ -247,6 +258,23 @@ impl Step for TrafficHold {
     fn holds_writes(&self) -> bool {
         true
     }
+    /// Who waits does so for as long as writes are held; HAProxy is asked whether it lets them for `hold_for`.
+    fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
+        match self.hold_for {
+            Some(hold_for) if hold_for < max_write_gap => Err(StepError::new(
+                Failure::Refused,
+                format!(
+                    "`hold_for` says that clients wait for {} at most, and writes may be held for {} (`max_write_gap`)",
+                    HumanDuration(hold_for),
+                    HumanDuration(max_write_gap)
+                ),
+            )
+            .hint(
+                "leave `hold_for` out, or say at least as much; HAProxy's `timeout queue` and `timeout client` have to be longer than that",
+            )),
+            _ => Ok(()),
+        }
+    }
     fn holds_clients(&self) -> bool {
         true
     }
@@ -272,8 +300,9 @@ impl Step for TrafficHold {
                     route.backend, route.server, route.socket, route.address
                 ),
                 format!(
-                    "new clients wait there, up to {:?}; a connection gets {:?} to end by itself, then it is closed between two requests",
-                    self.hold_for, self.finish
+                    "new clients wait there, up to {}; a connection gets {} to end by itself, then it is closed between two requests",
+                    HumanDuration(self.longest_wait(context)),
+                    HumanDuration(self.finish)
                 ),
             ],
             warnings: Vec::new(),
