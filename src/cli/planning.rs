@@ -145,7 +145,7 @@ pub async fn plan(request: &RunRequest, built: &Built, reading: &Reading) -> Res
             name: built.step.name().to_owned(),
             store: built.spec.store.clone(),
             service: built.step.kind() == StepKind::Service,
-            point_of_no_return: built.spec.point_of_no_return,
+            point_of_no_return: preview.point_of_no_return,
             undo: match built.step.undoable() {
                 Undoable::Yes => "yes".to_owned(),
                 Undoable::Nothing => "nothing to undo".to_owned(),

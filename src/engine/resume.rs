@@ -9,7 +9,7 @@ use super::driver::{Driver, Stop};
 use super::execute::{self, Halt};
 use super::journal::{Action, AfterUndo, Event, Phase, StepResult, UndoScope};
 use super::outcome::Verdict;
-use super::step::{Probe, StepError};
+use super::step::{Probe, StepError, Undoable};
 use super::way_back::Last;
 use crate::playbook::model::StageName;
 
@@ -65,27 +65,46 @@ impl Driver {
             }
             return Ok(());
         }
-        if let Some(point) = self.graph.point_of_no_return {
-            let step = state.step(self.graph.id(point));
-            // A failure is no more to be believed than silence: it may have been the answer that got lost, not the switch.
-            if matches!(step.phase, Phase::Running | Phase::Failed { .. } | Phase::Stopped) {
-                match self.look_at(point, step.attempt).await? {
-                    Probe::Done => {
-                        self.settle_done(point, step.attempt).await?;
-                        self.journal.append(Event::PointOfNoReturn { step: self.graph.id(point).to_owned() }).await?;
-                        self.end_write_gap(true).await?;
-                        return Ok(());
-                    }
-                    Probe::Foreign { found } => {
-                        let error = StepError::definite(format!("somebody else has been there: {found}"))
-                            .hint("nothing was undone. Look where clients are pointed, put that right, then give the same command again");
-                        return Err(Stop::Unclear(Verdict::of_failure(self.graph.id(point), &error)));
-                    }
-                    Probe::NotStarted | Probe::Partly { .. } => {}
-                }
-            }
+        if self.settle_point().await? {
+            return Ok(());
         }
         self.undo("the driver ended inside `cutover`, before the point of no return", cutover, AfterUndo::StartAgain, false).await
+    }
+
+    /// Decides about a point of no return that was begun and whose end is not known, by looking; true if it is passed.
+    ///
+    /// # Errors
+    /// [`Stop::Unclear`] where nothing may be undone, because clients may be on both sides: it is half done and can't be undone, somebody else
+    /// has been there, or it can't be looked at.
+    pub(super) async fn settle_point(&mut self) -> Result<bool, Stop> {
+        let Some(point) = self.graph.point_of_no_return else { return Ok(false) };
+        let id = self.graph.id(point).to_owned();
+        let step = self.journal.with_state(|state| state.step(&id));
+        // A failure is no more to be believed than silence: it may have been the answer that got lost, not the switch.
+        if !matches!(step.phase, Phase::Running | Phase::Failed { .. } | Phase::Stopped) {
+            return Ok(step.phase == Phase::Done);
+        }
+        let unclear = |step: &str, message: String| {
+            let error = StepError::definite(message).hint(
+                "nothing was undone, and writes are held as they were. Look where clients are pointed, put that right, then give the same command again",
+            );
+            Stop::Unclear(Verdict::of_failure(step, &error))
+        };
+        let undoable = !matches!(self.graph.steps[point].step.undoable(), Undoable::No(_));
+        match self.look_at(point, step.attempt).await {
+            Ok(Probe::Done) => {
+                self.settle_done(point, step.attempt).await?;
+                self.journal.append(Event::PointOfNoReturn { step: id }).await?;
+                self.end_write_gap(true).await?;
+                Ok(true)
+            }
+            Ok(Probe::NotStarted) => Ok(false),
+            Ok(Probe::Partly { .. }) if undoable => Ok(false),
+            Ok(Probe::Partly { from }) => Err(unclear(&id, format!("it is half done ({from}) and can't be undone"))),
+            Ok(Probe::Foreign { found }) => Err(unclear(&id, format!("somebody else has been there: {found}"))),
+            Err(Stop::Verdict(Verdict::Failed { message, .. })) => Err(unclear(&id, message)),
+            Err(stop) => Err(stop),
+        }
     }
 
     /// Settles intents that were left without an outcome, by looking at the world.

@@ -79,6 +79,8 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// How long one attempt of the point of no return may take.
     pub point_of_no_return: Duration,
+    /// How long the undo of one step may keep writes waiting that the steps after it would let through.
+    pub undo_while_held: Duration,
 }
 
 impl Default for Limits {
@@ -88,6 +90,7 @@ impl Default for Limits {
             longest_retry: Duration::from_secs(30),
             stop_grace: Duration::from_secs(30),
             point_of_no_return: Duration::from_secs(60),
+            undo_while_held: Duration::from_secs(5),
         }
     }
 }
@@ -264,6 +267,8 @@ pub struct StepPreview {
     pub plan: Result<Plan, String>,
     /// How long it should take, or why that can't be said.
     pub estimate: Result<Estimate, String>,
+    /// Whether it is the point of no return.
+    pub point_of_no_return: bool,
 }
 
 /// Asks every step what it would do and how long that takes, and sums it up. Touches nothing and needs no run; `certificate` and
@@ -286,7 +291,7 @@ pub async fn preview(
     all_rates.extend(certificate.map(Certificate::rates).unwrap_or_default());
     let all_rates = Arc::new(all_rates);
     let (mut previews, mut remaining) = (Vec::new(), Vec::new());
-    for built in &graph.steps {
+    for (index, built) in graph.steps.iter().enumerate() {
         let context = StepContext {
             run: "plan".into(),
             step: built.spec.id.as_str().into(),
@@ -311,7 +316,8 @@ pub async fn preview(
         let rehearsed = certificate.and_then(|certificate| certificate.measured.get(&built.spec.id)).map(|measured| measured.seconds);
         let known = estimate.clone().unwrap_or_else(Estimate::Unknown);
         remaining.push(Remaining { asked_for: built.stage <= request.until, ..Remaining::expected(&known, rehearsed) });
-        previews.push(StepPreview { step: built.spec.id.clone(), stage: built.stage, plan, estimate });
+        let point_of_no_return = graph.point_of_no_return == Some(index);
+        previews.push(StepPreview { step: built.spec.id.clone(), stage: built.stage, plan, estimate, point_of_no_return });
     }
     let left =
         request.deadline.as_ref().map(|deadline| Duration::try_from(deadline.until.duration_since(Timestamp::now())).unwrap_or_default());

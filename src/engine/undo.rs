@@ -4,9 +4,14 @@
 //! follows) and step by step, so that after a crash in the middle of it the next driver goes on with it before it does
 //! anything else. Ctrl-C and budgets don't interrupt it; a lost lease does. One step whose undo fails doesn't keep the others from
 //! theirs: lifting the fence matters more than a tidy order. Such a step stays on record, the run says so loudly, and the next
-//! driver tries it again.
+//! driver tries it again. While writes are held, what only stands in the way of lifting that gets one short try, and all its tries once
+//! writes are let through: a target that is gone must not keep the source without writes.
+//!
+//! The point of no return is the exception. If it was begun and can be neither undone nor seen to have left no trace, clients may be on both
+//! sides, and nothing behind it in the order of undo is touched: writes stay held.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,12 +19,16 @@ use super::crash;
 use super::driver::{Driver, Stop, engine_error};
 use super::execute::{Halt, pause};
 use super::guards::Effect;
-use super::journal::{Action, AfterUndo, Event, JournalError, StepResult, UndoScope};
+use super::journal::{Action, AfterUndo, Event, JournalError, RunState, StepResult, UndoScope};
 use super::outcome::Verdict;
 use super::run::EngineError;
 use super::step::{Failure, Probe, StepError, Undoable};
 use crate::engine::context::RunKind;
 use crate::playbook::model::{Moment, StageName};
+
+/// What is said where the point of no return can't be undone.
+const BETWEEN: &str = "clients may be on both sides, so nothing more was undone, and writes are held as they were. Look where clients are pointed, put \
+                       that right, then give the same command again: it tries the undo once more";
 
 impl Driver {
     /// What happens when the way forward has ended without being through.
@@ -48,6 +57,15 @@ impl Driver {
             tracing::warn!(%error, "what became of the load could not be written down");
         }
         self.stop_tasks().await;
+        if may_undo && !self.unclear && !self.journal.with_state(RunState::rolling_back) {
+            // Whatever ended the run may have kept the outcome of the switch from the journal.
+            match self.settle_point().await {
+                Ok(_) => {}
+                Err(Stop::Verdict(other) | Stop::Unclear(other)) => return Ok(other),
+                Err(Stop::Journal(error)) => return Err(engine_error(error)),
+                Err(Stop::Engine(error)) => return Err(error),
+            }
+        }
         let scope = if may_undo && !self.unclear { self.scope_after(&verdict) } else { None };
         if let Some(scope) = scope {
             let why = verdict.to_string();
@@ -69,14 +87,18 @@ impl Driver {
             Some(undo) => self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?,
             None => self.settle_cutover().await?,
         }
-        if self.journal.with_state(super::journal::RunState::switched) {
+        if self.journal.with_state(RunState::switched) {
             return Ok(Verdict::Refused {
                 step: None,
                 reasons: vec![
                     "the clients were switched to the target, and what they have written there since would be lost; nothing was undone"
                         .to_owned(),
                 ],
-                hint: Some("the run can only be driven forward: `dbmove cutover`".to_owned()),
+                hint: Some(match self.no_rollback() {
+                    None => "`dbmove rollback` takes clients back to the source, with all that; `dbmove cutover` drives the run forward"
+                        .to_owned(),
+                    Some(_) => "the run can only be driven forward: `dbmove cutover`".to_owned(),
+                }),
             });
         }
         if self.undo_failed("").is_none() && !self.journal.state().begun_in(UndoScope::Everything).is_empty() {
@@ -150,36 +172,48 @@ impl Driver {
         crash::point("undo.started");
         let started = Instant::now();
         let mut failed = BTreeMap::new();
+        let mut later = Vec::new();
+        let mut stuck = false;
         for id in self.journal.state().begun_in(scope) {
             let Some(index) = self.graph.index(&id) else {
                 failed.insert(id.clone(), format!("step `{id}` is no longer in the playbook, so nothing knows how to undo it"));
                 continue;
             };
-            let point = rollback && self.graph.point_of_no_return == Some(index);
-            if point && let Err((step, error)) = self.keep_back().await {
+            let point = self.graph.point_of_no_return == Some(index);
+            if rollback
+                && point
+                && let Err((step, error)) = self.keep_back().await
+            {
                 failed.insert(step, error.message);
                 self.give_back_after(&mut failed).await;
+                stuck = true;
                 break;
             }
             self.stop(&[index]).await;
-            self.observer.undo_started(&id);
-            match self.undo_step(index).await? {
-                Ok(()) => {
-                    self.observer.undo_ended(&id, None);
-                    self.undone.push(id);
-                }
-                Err(error) => {
-                    self.observer.undo_ended(&id, Some(&error.message));
-                    failed.insert(id, error.message.clone());
-                    if point {
-                        self.give_back_after(&mut failed).await;
-                        break;
-                    }
-                }
+            let in_the_way = self.writes_are_held() && !point && !self.graph.steps[index].step.holds_writes();
+            let Err(error) = self.undo_and_tell(index, in_the_way.then_some(self.request.limits.undo_while_held)).await? else { continue };
+            failed.insert(id.clone(), error.message.clone());
+            if in_the_way && error.failure == Failure::Transient {
+                later.push(index);
+            } else if point && rollback {
+                self.give_back_after(&mut failed).await;
+                stuck = true;
+                break;
+            } else if point && self.request.kind == RunKind::Production && !self.is_untouched(index).await? {
+                failed.insert(id, format!("{}; {BETWEEN}", error.message));
+                stuck = true;
+                break;
             }
         }
-        if failed.is_empty() {
+        let lifted = |id: &String| self.graph.index(id).is_some_and(|index| !self.graph.steps[index].step.holds_writes());
+        if !stuck && failed.keys().all(lifted) {
             self.end_write_gap(rollback).await?;
+        }
+        for index in later {
+            match self.undo_and_tell(index, None).await? {
+                Ok(()) => drop(failed.remove(self.graph.id(index))),
+                Err(error) => drop(failed.insert(self.graph.id(index).to_owned(), error.message)),
+            }
         }
         let scope = match scope {
             UndoScope::Stage { stage } => stage.as_str(),
@@ -198,8 +232,35 @@ impl Driver {
         }
     }
 
-    /// Undoes one step: intent, effect, outcome.
-    async fn undo_step(&mut self, index: usize) -> Result<Result<(), StepError>, Stop> {
+    /// True while clients' writes wait, by this driver's doing or a dead one's.
+    fn writes_are_held(&self) -> bool {
+        self.write_gap.is_some() || self.journal.with_state(|state| state.open_write_gap().is_some())
+    }
+
+    /// Whether a point of no return that can't be undone has left no trace: then nobody was moved, and what comes after it may be undone. One that
+    /// can't be looked at has.
+    async fn is_untouched(&mut self, index: usize) -> Result<bool, Stop> {
+        let attempt = self.journal.with_state(|state| state.step(self.graph.id(index)).attempt);
+        match self.look_at(index, attempt).await {
+            Ok(probe) => Ok(probe == Probe::NotStarted),
+            Err(Stop::Verdict(Verdict::Failed { .. })) => Ok(false),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    async fn undo_and_tell(&mut self, index: usize, one_try: Option<Duration>) -> Result<Result<(), StepError>, Stop> {
+        let id = self.graph.id(index).to_owned();
+        self.observer.undo_started(&id);
+        let result = self.undo_step(index, one_try).await?;
+        self.observer.undo_ended(&id, result.as_ref().err().map(|error| error.message.as_str()));
+        if result.is_ok() {
+            self.undone.push(id);
+        }
+        Ok(result)
+    }
+
+    /// Undoes one step: intent, effect, outcome. With a limit there is one try, which is given up after that time.
+    async fn undo_step(&mut self, index: usize, one_try: Option<Duration>) -> Result<Result<(), StepError>, Stop> {
         let built = self.graph.steps[index].clone();
         let id = built.spec.id.clone();
         let attempt = self.journal.with_state(|state| state.step(&id).attempt);
@@ -212,17 +273,21 @@ impl Driver {
             Undoable::No(reason) => self.leave(index, &reason).await?,
             Undoable::Yes => {
                 let mut failures = 0;
+                let retries = if one_try.is_some() { 0 } else { self.retries(index) };
                 loop {
                     let lost = context.cancel.clone();
                     let result = tokio::select! {
                         result = built.step.undo(&context) => result,
+                        () = tokio::time::sleep(one_try.unwrap_or_default()), if one_try.is_some() => {
+                            Err(StepError::transient(format!("`{id}` was not undone within {:?}", one_try.unwrap_or_default())))
+                        }
                         () = lost.cancelled() => return Err(Stop::Verdict(Verdict::LeaseLost { message: format!("another driver took over while `{id}` was undone") })),
                     };
                     match result {
                         Err(error) if error.failure == Failure::LeaseLost => {
                             return Err(Stop::Verdict(Verdict::LeaseLost { message: error.message }));
                         }
-                        Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
+                        Err(error) if error.failure == Failure::Transient && failures < retries => {
                             failures += 1;
                             let wait = pause(&self.request.limits, failures);
                             let error_text = error.message.clone();

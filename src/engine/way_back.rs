@@ -160,7 +160,7 @@ impl Driver {
     }
 
     /// Why there is no rollback of this run, and what to do.
-    fn no_rollback(&self) -> Option<(String, String)> {
+    pub(super) fn no_rollback(&self) -> Option<(String, String)> {
         let state = self.journal.state();
         if state.rolled_back() {
             return Some(rolled_back_already());

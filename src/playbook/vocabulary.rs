@@ -30,10 +30,23 @@ pub struct StepWord {
     pub stages: &'static [StageName],
     /// Names of steps that must come earlier for the same store.
     pub requires_before: &'static [&'static str],
+    /// Whether clients reach the target from this step on: undo behind it would lose what they write there.
+    pub moves_clients: MovesClients,
     /// The JSON Schema of its arguments: `|| schemars::schema_for!(Arguments)`.
     pub arguments: fn() -> Schema,
     /// Whether the arguments can be used; usually [`arguments`] and whatever a type can't say.
     pub check: fn(&Map<String, Value>) -> Result<(), ArgumentError>,
+}
+
+/// Whether a step lets clients reach the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovesClients {
+    /// It never does.
+    Never,
+    /// It does.
+    Always,
+    /// It runs what the operator wrote, which may.
+    Perhaps,
 }
 
 /// One thing that a guard can watch.

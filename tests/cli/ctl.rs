@@ -12,7 +12,7 @@ const STAGES: &str = r#"  prepare:
     - { id: act, run: hook.exec, with: { command: [touch, acted], undo: none } }
   cutover:
     - { id: hold, run: hook.exec, with: { command: [sh, -c, 'touch held; while [ ! -e let ]; do sleep 0.05; done'], undo: [rm, -f, held] } }
-    - { id: switch, run: hook.exec, with: { command: [sh, -c, 'touch switching; while [ ! -e switch ]; do sleep 0.05; done'] }, point_of_no_return: true }
+    - { id: switch, run: hook.exec, with: { command: [sh, -c, 'touch switching; while [ ! -e switch ]; do sleep 0.05; done'], probe: [test, -e, switch] }, point_of_no_return: true }
 "#;
 const CUTOVER: &str = "cutover night.yaml --yes --without-rehearsal test";
 

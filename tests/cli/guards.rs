@@ -15,7 +15,7 @@ const STAGES: &str = r#"  sync:
   cutover:
     - { id: hold, run: hook.exec, with: { command: [touch, held], undo: [rm, -f, held] } }
     - { id: drain, run: hook.exec, with: { command: [sh, -c, 'while [ ! -e drained ]; do sleep 0.05; done'], undo: none } }
-    - { id: switch, run: hook.exec, with: { command: [sh, -c, 'while [ ! -e switched ]; do sleep 0.05; done'] }, point_of_no_return: true }
+    - { id: switch, run: hook.exec, with: { command: [sh, -c, 'while [ ! -e switched ]; do sleep 0.05; done'], probe: [test, -e, switched] }, point_of_no_return: true }
   settle:
     - { id: retire, run: hook.exec, with: { command: [touch, retired], undo: none } }
 "#;

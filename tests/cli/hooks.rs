@@ -10,7 +10,7 @@ const STAGES: &str = r#"  sync:
     - { id: copy, run: hook.exec, with: { command: [touch, copied], undo: none } }
   cutover:
     - { id: hold, run: hook.exec, with: { command: [touch, held], undo: [rm, -f, held] } }
-    - { id: switch, run: hook.exec, with: { command: [touch, switched] }, point_of_no_return: true }
+    - { id: switch, run: hook.exec, with: { command: [touch, switched], probe: [test, -e, switched] }, point_of_no_return: true }
 "#;
 const CUTOVER: &str = "cutover night.yaml --yes --without-rehearsal test";
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use dbmove::engine::crash::POINTS;
 use dbmove::engine::outcome::{Serving, Verdict};
 
-use crate::world::{World, lines, net, story_with_way_back, was_killed, whole_story};
+use serde_json::json;
+
+use crate::world::{World, ledger, lines, net, story_with_way_back, switch, was_killed, whole_story};
 
 /// The ways a run can go that together pass every point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -270,6 +272,31 @@ fn a_stranger_at_the_point_of_no_return_stops_the_run() {
     world.take("foreign");
     assert_eq!(world.drive_elsewhere(None).code(), Some(0));
     assert_eq!(world.state().serving(), Serving::Target);
+}
+
+#[test]
+fn a_switch_that_is_half_done_and_cant_be_undone_or_seen_keeps_writes_held() {
+    let mut story = whole_story();
+    story["cutover"][2] = switch("switch", json!({ "undoable": "no", "half_while": "half", "unseen_while": "unseen" }));
+    for sight in ["half", "unseen"] {
+        let world = World::new(story.clone());
+        assert!(was_killed(world.drive_elsewhere(Some("point_of_no_return.effect_done"))));
+        world.put(sight);
+        for _again in 0..2 {
+            assert_eq!(world.drive_elsewhere(None).code(), Some(1));
+            let state = world.state();
+            assert_eq!(state.serving(), Serving::Unclear, "{sight}");
+            assert!(state.open_write_gap().is_some(), "{sight}");
+            assert!(
+                !ledger(world.path()).iter().any(|line| line.starts_with("let_go") || line.starts_with("undo")),
+                "{:?}",
+                ledger(world.path())
+            );
+        }
+        world.take(sight);
+        assert_eq!(world.drive_elsewhere(None).code(), Some(0), "{sight}");
+        assert_eq!(world.state().serving(), Serving::Target, "{sight}");
+    }
 }
 
 /// Points of hooks are in `hooks`, which has a story with some.

@@ -59,6 +59,10 @@ struct Behaviour {
     total: Option<u64>,
     facts: BTreeMap<String, Value>,
     foreign_while: String,
+    /// It is found half done while this file stands in the world.
+    half_while: String,
+    /// It can't be looked at while this file stands in the world.
+    unseen_while: String,
     panics: bool,
     /// A service that keeps the way back.
     way_back: bool,
@@ -263,6 +267,12 @@ impl Step for LedgerStep {
         self.write("probe");
         if self.stands(&self.behaviour.foreign_while) {
             return Ok(Probe::Foreign { found: "a stranger's ledger".to_owned() });
+        }
+        if self.stands(&self.behaviour.unseen_while) {
+            return Err(StepError::definite("nothing can be seen"));
+        }
+        if self.stands(&self.behaviour.half_while) {
+            return Ok(Probe::Partly { from: "the middle".to_owned() });
         }
         Ok(if self.applied() { Probe::Done } else { Probe::NotStarted })
     }

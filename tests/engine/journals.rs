@@ -13,7 +13,7 @@ use dbmove::engine::run::EngineError;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::world::{World, ledger, net, step, whole_story};
+use crate::world::{World, ledger, net, step, switch, whole_story};
 
 async fn finished() -> World {
     let world = World::new(whole_story());
@@ -232,6 +232,31 @@ async fn a_cutover_is_undone_even_on_a_full_disk() {
     assert!(net(world.path()).is_empty(), "the fence stands: {:?}", ledger(world.path()));
     std::fs::remove_file(disk.0.join("filler")).unwrap();
     assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_is_believed_though_a_full_disk_kept_its_outcome_from_the_journal() {
+    let world = World::new(json!({ "cutover": [
+        step("fence", json!({ "holds_writes": true })),
+        switch("switch", json!({ "acts_first": true, "sleep_ms": 700 })),
+        step("after", json!({})),
+    ] }));
+    let test = "a_switch_is_believed_though_a_full_disk_kept_its_outcome_from_the_journal";
+    let Some(disk) = small_disk(&world, test) else { return };
+    let (outcome, ()) = tokio::join!(world.drive(), async {
+        while !ledger(world.path()).contains(&"apply switch".to_owned()) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        fill(&disk.0);
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Target), "{}", outcome.verdict);
+    assert!(outcome.undone.is_empty(), "{:?}", outcome.undone);
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["fence", "switch"]);
+    std::fs::remove_file(disk.0.join("filler")).unwrap();
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target), "{}", outcome.verdict);
+    assert_eq!(net(world.path()).len(), 3);
 }
 
 #[test]

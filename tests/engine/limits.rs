@@ -112,6 +112,58 @@ async fn a_stranger_found_after_a_failed_switch_stops_everything_without_undo() 
     assert!(outcome.verdict.to_string().contains("stranger's ledger"), "{}", outcome.verdict);
 }
 
+/// A switch whose answer is lost and whose undo fails.
+fn stuck() -> World {
+    let switch =
+        switch("switch", json!({ "fails": "definite", "fails_while": "stuck", "half_while": "half", "undo_fails_while": "stuck" }));
+    let world = World::new(json!({ "cutover": [step("fence", json!({ "holds_writes": true })), step("promote", json!({})), switch] }));
+    world.put("stuck");
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_done_switch_that_cant_be_put_back_keeps_the_fence() {
+    let world = stuck();
+    world.put("half");
+    for _again in 0..2 {
+        let outcome = world.drive().await.unwrap();
+        assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Unclear), "{}", outcome.verdict);
+        assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["fence", "promote"], "{:?}", ledger(world.path()));
+        assert!(outcome.not_undone.iter().any(|(step, why)| step == "switch" && why.contains("both sides")), "{:?}", outcome.not_undone);
+        assert!(world.state().open_write_gap().is_some());
+    }
+    world.take("stuck");
+    world.take("half");
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target), "{}", outcome.verdict);
+    assert!(ledger(world.path()).contains(&"undo fence".to_owned()), "{:?}", ledger(world.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_left_no_trace_does_not_keep_the_fence_though_its_undo_fails() {
+    let world = stuck();
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Error, "{}", outcome.verdict);
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+    assert_eq!(outcome.not_undone.iter().map(|(step, _)| step.as_str()).collect::<Vec<_>>(), ["switch"]);
+    assert!(world.state().open_write_gap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_stands_in_the_way_of_the_fence_does_not_keep_it_up() {
+    let world = World::new(json!({ "cutover": [
+        step("fence", json!({ "holds_writes": true })),
+        // Its undo takes longer than it may while writes are held.
+        step("promote", json!({ "undo_ms": 1000 })),
+        step("check", json!({ "fails": "definite" })),
+    ] }));
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Error, Serving::Source), "{}", outcome.verdict);
+    assert!(outcome.not_undone.is_empty(), "{:?}", outcome.not_undone);
+    let undone: Vec<String> = ledger(world.path()).into_iter().filter(|line| line.starts_with("undo ")).collect();
+    assert_eq!(undone, ["undo fence", "undo promote"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_that_does_not_fit_is_refused_before_anything_is_touched() {
     let mut world = cutover(json!({ "estimate_ms": 3_600_000 }), json!({}));

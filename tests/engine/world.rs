@@ -239,6 +239,7 @@ impl Scenario {
             longest_retry: Duration::from_millis(20),
             stop_grace: Duration::from_millis(self.stop_grace_ms),
             point_of_no_return: Duration::from_millis(self.switch_limit_ms),
+            undo_while_held: Duration::from_millis(300),
         };
         request
     }

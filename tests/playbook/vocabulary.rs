@@ -2,7 +2,7 @@
 
 use dbmove::playbook::model::{StageName, StoreKind, Template};
 use dbmove::playbook::quantity::{HumanDuration, HumanSize};
-use dbmove::playbook::vocabulary::{ArgumentError, GuardWord, StepWord, Vocabulary, arguments};
+use dbmove::playbook::vocabulary::{ArgumentError, GuardWord, MovesClients, StepWord, Vocabulary, arguments};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -92,6 +92,11 @@ macro_rules! word {
             store: $store,
             stages: $stages,
             requires_before: $before,
+            moves_clients: match $name.as_bytes() {
+                b"traffic.file" | b"traffic.exec" => MovesClients::Always,
+                b"hook.exec" => MovesClients::Perhaps,
+                _ => MovesClients::Never,
+            },
             arguments: || schemars::schema_for!($arguments),
             check: $check,
         }

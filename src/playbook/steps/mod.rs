@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::model::{StageName, StoreKind};
+use super::nearest::nearest;
 use super::problem::{Mistake, Problem};
 use super::reference::is_name;
 use super::stores::bad_name;
-use super::vocabulary::StepWord;
-use super::yaml::{Node, Value};
+use super::vocabulary::{MovesClients, StepWord, find};
+use super::yaml::{Entry, Node, Value};
 
 /// How many steps a playbook may have: order is checked for each pair.
 const MOST_STEPS: usize = 500;
@@ -62,7 +63,7 @@ pub(crate) fn check(tree: &Node, source: &str, vocabulary: &[StepWord]) -> Vec<P
     let kinds = store_kinds(tree);
     check_ids(&steps, &mut problems);
     let earlier = earlier::earlier(&steps, &mut problems);
-    check_point_of_no_return(&steps, &mut problems);
+    check_point_of_no_return(&steps, vocabulary, &mut problems);
     for (index, step) in steps.iter().enumerate() {
         let word = word::check_word(step, vocabulary, &mut problems);
         word::check_store(step, word, &kinds, &mut problems);
@@ -125,9 +126,25 @@ fn check_ids(steps: &[StepView<'_>], problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_point_of_no_return(steps: &[StepView<'_>], problems: &mut Vec<Problem>) {
-    let mut first: Option<String> = None;
-    for step in steps {
+/// Whether something can tell, or put back, what a command of the operator's own has done.
+fn can_be_settled(step: &StepView<'_>) -> bool {
+    let has =
+        |name: &str| step.node.field("with").and_then(|with| with.value.field(name)).is_some_and(|entry| !entry.value.items().is_empty());
+    has("probe") || has("undo")
+}
+
+/// Whether something in the step was meant to mark it.
+fn tries_to_mark(step: &StepView<'_>) -> bool {
+    let meant = |entry: &Entry| nearest(&entry.key, ["point_of_no_return"]).is_some() && !matches!(entry.value.value, Value::Bool(false));
+    step.node.entries().iter().any(meant)
+}
+
+/// One step of `cutover` may be marked, and where a step moves clients it has to be the first that does: marked later or not at all, a failure
+/// in between would be undone and what clients wrote on the target lost; marked earlier, it could not be undone though nobody was moved yet.
+/// What a command of the operator's own does is not known: a `hook.exec` before that step may be marked, and the only mark may stand anywhere.
+fn check_point_of_no_return(steps: &[StepView<'_>], vocabulary: &[StepWord], problems: &mut Vec<Problem>) {
+    let mut marked: Option<(usize, Range<usize>)> = None;
+    for (index, step) in steps.iter().enumerate() {
         let Some(entry) = step.node.field("point_of_no_return").filter(|entry| matches!(entry.value.value, Value::Bool(true))) else {
             continue;
         };
@@ -141,11 +158,52 @@ fn check_point_of_no_return(steps: &[StepView<'_>], problems: &mut Vec<Problem>)
                 "expected in `cutover` only",
                 "everything before the cutover can be undone; move the step there, or remove this line",
             );
-        } else if let Some(first) = &first {
-            let message = format!("{} is a second point of no return after {first}", step.name());
-            report(message, "expected once", "mark only the first step after which going back means more than undo");
-        } else {
-            first = Some(step.name());
+            return;
         }
+        if let Some((first, _)) = &marked {
+            let message = format!("{} is a second point of no return after {}", step.name(), steps[*first].name());
+            report(message, "expected once", "mark only the first step after which going back means more than undo");
+            return;
+        }
+        marked = Some((index, entry.key_span.clone()));
     }
+    let moves = |step: &StepView<'_>| {
+        let word = step.run.as_ref().and_then(|(run, _)| find(vocabulary, run));
+        word.filter(|_| step.stage == StageName::Cutover).map_or(MovesClients::Never, |word| word.moves_clients)
+    };
+    if let Some((index, place)) = &marked
+        && moves(&steps[*index]) == MovesClients::Perhaps
+        && !can_be_settled(&steps[*index])
+    {
+        let message =
+            format!("{} is the point of no return, and after a crash in it nothing could tell where clients are", steps[*index].name());
+        let problem = Problem::new(Mistake::PointOfNoReturn, place.clone(), message, "expected a step that can be looked at or undone");
+        problems.push(problem.help("write a `probe` that says whether clients were moved, or an `undo` that moves them back"));
+    }
+    let Some(moving) = steps.iter().position(|step| moves(step) == MovesClients::Always) else { return };
+    let name = steps[moving].name();
+    let (place, message, label) = match marked {
+        // What is misspelt or no `true` is said by the shape.
+        None if steps.iter().any(tries_to_mark) => return,
+        None => (
+            steps[moving].place(),
+            format!("from {name} on clients reach the target, and no step is marked as the point of no return"),
+            "expected `point_of_no_return: true` here",
+        ),
+        Some((marked, place)) if marked > moving => (
+            place,
+            format!("{} is marked as the point of no return, but clients reach the target from {name} on", steps[marked].name()),
+            "expected at an earlier step",
+        ),
+        Some((marked, place)) if marked < moving && moves(&steps[marked]) == MovesClients::Never => (
+            place,
+            format!("{} is marked as the point of no return, but nobody reaches the target before {name}", steps[marked].name()),
+            "expected at a later step",
+        ),
+        Some(_) => return,
+    };
+    let help = format!(
+        "write `point_of_no_return: true` at {name} and nowhere else: what fails before it is undone, and what clients write on the target behind it is kept"
+    );
+    problems.push(Problem::new(Mistake::PointOfNoReturn, place, message, label).help(help));
 }

@@ -7,7 +7,7 @@ use super::{Constructor, Entry, of_step, read};
 use crate::gate::approve::{ApproveArguments, GateApprove};
 use crate::hook::exec::{HookArguments, HookExec};
 use crate::playbook::model::StageName::{self, Cutover, Prepare, Settle, Sync, Verify};
-use crate::playbook::vocabulary::{ArgumentError, StepWord, arguments};
+use crate::playbook::vocabulary::{ArgumentError, MovesClients, StepWord, arguments};
 use crate::steps::deferred;
 
 const ANYWHERE: &[StageName] = &[Prepare, Sync, Verify, Cutover, Settle];
@@ -21,6 +21,7 @@ pub const STEPS: &[Entry] = &[
             store: None,
             stages: ANYWHERE,
             requires_before: &[],
+            moves_clients: MovesClients::Perhaps,
             arguments: || schemars::schema_for!(HookArguments),
             check: |with| {
                 let hook: HookArguments = arguments(with)?;
@@ -40,6 +41,7 @@ pub const STEPS: &[Entry] = &[
             store: None,
             stages: ANYWHERE,
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(ApproveArguments),
             check: |with| {
                 let gate: ApproveArguments = arguments(with)?;

@@ -7,7 +7,7 @@ use crate::mysql::assess::acceptance;
 use crate::mysql::steps;
 use crate::playbook::model::StageName::{Cutover, Prepare, Settle, Sync, Verify};
 use crate::playbook::model::StoreKind;
-use crate::playbook::vocabulary::{StepWord, arguments};
+use crate::playbook::vocabulary::{MovesClients, StepWord, arguments};
 
 /// All of them.
 pub const STEPS: &[Entry] = &[
@@ -18,6 +18,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Prepare],
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::assess::AssessArguments),
             check: |with| {
                 let assess: steps::assess::AssessArguments = arguments(with)?;
@@ -33,6 +34,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Prepare],
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::prepare::PrepareArguments),
             check: |with| arguments::<steps::prepare::PrepareArguments>(with).map(drop),
         },
@@ -45,6 +47,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Sync],
             requires_before: &["mysql.prepare"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::replicate::ReplicateArguments),
             check: |with| arguments::<steps::replicate::ReplicateArguments>(with).map(drop),
         },
@@ -57,6 +60,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Sync],
             requires_before: &["mysql.replicate"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::snapshot::SnapshotArguments),
             check: |with| arguments::<steps::snapshot::SnapshotArguments>(with).map(drop),
         },
@@ -69,6 +73,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Verify, Cutover],
             requires_before: &["mysql.snapshot"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::verify::VerifyArguments),
             check: |with| {
                 let verify: steps::verify::VerifyArguments = arguments(with)?;
@@ -84,6 +89,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.verify"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::fence::FenceArguments),
             check: |with| {
                 let fence: steps::fence::FenceArguments = arguments(with)?;
@@ -99,6 +105,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.fence"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::catch_up::CatchUpArguments),
             check: |with| arguments::<steps::catch_up::CatchUpArguments>(with).map(drop),
         },
@@ -111,6 +118,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.catch_up"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::promote::PromoteArguments),
             check: |with| arguments::<steps::promote::PromoteArguments>(with).map(drop),
         },
@@ -123,6 +131,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.promote"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::reverse::ReverseArguments),
             check: |with| arguments::<steps::reverse::ReverseArguments>(with).map(drop),
         },
@@ -135,6 +144,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Settle],
             requires_before: &["mysql.reverse"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::retire::RetireArguments),
             check: |with| arguments::<steps::retire::RetireArguments>(with).map(drop),
         },
@@ -147,6 +157,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &["mysql.promote"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(steps::disconnect::DisconnectArguments),
             check: |with| arguments::<steps::disconnect::DisconnectArguments>(with).map(drop),
         },

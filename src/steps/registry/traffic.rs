@@ -7,7 +7,7 @@ use super::{AT_THE_SWITCH, Constructor, Entry, of_step, read};
 use crate::engine::step::StepError;
 use crate::playbook::model::StageName::{Cutover, Prepare, Settle, Sync, Verify};
 use crate::playbook::model::StoreKind;
-use crate::playbook::vocabulary::{StepWord, arguments};
+use crate::playbook::vocabulary::{MovesClients, StepWord, arguments};
 use crate::steps::deferred;
 use crate::traffic::canary::{CanaryArguments, TrafficCanary};
 use crate::traffic::check::{CheckArguments, TrafficCheck};
@@ -32,6 +32,7 @@ pub const STEPS: &[Entry] = &[
             store: None,
             stages: AT_THE_SWITCH,
             requires_before: &[],
+            moves_clients: MovesClients::Always,
             arguments: || schemars::schema_for!(FileArguments),
             check: |with| {
                 let file: FileArguments = arguments(with)?;
@@ -51,6 +52,7 @@ pub const STEPS: &[Entry] = &[
             store: None,
             stages: AT_THE_SWITCH,
             requires_before: &[],
+            moves_clients: MovesClients::Always,
             arguments: || schemars::schema_for!(SwitchArguments),
             check: |with| {
                 let switch: SwitchArguments = arguments(with)?;
@@ -70,6 +72,7 @@ pub const STEPS: &[Entry] = &[
             store: None,
             stages: AT_THE_SWITCH,
             requires_before: &[],
+            moves_clients: MovesClients::Always,
             arguments: || schemars::schema_for!(HttpArguments),
             check: |with| TrafficHttp::new(arguments(with)?).map(drop).map_err(of_step),
         },
@@ -83,6 +86,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Prepare, Sync, Verify],
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(LowerArguments),
             check: |with| LowerTtl::check(&arguments(with)?).map_err(of_step),
         },
@@ -102,6 +106,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &[LowerTtl::NAME],
+            moves_clients: MovesClients::Always,
             arguments: || schemars::schema_for!(RecordArguments),
             check: |with| arguments::<RecordArguments>(with).map(drop),
         },
@@ -120,6 +125,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Settle],
             requires_before: &[TrafficDns::NAME],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(RecordArguments),
             check: |with| arguments::<RecordArguments>(with).map(drop),
         },
@@ -138,6 +144,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(HoldArguments),
             check: |with| {
                 let hold: HoldArguments = arguments(with)?;
@@ -160,6 +167,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &[TrafficHold::NAME, "mysql.promote"],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(ProxySwitchArguments),
             check: |with| arguments::<ProxySwitchArguments>(with).map(drop),
         },
@@ -180,6 +188,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &[TrafficSwitch::NAME],
+            moves_clients: MovesClients::Always,
             arguments: || schemars::schema_for!(ReleaseArguments),
             check: |with| arguments::<ReleaseArguments>(with).map(drop),
         },
@@ -199,6 +208,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: AT_THE_SWITCH,
             requires_before: &[],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(CanaryArguments),
             check: |with| arguments::<CanaryArguments>(with).map(drop),
         },
@@ -220,6 +230,7 @@ pub const STEPS: &[Entry] = &[
             store: Some(StoreKind::Mysql),
             stages: &[Cutover, Settle],
             requires_before: &[TrafficCanary::NAME],
+            moves_clients: MovesClients::Never,
             arguments: || schemars::schema_for!(CheckArguments),
             check: |with| arguments::<CheckArguments>(with).map(drop),
         },
