@@ -6,6 +6,8 @@
 
 #[path = "way_back/dead.rs"]
 mod dead;
+#[path = "way_back/ids.rs"]
+mod ids;
 #[path = "way_back/late.rs"]
 mod late;
 #[path = "way_back/long.rs"]
