@@ -13,6 +13,8 @@ mod late;
 #[path = "way_back/long.rs"]
 mod long;
 mod real;
+#[path = "way_back/restarted.rs"]
+mod restarted;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
 mod world;

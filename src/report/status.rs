@@ -192,15 +192,13 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
     let mut series = reader.series(run)?;
     let outcome = outcome(&state, driver.as_ref());
     let since = |moment: Timestamp| now.duration_since(moment).as_secs_f64();
-    // What a service can't carry any more is no failure of it, and must be seen on every look.
-    let lost: std::collections::BTreeMap<String, String> = reader
-        .findings(run)?
-        .into_iter()
-        .filter_map(|(id, finding)| {
-            let step = id.strip_suffix("/no-way-back")?;
-            Some((step.to_owned(), finding.get("found")?.as_str()?.to_owned()))
-        })
-        .collect();
+    // What a service can't carry any more, or not for certain, is no failure of it, and must be seen on every look.
+    let findings = reader.findings(run)?;
+    let found = |step: &str, kinds: &[&str]| {
+        let of_step = |id: &str| id.strip_prefix(step).and_then(|id| id.strip_prefix('/')).is_some_and(|kind| kinds.contains(&kind));
+        let words = findings.iter().filter(|(id, _)| of_step(id)).filter_map(|(_, finding)| finding.get("found")?.as_str());
+        Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
+    };
     let mut left = std::collections::BTreeMap::new();
     for planned in state.plan.iter().filter(|planned| outcome != Outcome::Running && state.step(&planned.id).is_begun()) {
         let made = reader.results(run, &planned.id, MADE)?;
@@ -217,7 +215,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             let error = match &step.phase {
                 Phase::Failed { error } | Phase::UndoFailed { error } if !step.is_waiting() => Some(error.message.clone()),
                 // Once it is undone there is nothing to lose by it.
-                _ if step.is_begun() => lost.get(&planned.id).cloned(),
+                _ if step.is_begun() => found(&planned.id, &["no-way-back", "source-let-clients-in"]),
                 _ => None,
             };
             StepStatus {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reverse::kept_out;
 use super::verify::{self, foreign_look};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
@@ -236,7 +237,7 @@ impl Step for RaiseFence {
         }
         if is_let_go(context, &self.store)? {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
-            fence::set_read_only(&mut source, true).await?;
+            kept_out::look(context, &self.store, &mut source, None).await?;
             source.close().await;
             return Ok(Output::default().fact("lock", "let go behind the switch; `read_only` stays on"));
         }

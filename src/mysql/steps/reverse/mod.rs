@@ -11,18 +11,23 @@
 //!   behind the switch. It notes what it can't carry (in the journal, as a finding, and on every status line), stops carrying, and keeps
 //!   saying so; `dbmove rollback` refuses from then on.
 //! * *What came back is compared*, round by round, like what went there.
+//! * *Clients stay out of the source*, also when that server is started again: see [`kept_out`].
 //!
 //! What a rollback does with it is in [`rollback`].
 
+pub(super) mod kept_out;
 pub(super) mod rollback;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+use kept_out::LetIn;
 
 use super::fence::{is_let_go, patience};
 use super::{Meter, STOP_GRACE, stoppable};
@@ -76,6 +81,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two rounds over the keys that came back.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks whether clients are kept out of the source.
+const KEPT_OUT_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at the journal, or at the servers.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -218,7 +225,13 @@ impl Reverse {
         start: &Position,
         finish: &CancellationToken,
     ) -> Result<(), StepError> {
-        stoppable(context, self.prepare(context, back, start)).await?;
+        stoppable(context, async {
+            let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            kept_out::look(context, &self.store, &mut source, None).await?;
+            source.close().await;
+            self.prepare(context, back, start).await
+        })
+        .await?;
         crash::point("reverse.prepared");
         let floor = position_of(context, COMPARED)?.unwrap_or_else(|| start.clone());
         back.described().await?.shared.touches.track();
@@ -234,6 +247,7 @@ impl Reverse {
             }
             error = self.rounds(context, back, &rounds_end) => Err(error),
             error = self.watch(context, back) => Err(error),
+            error = self.keep_clients_out(context) => Err(error),
         };
         back.following.send_replace(if result.is_ok() { Following::Finished } else { Following::Off });
         result
@@ -268,17 +282,75 @@ impl Reverse {
                 Ok(described) => described.shared.throttled(),
                 Err(error) => return error.into(),
             };
+            let let_in = match LetIn::load(context, &self.store) {
+                Ok(let_in) => let_in.map(|let_in| format!("; BUT {}", let_in.line())).unwrap_or_default(),
+                Err(error) => return error,
+            };
             context.report(Progress {
                 done: applied.changes,
                 total: None,
                 unit: "changes".to_owned(),
                 rate: meter.rate(applied.changes),
                 lag: Some(lag),
-                note: format!("a rollback is possible; the source is at {} of the target's log", applied.position),
+                note: format!("a rollback is possible{let_in}; the source is at {} of the target's log", applied.position),
                 throttle,
                 waits: false,
             });
         }
+    }
+
+    /// Looks whether clients are kept out of the source, again and again.
+    async fn keep_clients_out(&self, context: &StepContext) -> StepError {
+        let mut session: Option<Session> = None;
+        let mut since = Timestamp::now();
+        let mut said = String::new();
+        loop {
+            tokio::time::sleep(KEPT_OUT_EVERY).await;
+            let looked = async {
+                let mut open = match session.take() {
+                    Some(open) => open,
+                    None => Session::open(&self.store.source, Purpose::Read).await?,
+                };
+                let now = Timestamp::now();
+                kept_out::look(context, &self.store, &mut open, Some(since)).await?;
+                Ok::<_, MysqlError>((open, now))
+            };
+            match looked.await {
+                Ok((open, now)) => {
+                    session = Some(open);
+                    since = now;
+                    said.clear();
+                }
+                Err(MysqlError::Step(error)) if error.failure != Failure::Transient => return error,
+                // Looked at again; while it is away, nobody writes there.
+                Err(error) if error.transient() => {}
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != said {
+                        tracing::error!(store = %self.store.name, "{error}");
+                        said = error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares every table as a whole, if clients could write on the source since that was done last.
+    async fn compare_all_again(&self, context: &StepContext, back: &Arc<MysqlStore>, cancel: &CancellationToken) -> MysqlResult<()> {
+        let Some(let_in) = LetIn::load(context, &self.store)?.filter(|let_in| !let_in.compared) else { return Ok(()) };
+        tracing::warn!(store = %self.store.name, "every table is compared, because clients could write on the source");
+        let verifier = Arc::new(Verifier::new(back, Engine::Auto, true).await?);
+        let found = verifier.full(1, &Arc::default(), &context.steering, cancel).await?;
+        if let Some(first) = found.differences.first() {
+            return Err(StepError::definite(format!(
+                "{}; {} rows differ on the source now, the first: {}",
+                let_in.found,
+                found.difference_count,
+                first.line()
+            ))
+            .into());
+        }
+        Ok(kept_out::compared(context, &self.store, &let_in)?)
     }
 
     /// Compares what came back, round by round, until something differs.
@@ -300,6 +372,11 @@ impl Reverse {
         let mut pair = Pair::open(back).await?;
         loop {
             tokio::time::sleep(ROUND_EVERY).await;
+            match self.compare_all_again(context, back, cancel).await {
+                Ok(()) => {}
+                Err(error) if error.transient() => continue,
+                Err(error) => return Err(error.into()),
+            }
             let begun_at = back.applied.borrow().position.clone();
             let round = match verifier.round(&mut pair, cancel).await {
                 Ok(round) => round,
@@ -493,6 +570,7 @@ impl Step for Reverse {
         self.store.back.send_replace(None);
         bring_triggers_back(context, &self.store).await?;
         remove(&self.store).await?;
+        kept_out::forget(context, &self.store)?;
         for key in [START, BROKEN, COMPARED] {
             context.save_checkpoint(key, &serde_json::Value::Null)?;
         }

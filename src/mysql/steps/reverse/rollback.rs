@@ -23,6 +23,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept_out::LetIn;
 use super::{LOOK_EVERY, PATIENCE, Reverse};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -123,6 +124,9 @@ impl Reverse {
         self.refuse_if_broken(context)?;
         if !follows {
             return Err(StepError::transient(format!("nothing follows the {}", back.source)));
+        }
+        if let Some(let_in) = LetIn::load(context, &self.store)? {
+            tracing::warn!(store = %self.store.name, "{}", let_in.line());
         }
         // Once without haste: of some tables a counter is raised by writing the table anew.
         stoppable(context, counters::raise_back(&back, Writes::Flow)).await?;
