@@ -427,6 +427,7 @@ async fn a_rollback_that_could_hold_nothing_refuses_the_switch() {
             assert!(words.contains(lacking), "{lacking}: {}", said(output));
         }
     }
+    assert!(said(&planned).contains("binlog retention hours"), "{}", said(&planned));
     assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
     app_writes(&world.source, "INSERT INTO school.accounts (id, owner, balance) VALUES (900001, 'first', 0)").await.unwrap();
 }

@@ -21,7 +21,9 @@
 //!   would lose writes. The same for a definition that changes on the target.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::bookkeeping::{number, text};
 use super::catalog::facts::Privileges;
 use super::catalog::{Catalog, ObjectKind, ServerFacts};
 use super::connect::{Purpose, Session};
@@ -34,6 +36,7 @@ use super::shared::Shared;
 use super::store::{Described, MysqlStore};
 use super::table::Table;
 use super::tables::Tables;
+use crate::playbook::quantity::HumanDuration;
 
 /// The store with its sides swapped, and what stands in the way of the way back, a line each.
 pub struct WayBack {
@@ -45,6 +48,8 @@ pub struct WayBack {
     pub warnings: Vec<String>,
     /// By what a rollback would hold the target's writes, in a person's words.
     pub hold: String,
+    /// How long the target keeps its log, if that is short.
+    pub kept: Option<String>,
 }
 
 /// Reads both sides and swaps them. Touches nothing.
@@ -57,6 +62,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     let facts = ServerFacts::read(&mut target).await?;
     let mut catalog = Catalog::read(&mut target, &forward.selection).await?;
     let hold = TargetHold::read(&mut target, &facts.privileges).await?;
+    let kept = Kept::read(&mut target, &facts).await?;
     target.close().await;
     // What moved is what goes back.
     catalog.tables.retain(|name, _| described.catalog.tables.contains_key(name));
@@ -65,7 +71,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     refusals.extend(hold.refusals());
     refusals.extend(account_refusals(&described));
     refusals.extend(trigger_refusals(&described));
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = kept.warning().into_iter().collect();
     for (name, old) in &described.catalog.tables {
         match catalog.table(name) {
             None => refusals.push(format!("`{name}` is not on the target any more")),
@@ -100,7 +106,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
         schema,
         shared,
     });
-    Ok(WayBack { store, refusals, warnings, hold: hold.words() })
+    Ok(WayBack { store, refusals, warnings, hold: hold.words(), kept: kept.words() })
 }
 
 impl WayBack {
@@ -219,6 +225,56 @@ impl TargetHold {
     }
 }
 
+/// How long the target keeps its log. As long as a driver follows it nothing is lost; while none does, what is dropped can't come back any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// Nobody drops it.
+    ForGood,
+    /// RDS drops it as soon as it needs it no more itself.
+    AsRdsNeeds,
+    /// So long.
+    For(Duration),
+}
+
+impl Kept {
+    /// Shorter than what RDS can be told at most.
+    const SHORT: Duration = Duration::from_secs(168 * 3600);
+
+    async fn read(target: &mut Session, facts: &ServerFacts) -> Result<Kept> {
+        let settings = match target.rows("CALL mysql.rds_show_configuration()", "reading how long RDS keeps the log").await {
+            Ok(settings) => settings,
+            // It is no RDS, or our account may not ask.
+            Err(error) if error.code().is_some() && !error.transient() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let hours = settings.iter().find(|row| text(row, 0) == "binlog retention hours");
+        Ok(match (hours.map(|row| number(row, 1)), facts.binlog_expire_seconds) {
+            (Some(0), _) => Kept::AsRdsNeeds,
+            (Some(hours), _) => Kept::For(Duration::from_secs(hours * 3600)),
+            (None, 0) => Kept::ForGood,
+            (None, seconds) => Kept::For(Duration::from_secs(seconds)),
+        })
+    }
+
+    fn words(self) -> Option<String> {
+        match self {
+            Kept::ForGood => None,
+            Kept::For(time) if time >= Self::SHORT => None,
+            Kept::AsRdsNeeds => {
+                Some("RDS drops the target's log as soon as it needs it no more itself (`binlog retention hours` is not set)".to_owned())
+            }
+            Kept::For(time) => Some(format!("the target drops its log after {}", HumanDuration(time))),
+        }
+    }
+
+    fn warning(self) -> Option<String> {
+        let words = self.words()?;
+        let longer =
+            "`CALL mysql.rds_set_configuration('binlog retention hours', 168)` there, or elsewhere a longer `binlog_expire_logs_seconds`";
+        Some(format!("{words}: while no driver runs behind the switch, the way back can be lost by that; {longer}"))
+    }
+}
+
 /// What our account on the source lacks to write there while it is `read_only`.
 fn account_refusals(described: &Described) -> Vec<String> {
     let source = &described.source;
@@ -331,6 +387,15 @@ mod tests {
         for privilege in ["CREATE USER", "SELECT on `mysql`", "SYSTEM_VARIABLES_ADMIN", "PROCESS", "CONNECTION_ADMIN"] {
             assert!(refusals.contains(privilege), "{privilege}: {refusals}");
         }
+    }
+
+    #[test]
+    fn a_log_that_is_dropped_soon_is_warned_of() {
+        assert_eq!((Kept::ForGood.words(), Kept::ForGood.warning()), (None, None));
+        assert!(Kept::AsRdsNeeds.warning().is_some_and(|warning| warning.contains("binlog retention hours")));
+        let kept = |hours: u64| Kept::For(Duration::from_secs(hours * 3600));
+        assert!(kept(2).warning().is_some_and(|warning| warning.contains("after 2h")));
+        assert_eq!(kept(720).warning(), None);
     }
 
     #[test]

@@ -199,6 +199,12 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         let words = findings.iter().filter(|(id, _)| of_step(id)).filter_map(|(_, finding)| finding.get("found")?.as_str());
         Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
     };
+    let doubts = |phase: &Phase| -> &[&str] {
+        match (outcome, phase) {
+            (Outcome::Running, _) | (_, Phase::Done) => &["no-way-back", "source-let-clients-in"],
+            _ => &["no-way-back", "source-let-clients-in", "way-back-can-be-purged"],
+        }
+    };
     let mut left = std::collections::BTreeMap::new();
     for planned in state.plan.iter().filter(|planned| outcome != Outcome::Running && state.step(&planned.id).is_begun()) {
         let made = reader.results(run, &planned.id, MADE)?;
@@ -215,7 +221,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             let error = match &step.phase {
                 Phase::Failed { error } | Phase::UndoFailed { error } if !step.is_waiting() => Some(error.message.clone()),
                 // Once it is undone there is nothing to lose by it.
-                _ if step.is_begun() => found(&planned.id, &["no-way-back", "source-let-clients-in"]),
+                _ if step.is_begun() => found(&planned.id, doubts(&step.phase)),
                 _ => None,
             };
             StepStatus {

@@ -41,6 +41,8 @@ async fn a_source_that_is_started_again_lets_nobody_in_unseen() {
 
     // While no driver looks, a client with the old address writes there. The next one finds it, by what differs.
     cutover.kill().await.unwrap();
+    let status = world.finished(&["status"]).await;
+    assert!(said(&status).contains("while no driver runs"), "{}", said(&status));
     world.source.restart().await.unwrap();
     app_writes(&world.source, "INSERT INTO school.words VALUES (900, 'nobody is told of this')").await.unwrap();
     let mut cutover = world.started(&["--yes", "cutover", &playbook, "--deadline", "1h"], "again.log");

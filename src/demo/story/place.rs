@@ -6,6 +6,8 @@
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::DemoError;
@@ -138,6 +140,9 @@ impl Place {
             start(SOURCE, "rehearsal-source", options.clone()),
             start(TARGET, "rehearsal-target", options.clone().rds_like(true)),
         )?;
+        for target in [&target, &rehearsal_target] {
+            keeps_its_log(target).await?;
+        }
         let doors = Doors { production: LocalProxy::free_port()?, rehearsal: LocalProxy::free_port()? };
         let proxy = LocalProxy::start(&directory.path, &doors.sections(source.port(), rehearsal_source.port())).await?;
         let place = Place {
@@ -261,4 +266,12 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), DemoError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Has an RDS-like target keep its log for a week, as its owner should before a move: else it is dropped as soon as the server needs it no more itself.
+async fn keeps_its_log(target: &LocalServer) -> Result<(), DemoError> {
+    let failed = |source| DemoError::Server { server: target.kind().to_string(), source };
+    let mut conn = Conn::new(target.connect_options(Account::Admin, None)).await.map_err(failed)?;
+    conn.query_drop("CALL mysql.rds_set_configuration('binlog retention hours', 168)").await.map_err(failed)?;
+    conn.disconnect().await.map_err(failed)
 }

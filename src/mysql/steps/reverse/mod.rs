@@ -146,6 +146,7 @@ impl Reverse {
     async fn open(&self, context: &StepContext) -> Result<(Arc<MysqlStore>, Position), StepError> {
         let way = way_back(&self.store).await?;
         way.warnings.iter().for_each(|line| tracing::warn!(store = %self.store.name, "the way back: {line}"));
+        self.note_kept(context, way.kept.as_deref())?;
         if let Some(start) = position_of(context, START)? {
             // Clients may be on the target: what stands in the way now shows when it gets there.
             return Ok((way.store, start));
@@ -158,6 +159,18 @@ impl Reverse {
         context.save_checkpoint(START, &serde_json::json!(start))?;
         crash::point("reverse.position_saved");
         Ok((back, start))
+    }
+
+    /// Notes how long the target keeps its log, for whoever asks while no driver runs.
+    fn note_kept(&self, context: &StepContext, kept: Option<&str>) -> Result<(), StepError> {
+        let Some(kept) = kept else { return Ok(()) };
+        let finding = serde_json::json!({
+            "level": "info",
+            "object": self.store.name,
+            "found": format!("while no driver runs nothing is carried back, and {kept}: the way back can be lost by that"),
+            "fix": "`dbmove cutover` goes on carrying back what clients write; keep it running, or keep that log longer",
+        });
+        context.find("way-back-can-be-purged", &finding)
     }
 
     /// Makes the bookkeeping on the source, claims it for this driver, and saves where following starts.
