@@ -104,6 +104,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let playbook = load(everywhere, path)?;
     let mut run_request = resolve(everywhere, &request, &playbook)?;
     let reading = Reading::open(&everywhere.state_directory, &playbook.playbook, request.kind)?;
+    let max_write_gap = if run_request.new_run { run_request.max_write_gap } else { run_request.max_write_gap_in(&reading.control) };
     let resolver = Resolver::new(reading.outputs.clone());
     let built = if request.repair {
         built_to_repair(&playbook, request.kind, &resolver).await?

@@ -29,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 use super::context::RunKind;
 use super::crash;
 use super::handover::{self, Asked, HANDOVER, RequestId, request_handover, withdraw_request};
-use super::journal::{Event, Journal, JournalError, RunJournal, RunStarted, RunState};
+use super::journal::{Event, Journal, JournalError, RunJournal, RunStarted, RunState, UndoScope};
 use super::step::Epoch;
+use crate::playbook::model::StageName;
 
 /// How often a driver shows a sign of life.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -205,6 +206,8 @@ pub(super) enum Refused {
     Held { run: String, view: Box<LeaseView> },
     /// The newest run is over.
     Finished { run: String },
+    /// A new run would hide the newest one.
+    Hidden { state: Box<RunState> },
 }
 
 /// An id for a new run: sortable by time, unique by chance.
@@ -228,8 +231,16 @@ fn try_enter(journal: &Journal, entry: &Entry, owner: &Owner) -> Result<Result<E
             match (latest.concluded, entry.new_run, kind) {
                 (false, false, _) => resumed = Some(latest.run),
                 (true, false, RunKind::Production) => return Ok(Err(Refused::Finished { run: latest.run })),
+                // Every command goes to the newest run: none could settle this one, or bring its clients back.
+                (false, true, _) => {
+                    let events = super::journal::events_after(transaction, journal.path(), &latest.run, 0)?;
+                    let state = RunState::fold(&events).ok_or_else(|| JournalError::UnknownRun(latest.run.clone()))?;
+                    if !state.begun_in(UndoScope::Stage { stage: StageName::Cutover }).is_empty() {
+                        return Ok(Err(Refused::Hidden { state: Box::new(state) }));
+                    }
+                }
                 // A rehearsal that is over is followed by the next one.
-                (true, false, RunKind::Rehearsal) | (_, true, _) => {}
+                (true, false, RunKind::Rehearsal) | (true, true, _) => {}
             }
         }
         let run = resumed.clone().unwrap_or_else(new_id);
@@ -278,6 +289,7 @@ pub(super) async fn enter(journal: &Journal, entry: Entry, cancel: &Cancellation
                 crash::point("lease.taken");
                 return Ok(entered);
             }
+            Err(Refused::Hidden { state }) => return Err(super::run::EngineError::hides(&state)),
             Err(Refused::Finished { run }) => {
                 return Err(super::run::EngineError::Finished { run, playbook: entry.started.playbook });
             }

@@ -286,7 +286,7 @@ impl EngineError {
             EngineError::Lease(_) => ExitCode::LeaseHeld,
             EngineError::Drift(_) => ExitCode::Refused,
             EngineError::Playbook(_) => ExitCode::Usage,
-            EngineError::Finished { .. } => ExitCode::Refused,
+            EngineError::Finished { .. } | EngineError::Hidden { .. } => ExitCode::Refused,
             EngineError::Step { error, .. } if error.failure == Failure::LeaseLost => ExitCode::LeaseHeld,
             EngineError::Step { error, .. } if error.failure == Failure::Refused => ExitCode::Refused,
             EngineError::StoppedWaiting { .. } => ExitCode::Interrupted,

@@ -40,7 +40,7 @@ use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
 use super::graph::Graph;
 use super::guards::BuiltGuard;
-use super::journal::{Journal, JournalError, RunStarted};
+use super::journal::{Journal, JournalError, RunStarted, RunState};
 use super::lease::{self, Entry, LeaseError};
 use super::load::AskedLoad;
 use super::moments::BuiltHook;
@@ -221,6 +221,18 @@ pub enum EngineError {
         /// The step, or the store whose target could not be claimed.
         step: String,
         /// Why.
+    /// A new run would hide one that has begun its cutover.
+    #[error("`--new-run` would hide run `{run}` of playbook `{playbook}`: {why}; nothing was touched. {instead}")]
+    Hidden {
+        /// The run.
+        run: String,
+        /// The playbook.
+        playbook: String,
+        /// What of it needs care.
+        why: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
         #[source]
         error: StepError,
     },
@@ -238,6 +250,27 @@ pub async fn drive(
     journal: Journal,
     observer: Arc<dyn Observer>,
     cancel: CancellationToken,
+impl EngineError {
+    /// Why there is no new run beside one that has begun its cutover.
+    pub(super) fn hides(state: &RunState) -> EngineError {
+        let (why, instead) = match (state.kind, state.switched()) {
+            (RunKind::Rehearsal, _) => (
+                "it has begun its cutover, and what it made on the rehearsal pair is not undone",
+                "`dbmove rehearse` without `--new-run` goes on with it; `dbmove undo --rehearsal` gives it up",
+            ),
+            (RunKind::Production, true) => (
+                "it has switched the clients to the target, and is not over",
+                "`dbmove cutover` without `--new-run` goes on with it; `dbmove rollback` points clients back",
+            ),
+            (RunKind::Production, false) => (
+                "it has begun its cutover, which is neither done nor undone",
+                "`dbmove cutover` without `--new-run` settles it and goes on; `dbmove undo` gives it up",
+            ),
+        };
+        EngineError::Hidden { run: state.run.clone(), playbook: state.playbook.clone(), why, instead }
+    }
+}
+
 ) -> Result<RunOutcome, EngineError> {
     let graph = Graph::new(steps)?;
     let fingerprint = PlaybookFingerprint::of(&request.playbook)

@@ -68,6 +68,29 @@ fn a_dead_drivers_run_is_taken_over_at_once_with_a_higher_epoch() {
     assert!(FileLease(world.path().join("target")).stands().is_none(), "the claim outlived the run");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_run_hides_none_that_needs_care() {
+    for (point, rehearsal, words) in [
+        ("point_of_no_return.effect_done", false, "neither done nor undone"),
+        ("point_of_no_return.passed", false, "`dbmove rollback`"),
+        ("point_of_no_return.passed", true, "`dbmove undo --rehearsal`"),
+    ] {
+        let mut world = World::new(whole_story());
+        world.scenario.rehearsal = rehearsal;
+        assert!(was_killed(world.drive_elsewhere(Some(point))), "{point}");
+        world.scenario.new_run = true;
+        let before = world.reader().head().unwrap();
+        let error = world.drive().await.unwrap_err();
+        assert!(matches!(error, EngineError::Hidden { .. }) && error.to_string().contains(words), "{point}: {error}");
+        assert_eq!((error.exit_code(), world.reader().head().unwrap()), (ExitCode::Refused, before), "{point}: something was recorded");
+        // Without it the run goes on.
+        world.scenario.new_run = false;
+        world.scenario.rehearsal = rehearsal;
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done, "{point}");
+        assert_eq!(world.reader().runs().unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn a_zombie_is_gone() {
     let mut child = std::process::Command::new("true").spawn().unwrap();
