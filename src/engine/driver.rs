@@ -233,7 +233,11 @@ impl Driver {
         let outcome = self.outcome(verdict.clone());
         let all_done = self.journal.with_state(|state| self.graph.steps.iter().all(|built| state.stage_done(built.stage)));
         let concluded = match self.request.kind {
-            RunKind::Rehearsal => !verdict.resumable() && outcome.not_undone.is_empty(),
+            // What is left of it could not be undone any more.
+            RunKind::Rehearsal => {
+                let left = self.journal.with_state(|state| !state.begun_in(UndoScope::Everything).is_empty());
+                !verdict.resumable() && outcome.not_undone.is_empty() && !left
+            }
             RunKind::Production => {
                 let undone = matches!(verdict, Verdict::StoppedByGuard { effect: Effect::Undone, .. }) && outcome.not_undone.is_empty();
                 self.given_up || undone || (matches!(verdict, Verdict::Done { .. }) && all_done)

@@ -87,7 +87,7 @@ impl Driver {
             Some(undo) => self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?,
             None => self.settle_cutover().await?,
         }
-        if self.journal.with_state(RunState::switched) {
+        if self.request.kind == RunKind::Production && self.journal.with_state(RunState::switched) {
             return Ok(Verdict::Refused {
                 step: None,
                 reasons: vec![

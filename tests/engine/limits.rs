@@ -426,3 +426,48 @@ async fn a_preview_touches_nothing() {
     assert!((forecast.seconds - 60.0).abs() < 0.001 && (forecast.with_margin_seconds - 75.0).abs() < 0.001);
     assert!(!world.path().join("state").exists() && ledger(world.path()).is_empty());
 }
+}
+
+/// A rehearsal of which something is left is not over: the same command goes on with it, `dbmove undo --rehearsal` takes it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_that_is_not_undone_is_not_over() {
+    for give_up in [false, true] {
+        // Nobody knows where clients are, so nothing may be undone.
+        let mut world = World::new(whole_story());
+        world.scenario.rehearsal = true;
+        world.scenario.playbook.stages.cutover[2].with.extend([("fails".to_owned(), json!("definite")), ("times".to_owned(), json!(1))]);
+        world.put("foreign");
+        let outcome = world.drive().await.unwrap();
+        assert!(outcome.serving == Serving::Unclear && outcome.undone.is_empty(), "{}", outcome.verdict);
+        assert!(world.path().join("target_copy").exists(), "the claim on the copy was let go of");
+        world.take("foreign");
+        world.scenario.give_up = give_up;
+        let outcome = world.drive().await.unwrap();
+        assert_eq!((outcome.exit_code(), outcome.certificate.is_some()), (ExitCode::Done, !give_up), "{}", outcome.verdict);
+        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
+        assert!(!world.path().join("target_copy").exists());
+    }
+    for give_up in [false, true] {
+        // Its rollback died in its undo, and can't hold clients again.
+        let mut world = World::new(story_with_way_back());
+        world.scenario.rehearsal = true;
+        assert!(was_killed(world.drive_elsewhere(Some("undo.started"))));
+        world.put("broken");
+        world.scenario.give_up = give_up;
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Refused);
+        world.take("broken");
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
+    }
+}
+
+/// On a rehearsal pair nobody's writes are lost behind the switch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_is_given_up_behind_its_switch_too() {
+    let mut world = World::new(whole_story());
+    world.scenario.rehearsal = true;
+    assert!(was_killed(world.drive_elsewhere(Some("point_of_no_return.passed"))));
+    world.scenario.give_up = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.verdict, Verdict::Undone);
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
