@@ -117,12 +117,14 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     if let Some(action) = request.dangerous
         && everywhere.go_ahead != GoAhead::Given
     {
+        // As the driver will have it, which looks for itself.
+        let asked = RunRequest { max_write_gap, ..run_request.clone() };
         let plan = if request.give_up {
             undo::plan(everywhere, &playbook.playbook, request.kind, &built)?
         } else if request.roll_back {
-            rollback::plan(everywhere, &playbook.playbook, &run_request, &built)?
+            rollback::plan(everywhere, &playbook.playbook, &asked, &built)?
         } else {
-            let planned = planning::plan(&run_request, &built, &reading).await?;
+            let planned = planning::plan(&asked, &built, &reading).await?;
             let data = serde_json::to_value(&planned).unwrap_or_default();
             go_ahead::Plan { playbook: playbook.playbook.clone(), shown: planning::text(&planned), data }
         };
@@ -195,6 +197,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         keep_services: request.keep_services,
         deadline,
         max_write_gap: settings::max_write_gap(request.driving.max_write_gap.as_deref(), playbook)?,
+        max_write_gap_typed: request.driving.max_write_gap.is_some(),
         margin: settings::margin(request.margin)?,
         rollback_after: request.rollback_after,
         certificate_lifetime: settings::certificate_lifetime(playbook)?,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::answer::Refusal;
 use crate::engine::context::RunKind;
+use crate::engine::control::Control;
 use crate::engine::journal::{JournalError, JournalReader};
 use crate::engine::step::Work;
 
@@ -18,6 +19,8 @@ pub struct Reading {
     pub rates: BTreeMap<String, Work>,
     /// Outputs of the newest run's steps, for references to them.
     pub outputs: Arc<BTreeMap<String, BTreeMap<String, Value>>>,
+    /// What people have told the newest run, as far as it stands.
+    pub control: Control,
 }
 
 /// A view of the journal, if there is one.
@@ -39,11 +42,11 @@ impl Reading {
     /// If the journal can't be read.
     pub fn open(directory: &Path, playbook: &str, kind: RunKind) -> Result<Reading, Refusal> {
         let Some(reader) = journal(directory)? else { return Ok(Reading::default()) };
-        let outputs = match reader.latest_run(playbook, kind)? {
-            Some(latest) => reader.state(&latest.run)?.outputs().into_iter().map(|(step, output)| (step, output.facts)).collect(),
-            None => BTreeMap::new(),
-        };
-        Ok(Reading { rates: reader.rates(playbook)?, outputs: Arc::new(outputs) })
+        let rates = reader.rates(playbook)?;
+        let Some(latest) = reader.latest_run(playbook, kind)? else { return Ok(Reading { rates, ..Reading::default() }) };
+        let state = reader.state(&latest.run)?;
+        let outputs = state.outputs().into_iter().map(|(step, output)| (step, output.facts)).collect();
+        Ok(Reading { rates, outputs: Arc::new(outputs), control: state.control })
     }
 }
 

@@ -141,8 +141,8 @@ impl Driver {
             _ => journal.journal().reader().and_then(|reader| reader.rates(&request.playbook.playbook)).unwrap_or_default(),
         };
         let (ask, told) = mpsc::channel(ASKED);
-        let set = journal.with_state(|state| state.control.max_write_gap());
-        let request = RunRequest { max_write_gap: set.unwrap_or(request.max_write_gap), ..request };
+        let max_write_gap = journal.with_state(|state| request.max_write_gap_in(&state.control));
+        let request = RunRequest { max_write_gap, ..request };
         Driver {
             request,
             graph,
@@ -290,6 +290,7 @@ impl Driver {
         if self.request.give_up {
             return self.give_up().await;
         }
+        self.tell_write_gap().await?;
         if self.request.roll_back {
             return self.roll_back().await;
         }

@@ -19,6 +19,11 @@ use super::run::{BuiltStep, EngineError, Rehearsed, undo_reserve};
 use super::step::Estimate;
 use crate::playbook::model::StageName;
 
+use crate::playbook::quantity::HumanDuration;
+
+/// How to give another deadline than the one that stands.
+const OTHER_WORDS: &str =
+    "The same words mean the same moment; others give another deadline from now on, such as `--deadline 18h` or a moment with its date";
 impl Driver {
     pub(super) async fn check_drift(&mut self) -> Result<(), Stop> {
         let state = self.journal.state();
@@ -51,6 +56,19 @@ impl Driver {
     }
 
     /// Why a step can't go by another limit, if so.
+    /// Says that the limit given with the command counts, and not the one that a person has set.
+    pub(super) async fn tell_write_gap(&self) -> Result<(), Stop> {
+        let set = self.journal.with_state(|state| state.control.max_write_gap());
+        if let Some(set) = set.filter(|set| *set != self.request.max_write_gap) {
+            let (here, set) = (HumanDuration(self.request.max_write_gap), HumanDuration(set));
+            let text =
+                format!("`max_write_gap` is {here} here, as given with the command, and not the {set} that were set by `dbmove ctl`");
+            tracing::warn!("{text}");
+            self.journal.append(Event::Note { step: None, text }).await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn refuses_write_gap(&self, max_write_gap: Duration) -> Option<String> {
         let checked = self.graph.steps.iter().map(|built| (built, built.step.check_write_gap(max_write_gap)));
         checked.into_iter().find_map(|(built, checked)| Some(format!("step `{}`: {}", built.spec.id, checked.err()?.message)))

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
 use super::certificate::{Certificate, DEFAULT_LIFETIME};
 use super::context::{NoCheckpoints, Outputs, RunKind, StepContext};
+use super::control::Control;
 use super::deadline::{Deadline, parse_duration};
 use super::drift::{DriftError, PlaybookFingerprint};
 use super::driver::Driver;
@@ -112,6 +113,8 @@ pub struct RunRequest {
     pub deadline: Option<Deadline>,
     /// How long writes may be held.
     pub max_write_gap: Duration,
+    /// True if that was said to this driver, and not left to the playbook.
+    pub max_write_gap_typed: bool,
     /// What forecasts are multiplied with before anything starts.
     pub margin: f64,
     /// Rehearsal: after the cutover drill undo everything, the point of no return too, and issue a certificate.
@@ -153,6 +156,7 @@ impl RunRequest {
             keep_services: false,
             deadline: None,
             max_write_gap: duration(&playbook.max_write_gap).unwrap_or(DEFAULT_MAX_WRITE_GAP),
+            max_write_gap_typed: false,
             margin: DEFAULT_MARGIN,
             rollback_after: kind == RunKind::Rehearsal,
             certificate_lifetime: duration(&playbook.certificate_lifetime).unwrap_or(DEFAULT_LIFETIME),
@@ -170,6 +174,14 @@ impl RunRequest {
             playbook,
             playbook_file: None,
         }
+    }
+
+    /// How long writes may be held where people may have set it: what was set stands for the figure that it took the place of. Another one
+    /// that is said to this driver counts more, and in a rollback any: it is another undertaking than the cutover it was set for.
+    #[must_use]
+    pub fn max_write_gap_in(&self, control: &Control) -> Duration {
+        let said_since = self.max_write_gap_typed && (self.roll_back || control.write_gap_stands_for() != Some(self.max_write_gap));
+        control.max_write_gap().filter(|_| !said_since).unwrap_or(self.max_write_gap)
     }
 }
 

@@ -97,6 +97,8 @@ impl Driver {
                 // Following goes on in a paused run: the source may purge the log that nobody follows.
                 let waits = waits || (self.paused().is_some() && !(self.is_service(index) && self.is_satisfied_on_disk(index)));
                 let waits = waits || (held && !self.is_satisfied_on_disk(index));
+                // Said while the stage was paused before its first step.
+                let waits = waits || (stage == StageName::Cutover && self.cutover_held());
                 if !waits && !self.waiting.contains(&index) && !self.is_satisfied(index) && !self.running.contains_key(&index) {
                     self.start(index).await?;
                 }

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use dbmove::engine::control::{Act, Answer, Request, VERSION, socket};
+use dbmove::engine::control::setting::Setting;
+use dbmove::engine::control::{Act, Answer, Control, Controlled, Request, VERSION, socket};
 use dbmove::engine::journal::{JournalReader, Phase};
 use dbmove::engine::outcome::{ExitCode, Serving};
+use dbmove::playbook::model::StageName;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, step, switch};
+use crate::world::{World, ledger, step, switch};
 
 async fn told(world: &World, act: Act) -> Answer {
     let run = world.state().run;
@@ -57,4 +59,63 @@ async fn nobody_pauses_a_run_that_holds_writes() {
     world.put("drained");
     let outcome = run.await.unwrap();
     assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target), "{}", outcome.verdict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_that_only_asked_a_person_can_be_held() {
+    let mut world = World::new(json!({
+        "sync": [step("follow", json!({ "service": true }))],
+        "cutover": [step("ask", json!({ "fails": "waiting", "fails_while": "asking", "undoable": "nothing" })), switch("switch", json!({}))],
+    }));
+    world.put("asking");
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::WaitingForApproval);
+    world.scenario.until = StageName::Verify;
+    world.scenario.keep_services = true;
+    let (scenario, cancel) = (world.scenario.clone(), CancellationToken::new());
+    let stop = cancel.clone();
+    let following = tokio::spawn(async move { scenario.drive(stop).await.unwrap() });
+    running(&world, "follow").await;
+    let answer = told(&world, Act::HoldCutover).await;
+    assert!(matches!(answer, Answer::Taken { .. }), "{answer:?}");
+    cancel.cancel();
+    following.await.unwrap();
+
+    // And it is held: nothing of it begins before the word.
+    world.take("asking");
+    world.scenario.until = StageName::Settle;
+    world.scenario.keep_services = false;
+    let begun = |world: &World| ledger(world.path()).iter().filter(|line| *line == "begin ask").count();
+    let before = begun(&world);
+    let scenario = world.scenario.clone();
+    let run = tokio::spawn(async move { scenario.drive(CancellationToken::new()).await.unwrap() });
+    running(&world, "follow").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(begun(&world), before, "it began though it was held");
+    assert!(matches!(told(&world, Act::Go).await, Answer::Taken { .. }));
+    assert_eq!(run.await.unwrap().serving, Serving::Target);
+}
+
+/// Which limit on held writes counts: what a person set stands for what the driver had; what is said with a later command counts more.
+#[test]
+fn the_last_word_on_the_write_gap_counts() {
+    let world = World::new(json!({}));
+    let mut control = Control::default();
+    let set = Setting::MaxWriteGap { milliseconds: 10_000, instead_of: Some(30_000) };
+    let controlled = Controlled { act: Act::Set { setting: set }, by: "alice".to_owned(), from: "here".to_owned(), reason: None };
+    control.apply(jiff::Timestamp::now(), &controlled);
+    for (seconds, typed, roll_back, counts) in [
+        (30, false, false, 10),
+        (30, true, false, 10),
+        (60, true, false, 60),
+        (60, false, false, 10),
+        (30, false, true, 10),
+        (30, true, true, 30),
+        (60, true, true, 60),
+    ] {
+        let mut request = world.scenario.request();
+        (request.max_write_gap, request.max_write_gap_typed, request.roll_back) = (Duration::from_secs(seconds), typed, roll_back);
+        let found = request.max_write_gap_in(&control).as_secs();
+        assert_eq!(found, counts, "{seconds} s, typed: {typed}, rollback: {roll_back}");
+        assert_eq!(request.max_write_gap_in(&Control::default()).as_secs(), seconds);
+    }
 }

@@ -179,11 +179,29 @@ impl Control {
         }
     }
 
+    /// True if this is the deadline that a person has set.
+    #[must_use]
+    pub fn deadline_is(&self, text: &str, until: Timestamp) -> bool {
+        self.deadline.as_ref().is_some_and(|set| match &set.controlled.act {
+            Act::Set { setting: Setting::Deadline { text: set, until: moment, .. } } => set == text && *moment == until,
+            _ => false,
+        })
+    }
+
     /// How long writes may be held, if a person has said so.
     #[must_use]
     pub fn max_write_gap(&self) -> Option<Duration> {
         match &self.max_write_gap.as_ref()?.controlled.act {
-            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => Some(setting::gap(*milliseconds).0),
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds, .. } } => Some(setting::gap(*milliseconds).0),
+            _ => None,
+        }
+    }
+
+    /// The limit of a driver that a person's stands for.
+    #[must_use]
+    pub fn write_gap_stands_for(&self) -> Option<Duration> {
+        match &self.max_write_gap.as_ref()?.controlled.act {
+            Act::Set { setting: Setting::MaxWriteGap { instead_of, .. } } => instead_of.map(|milliseconds| setting::gap(milliseconds).0),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use super::setting::{Setting, gap};
 use super::{Act, Answer, Controlled};
 use crate::engine::budget::Budget;
 use crate::engine::driver::{Driver, Stop};
-use crate::engine::journal::{Event, JournalError, RunState};
+use crate::engine::journal::{Event, JournalError, RunState, UndoScope};
 use crate::engine::moments::pause_facts;
 use crate::engine::outcome::Verdict;
 use crate::engine::steering::Steered;
@@ -36,8 +36,20 @@ impl Driver {
             let _ = answer.send(refusal);
             return Ok(());
         }
-        if let Act::Set { setting: Setting::Deadline { instead_of, .. } } = &mut controlled.act {
-            *instead_of = self.request.deadline.as_ref().map(|deadline| deadline.text.clone());
+        match &mut controlled.act {
+            Act::Set { setting: Setting::Deadline { instead_of, .. } } => {
+                *instead_of = self.request.deadline.as_ref().map(|deadline| deadline.text.clone());
+            }
+            Act::Set { setting: Setting::MaxWriteGap { instead_of, .. } } => {
+                let limit = self.request.max_write_gap;
+                // One that was set before took the place of the driver's own already.
+                let own = self.journal.with_state(|state| match state.control.max_write_gap() {
+                    Some(set) if set == limit => state.control.write_gap_stands_for(),
+                    _ => Some(limit),
+                });
+                *instead_of = own.and_then(|own| u64::try_from(own.as_millis()).ok());
+            }
+            _ => {}
         }
         self.journal.append(Event::Controlled(controlled.clone())).await?;
         if let Act::Set { setting } = &act {
@@ -66,7 +78,7 @@ impl Driver {
                 self.observer.forecast(&forecast);
                 self.journal.append(Event::Forecast { forecast }).await?;
             }
-            Setting::MaxWriteGap { milliseconds } => self.request.max_write_gap = gap(*milliseconds).0,
+            Setting::MaxWriteGap { milliseconds, .. } => self.request.max_write_gap = gap(*milliseconds).0,
             Setting::Guard { guard, watches: false } => self.switch_guard_off(guard, by).await?,
             Setting::Guard { guard, watches: true } => self.switch_guard_on(guard),
         }
@@ -108,7 +120,7 @@ impl Driver {
             Act::Unthrottle if control.throttled.is_none() => "copying is not throttled".to_owned(),
             Act::HoldCutover => control.held.as_ref().map(|hold| format!("the cutover is held already, {}", hold.by()))?,
             Act::Go if control.held.is_none() => "the cutover is not held".to_owned(),
-            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } if gap(*milliseconds).0 == self.request.max_write_gap => {
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds, .. } } if gap(*milliseconds).0 == self.request.max_write_gap => {
                 format!("`max_write_gap` is {} already", gap(*milliseconds))
             }
             Act::Set { setting: Setting::Guard { guard, watches: false } } => {
@@ -144,7 +156,7 @@ impl Driver {
             Act::Set { setting: Setting::MaxWriteGap { .. } } if self.keeps_clients_waiting() => {
                 "writes are held, and the source's watchdog was set by the limit there is"
             }
-            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => {
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds, .. } } => {
                 return self.refuses_write_gap(gap(*milliseconds).0).map(|why| format!("{why}; nothing was changed"));
             }
             Act::Set { setting: Setting::Guard { guard, .. } } if !self.has_guard(guard) => {
@@ -185,7 +197,7 @@ impl Driver {
             Act::Abort if self.in_cutover() && !state.switched() => "the cutover is undone, and the run ends; the source serves".to_owned(),
             Act::Abort => "the run ends at its checkpoints".to_owned(),
             Act::Set { setting: Setting::Deadline { until, .. } } => format!("everything is done or undone by {until:.0}"),
-            Act::Set { setting: Setting::MaxWriteGap { milliseconds } } => {
+            Act::Set { setting: Setting::MaxWriteGap { milliseconds, .. } } => {
                 format!("a cutover that holds writes for longer than {} is undone", gap(*milliseconds))
             }
             Act::Set { setting: Setting::Guard { guard, watches: false } } => {
@@ -196,7 +208,7 @@ impl Driver {
     }
 }
 
-/// The cutover's first step was started, and is not undone.
+/// A step of the cutover was started, and is not undone. One that only asked a person has begun nothing.
 fn begun(state: &RunState) -> bool {
-    state.switched() || state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some())
+    state.switched() || state.stage_done(StageName::Cutover) || !state.begun_in(UndoScope::Stage { stage: StageName::Cutover }).is_empty()
 }

@@ -2,8 +2,8 @@
 //!
 //! | name | value | what must hold |
 //! | --- | --- | --- |
-//! | `deadline` | as after `--deadline` | Forecast anew, and refused if it can't be kept: whoever wants the run undone says `abort`. Refused while clients are switched. It stands for the driver's own `--deadline` from then on, after a resumption too. |
-//! | `max_write_gap` | a duration | Refused while writes are held: the source's watchdog was set by the old one; and where a step's `watchdog` would not be longer than it. |
+//! | `deadline` | as after `--deadline` | Forecast anew, and refused if it can't be kept: whoever wants the run undone says `abort`. Refused while clients are switched. It stands for the driver's own `--deadline` from then on, after a resumption too; how long it counts is told in [`deadline`](crate::engine::deadline). |
+//! | `max_write_gap` | a duration | Refused while writes are held: the source's watchdog was set by the old one; and where a step's `watchdog` would not be longer than it. It stands for the driver's own limit from then on; another `--max-write-gap` given later counts more, and any given to a rollback. |
 //! | `guard.ID` | `off`, `on` | `off` needs a reason. A guard that is off is not judged: it neither fires nor keeps the cutover back, and what it had fired for is lifted. `status` says so until it is on again. |
 //!
 //! All of them outlive the driver, as everything that is said to it.
@@ -84,7 +84,7 @@ impl Setting {
             ("max_write_gap", _) => {
                 let limit: HumanDuration = value.parse()?;
                 match u64::try_from(limit.0.as_millis()) {
-                    Ok(milliseconds @ 1..) => Ok(Setting::MaxWriteGap { milliseconds }),
+                    Ok(milliseconds @ 1..) => Ok(Setting::MaxWriteGap { milliseconds, instead_of: None }),
                     _ => Err(SettingError::NoGap),
                 }
             }
@@ -110,7 +110,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Setting::Deadline { text, .. } => write!(f, "deadline={text}"),
-            Setting::MaxWriteGap { milliseconds } => write!(f, "max_write_gap={}", gap(*milliseconds)),
+            Setting::MaxWriteGap { milliseconds, .. } => write!(f, "max_write_gap={}", gap(*milliseconds)),
             Setting::Guard { guard, watches } => write!(f, "guard.{guard}={}", if *watches { "on" } else { "off" }),
         }
     }
