@@ -236,7 +236,7 @@ pub struct Plan {
 pub struct Driving {
     /// The playbook
     pub playbook: PathBuf,
-    /// Start another run though there is one
+    /// Start another run though there is one; refused while that one has begun its cutover and is not over
     #[arg(long)]
     pub new_run: bool,
     /// Go on though the playbook changed, if only steps changed that have not begun

@@ -12,18 +12,19 @@ use super::budget::{self, Budget, Remaining};
 use super::certificate::{self, Certificate, Measured, Today};
 use super::context::RunKind;
 use super::crash;
+use super::deadline::{Attempt, Counts, KeptDeadline};
 use super::driver::{Driver, Stop};
 use super::journal::{Event, Rollback};
 use super::outcome::Verdict;
 use super::run::{BuiltStep, EngineError, Rehearsed, undo_reserve};
 use super::step::Estimate;
 use crate::playbook::model::StageName;
-
 use crate::playbook::quantity::HumanDuration;
 
 /// How to give another deadline than the one that stands.
 const OTHER_WORDS: &str =
     "The same words mean the same moment; others give another deadline from now on, such as `--deadline 18h` or a moment with its date";
+
 impl Driver {
     pub(super) async fn check_drift(&mut self) -> Result<(), Stop> {
         let state = self.journal.state();
@@ -55,7 +56,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Why a step can't go by another limit, if so.
     /// Says that the limit given with the command counts, and not the one that a person has set.
     pub(super) async fn tell_write_gap(&self) -> Result<(), Stop> {
         let set = self.journal.with_state(|state| state.control.max_write_gap());
@@ -69,6 +69,7 @@ impl Driver {
         Ok(())
     }
 
+    /// Why a step can't go by another limit, if so.
     pub(super) fn refuses_write_gap(&self, max_write_gap: Duration) -> Option<String> {
         let checked = self.graph.steps.iter().map(|built| (built, built.step.check_write_gap(max_write_gap)));
         checked.into_iter().find_map(|(built, checked)| Some(format!("step `{}`: {}", built.spec.id, checked.err()?.message)))
@@ -125,35 +126,62 @@ impl Driver {
         }
     }
 
+    /// The deadline to go by, as [`deadline`](super::deadline) decides; given now, or kept from an earlier driver.
+    async fn deadline(&mut self, bounds: bool) -> Result<Option<KeptDeadline>, Stop> {
+        let now = Timestamp::now();
+        let (kept, set) = self.journal.with_state(|state| (state.deadline.clone(), state.control.deadline_stands_for().map(str::to_owned)));
+        let asked = self.request.deadline.clone();
+        let counts = |kept: &KeptDeadline| kept.counts(asked.as_ref().map(|asked| asked.text.as_str()), set.as_deref(), now);
+        if asked.is_none() && self.request.until < StageName::Cutover {
+            if let Some(kept) = kept.filter(|kept| counts(kept) == Counts::Still) {
+                let text = format!(
+                    "the deadline `{}`, {:.0}, is left to the cutover: this driver ends before it and goes by none",
+                    kept.text, kept.until
+                );
+                self.journal.append(Event::Note { step: None, text }).await?;
+            }
+            return Ok(None);
+        }
+        match (kept.as_ref().map_or(Counts::Not, counts), kept) {
+            (Counts::Still, kept) => Ok(kept),
+            (Counts::Passed, Some(kept)) if bounds => Err(Stop::Verdict(Verdict::Refused {
+                step: None,
+                reasons: vec![format!(
+                    "the deadline `{}`, given at {:.0}, was {:.0}: it has passed, and the driver that worked towards it died",
+                    kept.text, kept.given, kept.until
+                )],
+                hint: Some(format!("nothing was touched. {OTHER_WORDS}")),
+            })),
+            _ => match asked {
+                Some(asked) => {
+                    self.journal.append(Event::DeadlineSet { text: asked.text.clone(), until: asked.until }).await?;
+                    Ok(Some(KeptDeadline::given(&asked.text, asked.until, now)))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
     /// Takes the deadline on, forecasts, and refuses if it can't be kept. Nothing is touched yet.
     pub(super) async fn set_deadline(&mut self) -> Result<(), Stop> {
-        let (recorded, set) =
-            self.journal.with_state(|state| (state.deadline.clone(), state.control.deadline_stands_for().map(str::to_owned)));
-        let until = match (&self.request.deadline, recorded) {
-            // The same words on a resumed run are the same promise, counted from when it was first given; and what a person has set
-            // meanwhile stands for the words it took the place of.
-            (Some(asked), Some((text, until))) if asked.text == text || set.as_ref() == Some(&asked.text) => Some(until),
-            (Some(asked), _) => {
-                self.journal.append(Event::DeadlineSet { text: asked.text.clone(), until: asked.until }).await?;
-                Some(asked.until)
-            }
-            (None, recorded) => recorded.map(|(_, until)| until),
-        };
-        self.budget = until.map(|until| Budget::start(until, Timestamp::now()));
-        self.expect(until.is_some()).await;
-        if self.budget.is_none() {
-            return Ok(());
-        }
+        let bounds = self.more_to_do_besides_following() && !self.journal.with_state(super::journal::RunState::switched);
+        let deadline = self.deadline(bounds).await?;
+        self.budget = deadline.as_ref().map(|deadline| Budget::start(deadline.until, Timestamp::now()));
+        self.expect(deadline.is_some()).await;
+        let Some(deadline) = deadline else { return Ok(()) };
         let forecast = self.forecast();
         self.observer.forecast(&forecast);
         self.journal.append(Event::Forecast { forecast: forecast.clone() }).await?;
-        let switched = self.journal.with_state(super::journal::RunState::switched);
         match forecast.refusal() {
-            Some(reason) if !switched && self.more_to_do_besides_following() => Err(Stop::Verdict(Verdict::Refused {
-                step: None,
-                reasons: vec![reason],
-                hint: Some("give a later deadline, or more hours; nothing was touched".to_owned()),
-            })),
+            Some(reason) if bounds => {
+                let KeptDeadline { text, until, given, attempt, .. } = deadline;
+                let (since, hint) = match attempt {
+                    Attempt::Given => (String::new(), "give a later deadline, or more hours; nothing was touched".to_owned()),
+                    _ => (format!(", given at {given:.0}"), format!("nothing was touched. {OTHER_WORDS}")),
+                };
+                let reasons = vec![format!("{reason} until {until:.0} (the deadline `{text}`{since})")];
+                Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint: Some(hint) }))
+            }
             _ => Ok(()),
         }
     }

@@ -123,7 +123,7 @@ pub struct RunRequest {
     pub certificate_lifetime: Duration,
     /// Accept a changed playbook if only steps not yet begun changed.
     pub accept_drift: bool,
-    /// Start a new run though one is under way or finished.
+    /// Start a new run though one is under way or finished; not beside one that has begun its cutover.
     pub new_run: bool,
     /// Run the tasks of this stage though it is done: rows that were compared in the afternoon are compared again at night.
     pub again: Option<StageName>,
@@ -221,18 +221,6 @@ pub enum EngineError {
         /// The playbook.
         playbook: String,
     },
-    /// Asked to stop while another driver was asked to hand over.
-    #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
-    StoppedWaiting {
-        /// The run.
-        run: String,
-    },
-    /// A step failed before the run could begin.
-    #[error("`{step}`: {error}")]
-    Step {
-        /// The step, or the store whose target could not be claimed.
-        step: String,
-        /// Why.
     /// A new run would hide one that has begun its cutover.
     #[error("`--new-run` would hide run `{run}` of playbook `{playbook}`: {why}; nothing was touched. {instead}")]
     Hidden {
@@ -245,23 +233,23 @@ pub enum EngineError {
         /// What to do.
         instead: &'static str,
     },
+    /// Asked to stop while another driver was asked to hand over.
+    #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
+    StoppedWaiting {
+        /// The run.
+        run: String,
+    },
+    /// A step failed before the run could begin.
+    #[error("`{step}`: {error}")]
+    Step {
+        /// The step, or the store whose target could not be claimed.
+        step: String,
+        /// Why.
         #[source]
         error: StepError,
     },
 }
 
-/// Drives a run as far as asked: takes the lease, resumes or starts, runs the stages, undoes what has to be undone.
-/// Cancelling `cancel` stops it cleanly; dropping the future is as good as a crash: resumable, but nothing is undone by it.
-///
-/// # Errors
-/// [`EngineError`] if the run could not be driven; how a driven run ended is in the [`RunOutcome`].
-pub async fn drive(
-    request: RunRequest,
-    steps: Vec<BuiltStep>,
-    leases: Vec<Arc<dyn TargetLease>>,
-    journal: Journal,
-    observer: Arc<dyn Observer>,
-    cancel: CancellationToken,
 impl EngineError {
     /// Why there is no new run beside one that has begun its cutover.
     pub(super) fn hides(state: &RunState) -> EngineError {
@@ -283,6 +271,18 @@ impl EngineError {
     }
 }
 
+/// Drives a run as far as asked: takes the lease, resumes or starts, runs the stages, undoes what has to be undone.
+/// Cancelling `cancel` stops it cleanly; dropping the future is as good as a crash: resumable, but nothing is undone by it.
+///
+/// # Errors
+/// [`EngineError`] if the run could not be driven; how a driven run ended is in the [`RunOutcome`].
+pub async fn drive(
+    request: RunRequest,
+    steps: Vec<BuiltStep>,
+    leases: Vec<Arc<dyn TargetLease>>,
+    journal: Journal,
+    observer: Arc<dyn Observer>,
+    cancel: CancellationToken,
 ) -> Result<RunOutcome, EngineError> {
     let graph = Graph::new(steps)?;
     let fingerprint = PlaybookFingerprint::of(&request.playbook)

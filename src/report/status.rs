@@ -245,7 +245,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         serving: gather::serving(state.finished.as_ref().map_or_else(|| state.serving(), |finished| finished.serving)),
         started: state.started,
         last: state.last,
-        deadline: state.deadline.as_ref().map(|(text, until)| (text.clone(), -since(*until))),
+        deadline: state.deadline.as_ref().map(|deadline| (deadline.text.clone(), -since(deadline.until))),
         writes_held_seconds: state.open_write_gap().map(|gap| since(gap.started)),
         control: state.control.clone(),
         guards: state.guards.clone(),

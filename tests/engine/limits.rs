@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, ledger, net, step, story_with_way_back, switch, whole_story};
+use crate::world::{World, ledger, net, step, story_with_way_back, switch, was_killed, whole_story};
 
 fn cutover(drain: Value, switch_with: Value) -> World {
     World::new(json!({
@@ -173,6 +173,97 @@ async fn a_cutover_that_does_not_fit_is_refused_before_anything_is_touched() {
     assert!(outcome.verdict.to_string().contains("1h15m") || outcome.verdict.to_string().contains("1h14m"), "{}", outcome.verdict);
     assert!(ledger(world.path()).is_empty(), "a refused run touched something");
     world.scenario.deadline = Some("2h".to_owned());
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+/// Two stages, killed between them, under a deadline of `16h` that ends in so many seconds.
+fn killed_under_a_deadline(seconds: i64) -> (World, Timestamp) {
+    let mut world = World::new(json!({
+        "prepare": [step("one", json!({}))],
+        "sync": [step("two", json!({ "estimate_ms": 60_000 }))],
+        "settle": [step("three", json!({}))],
+    }));
+    let until = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    world.scenario.deadline = Some("16h".to_owned());
+    world.scenario.deadline_at = Some(until);
+    if seconds < 60 {
+        world.scenario.playbook.stages.sync[0].with.clear();
+    }
+    assert!(was_killed(world.drive_elsewhere(Some("stage.done"))));
+    assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["one"]);
+    // Said again, the words are sixteen hours from then.
+    world.scenario.deadline_at = None;
+    (world, until)
+}
+
+/// The words of a refusal, and what to do.
+async fn refused(world: &World) -> (String, String) {
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Refused, "{}", outcome.verdict);
+    (outcome.verdict.to_string(), outcome.verdict.hint().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_gives_no_fresh_hours_to_the_same_words() {
+    let (mut world, until) = killed_under_a_deadline(3_600);
+    // Too little time is left.
+    world.scenario.margin = 100.0;
+    for _ in 0..2 {
+        let (words, hint) = refused(&world).await;
+        assert!(words.contains(&format!("until {until:.0} (the deadline `16h`, given at ")), "{words}");
+        assert!(hint.contains("other") && hint.contains("--deadline"), "{hint}");
+        assert_eq!(world.state().deadline.unwrap().until, until);
+    }
+    // Other words are another deadline.
+    world.scenario.deadline = Some("17h".to_owned());
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passed_behind_a_dead_driver_is_ended_by_a_person() {
+    let (mut world, until) = killed_under_a_deadline(20);
+    let left = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+    tokio::time::sleep(left + Duration::from_millis(50)).await;
+    for deadline in [Some("16h"), None, Some("16h")] {
+        world.scenario.deadline = deadline.map(str::to_owned);
+        let (words, hint) = refused(&world).await;
+        assert!(words.contains("the deadline `16h`") && words.contains(&format!("{until:.0}")) && words.contains("has passed"), "{words}");
+        assert!(hint.contains("--deadline"), "{hint}");
+    }
+    // A command that ends before the cutover has no deadline, and goes by none.
+    (world.scenario.deadline, world.scenario.until) = (None, StageName::Sync);
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+    // Somebody has looked: on the next evening the same words mean that evening.
+    (world.scenario.deadline, world.scenario.until) = (Some("16h".to_owned()), StageName::Settle);
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_of_a_driver_that_ended_counts_until_it_has_passed() {
+    let mut world = World::new(json!({ "prepare": [step("one", json!({ "fails": "waiting", "fails_while": "asking" }))] }));
+    world.put("asking");
+    let until = Timestamp::now().checked_add(SignedDuration::from_secs(20)).unwrap();
+    world.scenario.deadline = Some("16h".to_owned());
+    world.scenario.deadline_at = Some(until);
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::WaitingForApproval);
+    world.scenario.deadline_at = None;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::WaitingForApproval);
+    assert_eq!(world.state().deadline.unwrap().until, until, "the same words were counted anew in the same night");
+    let left = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+    tokio::time::sleep(left + Duration::from_millis(50)).await;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::WaitingForApproval);
+    assert!(world.state().deadline.unwrap().until > until, "the next evening goes by the last one's deadline");
+}
+
+/// Nothing began under a deadline that was refused at the door, so it binds nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_was_refused_is_no_promise() {
+    let mut world = cutover(json!({ "estimate_ms": 3_600_000 }), json!({}));
+    world.scenario.deadline = Some("1h15m".to_owned());
+    refused(&world).await;
+    assert_eq!(world.state().deadline, None);
+    world.scenario.margin = 1.0;
+    world.scenario.deadline_at = Some(Timestamp::now().checked_add(SignedDuration::from_hours(2)).unwrap());
     assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
 }
 
@@ -355,6 +446,51 @@ async fn a_target_that_was_let_go_by_itself_keeps_its_clients() {
     assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
 }
 
+/// A rehearsal of which something is left is not over: the same command goes on with it, `dbmove undo --rehearsal` takes it away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_that_is_not_undone_is_not_over() {
+    for give_up in [false, true] {
+        // Nobody knows where clients are, so nothing may be undone.
+        let mut world = World::new(whole_story());
+        world.scenario.rehearsal = true;
+        world.scenario.playbook.stages.cutover[2].with.extend([("fails".to_owned(), json!("definite")), ("times".to_owned(), json!(1))]);
+        world.put("foreign");
+        let outcome = world.drive().await.unwrap();
+        assert!(outcome.serving == Serving::Unclear && outcome.undone.is_empty(), "{}", outcome.verdict);
+        assert!(world.path().join("target_copy").exists(), "the claim on the copy was let go of");
+        world.take("foreign");
+        world.scenario.give_up = give_up;
+        let outcome = world.drive().await.unwrap();
+        assert_eq!((outcome.exit_code(), outcome.certificate.is_some()), (ExitCode::Done, !give_up), "{}", outcome.verdict);
+        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
+        assert!(!world.path().join("target_copy").exists());
+    }
+    for give_up in [false, true] {
+        // Its rollback died in its undo, and can't hold clients again.
+        let mut world = World::new(story_with_way_back());
+        world.scenario.rehearsal = true;
+        assert!(was_killed(world.drive_elsewhere(Some("undo.started"))));
+        world.put("broken");
+        world.scenario.give_up = give_up;
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Refused);
+        world.take("broken");
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
+    }
+}
+
+/// On a rehearsal pair nobody's writes are lost behind the switch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_is_given_up_behind_its_switch_too() {
+    let mut world = World::new(whole_story());
+    world.scenario.rehearsal = true;
+    assert!(was_killed(world.drive_elsewhere(Some("point_of_no_return.passed"))));
+    world.scenario.give_up = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.verdict, Verdict::Undone);
+    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rehearsal_that_fails_is_undone_and_certifies_nothing() {
     let mut world = World::new(whole_story());
@@ -426,48 +562,3 @@ async fn a_preview_touches_nothing() {
     assert!((forecast.seconds - 60.0).abs() < 0.001 && (forecast.with_margin_seconds - 75.0).abs() < 0.001);
     assert!(!world.path().join("state").exists() && ledger(world.path()).is_empty());
 }
-}
-
-/// A rehearsal of which something is left is not over: the same command goes on with it, `dbmove undo --rehearsal` takes it away.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rehearsal_that_is_not_undone_is_not_over() {
-    for give_up in [false, true] {
-        // Nobody knows where clients are, so nothing may be undone.
-        let mut world = World::new(whole_story());
-        world.scenario.rehearsal = true;
-        world.scenario.playbook.stages.cutover[2].with.extend([("fails".to_owned(), json!("definite")), ("times".to_owned(), json!(1))]);
-        world.put("foreign");
-        let outcome = world.drive().await.unwrap();
-        assert!(outcome.serving == Serving::Unclear && outcome.undone.is_empty(), "{}", outcome.verdict);
-        assert!(world.path().join("target_copy").exists(), "the claim on the copy was let go of");
-        world.take("foreign");
-        world.scenario.give_up = give_up;
-        let outcome = world.drive().await.unwrap();
-        assert_eq!((outcome.exit_code(), outcome.certificate.is_some()), (ExitCode::Done, !give_up), "{}", outcome.verdict);
-        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
-        assert!(!world.path().join("target_copy").exists());
-    }
-    for give_up in [false, true] {
-        // Its rollback died in its undo, and can't hold clients again.
-        let mut world = World::new(story_with_way_back());
-        world.scenario.rehearsal = true;
-        assert!(was_killed(world.drive_elsewhere(Some("undo.started"))));
-        world.put("broken");
-        world.scenario.give_up = give_up;
-        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Refused);
-        world.take("broken");
-        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
-        assert_eq!((world.reader().runs().unwrap().len(), net(world.path()).len()), (1, 0), "{:?}", ledger(world.path()));
-    }
-}
-
-/// On a rehearsal pair nobody's writes are lost behind the switch.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rehearsal_is_given_up_behind_its_switch_too() {
-    let mut world = World::new(whole_story());
-    world.scenario.rehearsal = true;
-    assert!(was_killed(world.drive_elsewhere(Some("point_of_no_return.passed"))));
-    world.scenario.give_up = true;
-    let outcome = world.drive().await.unwrap();
-    assert_eq!(outcome.verdict, Verdict::Undone);
-    assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));

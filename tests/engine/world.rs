@@ -19,6 +19,7 @@ use dbmove::engine::outcome::RunOutcome;
 use dbmove::engine::run::{BuiltStep, EngineError, Limits, Rehearsed, RunRequest, drive};
 use dbmove::engine::step::TargetLease;
 use dbmove::playbook::model::{Playbook, StageName, StepSpec};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,10 @@ pub struct Scenario {
     pub until: StageName,
     pub keep_services: bool,
     pub deadline: Option<String>,
+    /// When that is, whatever the words say.
+    pub deadline_at: Option<Timestamp>,
+    pub margin: f64,
+    pub give_up: bool,
     pub max_write_gap_ms: u64,
     pub accept_drift: bool,
     pub new_run: bool,
@@ -132,6 +137,9 @@ impl World {
             until: StageName::Settle,
             keep_services: false,
             deadline: None,
+            deadline_at: None,
+            margin: 1.25,
+            give_up: false,
             max_write_gap_ms: 30_000,
             accept_drift: false,
             new_run: false,
@@ -213,6 +221,12 @@ impl Scenario {
         let mut request = RunRequest::new(Arc::new(self.playbook.clone()), kind, self.until);
         request.keep_services = self.keep_services;
         request.deadline = self.deadline.as_ref().map(|text| Deadline::parse(text, &jiff::ZonedDateTime::now()).unwrap());
+        if let (Some(deadline), Some(at)) = (&mut request.deadline, self.deadline_at) {
+            deadline.until = at;
+        }
+        request.margin = self.margin;
+        request.give_up = self.give_up;
+        request.rollback_after &= !self.give_up;
         request.max_write_gap = Duration::from_millis(self.max_write_gap_ms);
         request.accept_drift = self.accept_drift;
         request.new_run = self.new_run;

@@ -35,6 +35,9 @@ pub enum Setting {
     MaxWriteGap {
         /// At most so many milliseconds.
         milliseconds: u64,
+        /// The driver's own limit that this one takes the place of, in milliseconds; the driver fills it in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead_of: Option<u64>,
     },
     /// Whether a guard watches.
     Guard {

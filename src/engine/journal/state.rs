@@ -14,6 +14,7 @@ use crate::engine::approval::Given;
 use crate::engine::certificate::Certificate;
 use crate::engine::context::RunKind;
 use crate::engine::control::Control;
+use crate::engine::deadline::KeptDeadline;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::guards::Guards;
 use crate::engine::load::LoadReport;
@@ -189,8 +190,8 @@ pub struct RunState {
     pub last: Timestamp,
     /// The last driver's epoch.
     pub epoch: Option<Epoch>,
-    /// The deadline in force.
-    pub deadline: Option<(String, Timestamp)>,
+    /// The deadline that it was given last, until nobody can mean it any more.
+    pub deadline: Option<KeptDeadline>,
     /// An undo under way, or not yet followed by its verdict.
     pub undo: Option<UndoState>,
     /// The newest rollback, if one has begun.
@@ -270,7 +271,12 @@ impl RunState {
             Event::LoadStarted { .. } => self.load = None,
             Event::LoadEnded { load } => self.load = Some((**load).clone()),
             Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
-            Event::RunResumed { .. } => self.finished = None,
+            Event::RunResumed { until, .. } => {
+                self.finished = None;
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.entered(*until >= StageName::Cutover);
+                }
+            }
             Event::LeaseTaken { epoch, .. } => self.epoch = Some(*epoch),
             Event::StageStarted { stage } => {
                 self.stages.insert(*stage, StageState { started: Some(at), done: None });
@@ -301,7 +307,16 @@ impl RunState {
             Event::Hook(hooked) => self.calls.apply(hooked),
             Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
-            Event::DeadlineSet { text, until } => self.deadline = Some((text.clone(), *until)),
+            Event::DeadlineSet { text, until } => {
+                let mut deadline = KeptDeadline::given(text, *until, at);
+                if self.control.deadline_is(text, *until) {
+                    // A person told it to a driver at work.
+                    deadline.worked();
+                } else {
+                    self.control.deadline = None;
+                }
+                self.deadline = Some(deadline);
+            }
             Event::WriteGapStarted { step, limit_seconds } => {
                 let gap = WriteGap { step: step.clone(), started: at, limit_seconds: *limit_seconds, seconds: None, switched: false };
                 match &mut self.rollback {
@@ -348,9 +363,8 @@ impl RunState {
                         self.undo = None;
                     }
                 }
-                if !matches!(verdict, Verdict::Interrupted | Verdict::WaitingForApproval { .. } | Verdict::LeaseLost { .. }) {
-                    self.deadline = None;
-                }
+                let bounds_nothing = *concluded || self.switched() || self.rolled_back();
+                self.deadline = self.deadline.take().filter(|_| !bounds_nothing).and_then(|mut kept| kept.ended().then_some(kept));
             }
         }
     }
@@ -359,6 +373,9 @@ impl RunState {
         let step = self.steps.entry(step.to_owned()).or_default();
         match action {
             Action::Run => {
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.worked();
+                }
                 if !step.is_begun() {
                     step.begun = recorded.sequence;
                 }
