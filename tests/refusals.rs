@@ -341,3 +341,40 @@ impl Drop for Disk<'_> {
         let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
     }
 }
+
+/// A target that takes statements of less than 1 MiB, and no streams: rows that fit get there whatever their number, by the copy and by the log; one
+/// that does not is named, and once it is gone the same command goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_longer_than_the_target_takes() {
+    if real::skipped("a_row_that_is_longer_than_the_target_takes", &PAIR) {
+        return;
+    }
+    let mut world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let options = ServerOptions::default().rds_like(true).argument("--max-allowed-packet=1M").argument("--local-infile=0");
+    world.target = LocalServer::start(PAIR[1], &world.path("target-of-short-statements"), &options).await.unwrap();
+    std::fs::write(world.playbook(), world.playbook_text("30s")).unwrap();
+    let many = |from: u32| {
+        let rows: Vec<String> = (from..from + 200).map(|id| format!("({id}, REPEAT('''', 3000))")).collect();
+        format!("INSERT INTO school.letters VALUES {}", rows.join(", "))
+    };
+    command(
+        &world.source,
+        &[
+            "CREATE TABLE school.letters (id INT PRIMARY KEY, body LONGBLOB) ENGINE = InnoDB",
+            &many(1),
+            "INSERT INTO school.letters VALUES (777, REPEAT('x', 2 << 20))",
+        ],
+    )
+    .await;
+    let playbook = world.playbook_argument();
+    let refused = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&refused), 1, "{}", said(&refused));
+    for words in ["`school.letters` (row id = 777)", "less than 1048576 (`max_allowed_packet`)", "SET GLOBAL local_infile = ON"] {
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+    }
+    command(&world.source, &["DELETE FROM school.letters WHERE id = 777", &many(1001)]).await;
+    let done = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&done), 0, "{}", said(&done));
+    let comparison = world.compare().await;
+    assert!(comparison.is_equal(), "{comparison:#?}");
+}

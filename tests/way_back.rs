@@ -12,6 +12,8 @@ mod ids;
 mod late;
 #[path = "way_back/long.rs"]
 mod long;
+#[path = "way_back/packets.rs"]
+mod packets;
 mod real;
 #[path = "way_back/restarted.rs"]
 mod restarted;

@@ -126,6 +126,8 @@ pub struct Session {
     purpose: Purpose,
     /// The server's version.
     pub version: Version,
+    /// Its `max_allowed_packet`, in bytes: a statement is shorter than that by more than a byte.
+    packet: usize,
 }
 
 /// What a writing statement did.
@@ -147,6 +149,9 @@ pub const DEPRECATIONS: [u16; 5] = [1287, 1681, 3719, 3778, 4079];
 
 /// "Invalid … character string".
 const NO_CHARACTER: u16 = 1300;
+
+/// What every server takes at least: the least that `max_allowed_packet` of an old one is by default.
+const SMALLEST_PACKET: usize = 1 << 20;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -175,7 +180,7 @@ impl Session {
                 return Err(failed(mysql_async::Error::Io(mysql_async::IoError::Io(late))));
             }
         };
-        let mut session = Session { conn, server: server.clone(), purpose, version: Version::parse("") };
+        let mut session = Session { conn, server: server.clone(), purpose, version: Version::parse(""), packet: usize::MAX };
         if server.watched.is_some() && session.conn.server_version() >= (5, 6, 5) {
             session.run("SET SESSION TRANSACTION READ ONLY", "setting up the session").await?;
         }
@@ -216,10 +221,14 @@ impl Session {
             }
         }
         let row = self
-            .rows("SELECT VERSION(), @@session.time_zone, @@session.sql_mode, @@session.character_set_client", "reading the session back")
+            .rows(
+                "SELECT VERSION(), @@session.time_zone, @@session.sql_mode, @@session.character_set_client, @@session.max_allowed_packet",
+                "reading the session back",
+            )
             .await?;
         let value = |index: usize| row.first().and_then(|row| row.get(index)).and_then(Clone::clone).unwrap_or_default();
         self.version = Version::parse(&value(0));
+        self.packet = value(4).parse().unwrap_or(SMALLEST_PACKET);
         let expect_charset = |actual: &str| actual == charset || (charset == "utf8" && actual == "utf8mb3");
         for (setting, expected, actual, fine) in [
             ("time_zone", "+00:00", value(1), value(1) == "+00:00"),
@@ -268,8 +277,29 @@ impl Session {
         MysqlError::Statement { server: self.server.to_string(), what: what.into(), source: Box::new(source) }
     }
 
-    /// To be called before a statement is sent: on production it has to be a look, and is counted.
-    fn sends(&self, statement: &[u8]) -> Result<()> {
+    /// The server's `max_allowed_packet` for this connection, in bytes.
+    #[must_use]
+    pub fn packet(&self) -> usize {
+        self.packet
+    }
+
+    /// Whether the server takes a statement of so many bytes. It closes the connection over a longer one, often before it has said why.
+    #[must_use]
+    pub fn takes(&self, bytes: usize) -> bool {
+        // One byte says that it is a statement, and the whole has to be shorter than the limit.
+        bytes.saturating_add(1) < self.packet
+    }
+
+    /// That `what` takes a statement of so many bytes, too long for the server; `streams` if the row could go as a stream.
+    pub(super) fn too_long(&self, what: String, bytes: usize, streams: bool) -> MysqlError {
+        MysqlError::TooLong { server: self.server.to_string(), what, bytes, packet: self.packet, streams }
+    }
+
+    /// To be called before a statement is sent: the server has to take it; on production it has to be a look, and is counted.
+    fn sends(&self, what: &str, statement: &[u8]) -> Result<()> {
+        if !self.takes(statement.len()) {
+            return Err(self.too_long(what.to_owned(), statement.len(), false));
+        }
         match &self.server.watched {
             Some(sendings) => sendings.look(&self.server, statement, None),
             None => Ok(()),
@@ -289,7 +319,7 @@ impl Session {
     /// # Errors
     /// If the server refuses it or the connection breaks.
     pub async fn run(&mut self, statement: &str, what: &str) -> Result<()> {
-        self.sends(statement.as_bytes())?;
+        self.sends(what, statement.as_bytes())?;
         match self.conn.query_drop(statement).await {
             Ok(()) => Ok(()),
             Err(source) => Err(self.error(what, source)),
@@ -332,7 +362,7 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub async fn write_unchecked(&mut self, statement: &[u8], what: &str) -> Result<Written> {
-        self.sends(statement)?;
+        self.sends(what, statement)?;
         match self.conn.query_drop(statement).await {
             Ok(()) => {
                 Ok(Written { affected: self.conn.affected_rows(), warnings: self.conn.get_warnings(), info: self.conn.info().into_owned() })
@@ -346,7 +376,7 @@ impl Session {
     /// # Errors
     /// If the connection breaks.
     pub async fn warnings(&mut self) -> Result<Vec<(u16, String)>> {
-        self.sends(b"SHOW WARNINGS")?;
+        self.sends("reading the warnings", b"SHOW WARNINGS")?;
         let rows: Vec<(String, u16, Vec<u8>)> = match self.conn.query("SHOW WARNINGS").await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error("reading the warnings", source)),
@@ -359,7 +389,7 @@ impl Session {
     /// # Errors
     /// If the server refuses the query or the connection breaks.
     pub async fn rows(&mut self, query: &str, what: &str) -> Result<Vec<TextRow>> {
-        self.sends(query.as_bytes())?;
+        self.sends(what, query.as_bytes())?;
         let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error(what, source)),
@@ -372,7 +402,7 @@ impl Session {
     /// # Errors
     /// If the server refuses the query or the connection breaks.
     pub async fn cells(&mut self, query: &str, what: &str) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
-        self.sends(query.as_bytes())?;
+        self.sends(what, query.as_bytes())?;
         let rows: Vec<mysql_async::Row> = match self.conn.query(query).await {
             Ok(rows) => rows,
             Err(source) => return Err(self.error(what, source)),

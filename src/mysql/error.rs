@@ -43,6 +43,22 @@ pub enum MysqlError {
         /// The warnings, as the server worded them.
         warnings: String,
     },
+    /// A statement that is longer than the server takes. It was not sent: the server would close the connection, often before it has said why.
+    #[error(
+        "{server}: {what}: that takes a statement of {bytes} bytes, and the server takes less than {packet} (`max_allowed_packet`). It was not sent"
+    )]
+    TooLong {
+        /// Role and address.
+        server: String,
+        /// What dbmove was doing, object names in backticks.
+        what: String,
+        /// Bytes of the statement.
+        bytes: usize,
+        /// The server's `max_allowed_packet`.
+        packet: usize,
+        /// Whether it is a row that could go as a stream if the server took any.
+        streams: bool,
+    },
     /// A server setting is not as it must be.
     #[error("{server}: `{setting}` is `{actual}`, it has to be `{expected}`")]
     Setting {
@@ -183,6 +199,13 @@ impl MysqlError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let fixed = match self {
+            MysqlError::TooLong { bytes, streams, .. } => {
+                let wanted = bytes.saturating_add(2).next_power_of_two();
+                let or = if *streams { ", or let it take rows as a stream: `SET GLOBAL local_infile = ON`" } else { "" };
+                return Some(format!(
+                    "raise it there (`SET GLOBAL max_allowed_packet = {wanted}`, and in its configuration; on RDS in the parameter group){or}"
+                ));
+            }
             MysqlError::Setting { hint, .. } | MysqlError::Object { hint, .. } | MysqlError::Stream { hint, .. } => {
                 return Some(hint.clone());
             }

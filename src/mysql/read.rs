@@ -363,16 +363,14 @@ fn queries(table: &Table, select: &[String], scope: &Scope<'_>, order: Order, li
                 tail(&keys)
             )])
         }
-        Scope::Matching { columns, values } => values
-            .chunks(KEYS_PER_QUERY)
+        Scope::Matching { columns, values } => range::batches(values, KEYS_PER_QUERY)
             .map(|batch| {
                 format!("SELECT {select} FROM {} WHERE {}{}", sql::table(&table.name), range::one_of(table, columns, batch), tail(columns))
             })
             .collect(),
         Scope::Keys(wanted) => {
             let keys = key_columns(table)?;
-            wanted
-                .chunks(KEYS_PER_QUERY)
+            range::batches(wanted, KEYS_PER_QUERY)
                 .map(|batch| format!("SELECT {select} FROM {} WHERE {}{}", from(table), range::one_of(table, &keys, batch), tail(&keys)))
                 .collect()
         }

@@ -71,7 +71,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     refusals.extend(hold.refusals());
     refusals.extend(account_refusals(&described));
     refusals.extend(trigger_refusals(&described));
-    let mut warnings: Vec<String> = kept.warning().into_iter().collect();
+    let mut warnings: Vec<String> = kept.warning().into_iter().chain(packet_warning(&facts, &described.source)).collect();
     for (name, old) in &described.catalog.tables {
         match catalog.table(name) {
             None => refusals.push(format!("`{name}` is not on the target any more")),
@@ -325,6 +325,21 @@ fn column_refusal(new: &Table, old: &Table) -> Option<String> {
     })
 }
 
+/// That clients may write rows on the target that are longer than a statement may be on the source.
+fn packet_warning(target: &ServerFacts, source: &ServerFacts) -> Option<String> {
+    let (least, most) = (source.max_allowed_packet, target.max_allowed_packet);
+    let streamed = if source.local_infile {
+        "longer rows are written there as a stream; a table without a key can't lose or change one, and that would end the way back"
+    } else {
+        "a longer row would end the way back, since `local_infile` is off there; turn that on"
+    };
+    (least < most).then(|| {
+        format!(
+            "`max_allowed_packet` of the source is {least}, of the target {most}: {streamed}. `SET GLOBAL max_allowed_packet = {most}` on the source spares that"
+        )
+    })
+}
+
 /// Engines whose rows and positions can be committed together.
 fn is_transactional(engine: &str) -> bool {
     ["InnoDB", "TokuDB", "RocksDB", "NDBCLUSTER"].iter().any(|name| name.eq_ignore_ascii_case(engine))
@@ -396,6 +411,18 @@ mod tests {
         let kept = |hours: u64| Kept::For(Duration::from_secs(hours * 3600));
         assert!(kept(2).warning().is_some_and(|warning| warning.contains("after 2h")));
         assert_eq!(kept(720).warning(), None);
+    }
+
+    #[test]
+    fn smaller_packets_on_the_source_are_warned_of() {
+        let server = |packet: &str, infile: &str| facts(&[("max_allowed_packet", packet), ("local_infile", infile)]);
+        let (small, large) = (server("1048576", "ON"), server("67108864", "ON"));
+        assert_eq!(packet_warning(&large, &large), None);
+        assert_eq!(packet_warning(&small, &large), None);
+        let warned = packet_warning(&large, &small).unwrap();
+        assert!(warned.contains("1048576") && warned.contains("67108864") && warned.contains("as a stream"), "{warned}");
+        let warned = packet_warning(&large, &server("1048576", "OFF")).unwrap();
+        assert!(warned.contains("would end the way back, since `local_infile` is off"), "{warned}");
     }
 
     #[test]

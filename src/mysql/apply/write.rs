@@ -19,6 +19,10 @@
 //! [`LARGE_ROW`] is therefore streamed by `LOAD DATA LOCAL` where the target allows it and the key is the
 //! table's only unique index: deleted by key first, then loaded, in the same transaction.
 //!
+//! No statement is longer than the written server takes (its `max_allowed_packet`, 1 MiB by default before MySQL 5.6): rows are
+//! gathered up to that, and one that is longer alone is streamed too, whatever indexes the table has. What can't be (the
+//! server does not allow it, or a row without a key has to be found by its values) is an error that names the row.
+//!
 //! # Keyless tables
 //!
 //! A row is found by all its values with `LIMIT 1`, exactly one must be affected, and the position
@@ -44,8 +48,8 @@ use super::batch::{KeylessChange, Lane};
 
 /// Rows in one statement at most.
 const ROWS_PER_STATEMENT: usize = 250;
-/// Bytes of one statement at most, unless one row alone is larger.
-const BYTES_PER_STATEMENT: usize = 1 << 20;
+/// Bytes of one statement at most, unless one row alone is larger; less where the server takes less.
+pub(in crate::mysql) const BYTES_PER_STATEMENT: usize = 1 << 20;
 
 /// Rows that weigh more are streamed rather than put into a statement, in bytes.
 const LARGE_ROW: usize = 4 << 20;
@@ -157,7 +161,7 @@ pub async fn delete_keys<'a>(session: &mut Session, table: &MovedTable, keys: im
     let keys: Vec<Key> = keys.cloned().collect();
     let what = format!("deleting from `{}`", table.name());
     let columns = table.key.as_deref().unwrap_or_default();
-    for some in keys.chunks(ROWS_PER_STATEMENT) {
+    for some in range::batches(&keys, ROWS_PER_STATEMENT) {
         let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, columns, some));
         deleted += session.write_by_key(statement.as_bytes(), &what).await?.affected;
     }
@@ -176,7 +180,7 @@ pub async fn make_room_for(session: &mut Session, table: &MovedTable, rows: &[&R
             .filter(|row| unique.iter().all(|&column| !matches!(row[column], Cell::Null)))
             .map(|row| Key::of(row, unique))
             .collect();
-        for some in values.chunks(ROWS_PER_STATEMENT) {
+        for some in range::batches(&values, ROWS_PER_STATEMENT) {
             let statement = format!("DELETE FROM {} WHERE {}", sql::table(table.name()), range::one_of(&table.target, unique, some));
             session.write_by_key(statement.as_bytes(), &what).await?;
         }
@@ -189,34 +193,53 @@ pub async fn make_room_for(session: &mut Session, table: &MovedTable, rows: &[&R
 /// # Errors
 /// As the server gives them.
 pub async fn upsert_rows(session: &mut Session, table: &MovedTable, rows: &[&Row]) -> Result<()> {
-    let version = session.version.clone();
-    let (large, rows): (Vec<&Row>, Vec<&Row>) =
-        rows.iter().partition(|row| table.uniques.is_empty() && row.iter().map(Cell::weight).sum::<usize>() > LARGE_ROW);
+    let on_duplicate = table.uniques.is_empty();
+    let (large, rows): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| on_duplicate && weight(row) > LARGE_ROW);
     let streamed = !large.is_empty() && load::choose(session, LoadPath::Auto).await? == LoadPath::LoadData;
-    for row in &large {
-        if streamed {
+    if streamed {
+        for row in &large {
             stream_row(session, table, row).await?;
-        } else {
-            let (statement, taken, excused) = insert_statement(table, &[row], true, &version);
-            execute(session, &statement, &format!("writing {taken} rows of `{}`", table.name()), excused).await?;
         }
     }
-    let mut rest = rows.as_slice();
-    while !rest.is_empty() {
-        let (statement, taken, excused) = insert_statement(table, rest, table.uniques.is_empty(), &version);
-        let what = format!("writing {taken} rows of `{}`", table.name());
-        let named = |row: usize| rest.get(row).and_then(|row| table.key_of(row)).map(|key| row_name(&table.table, &key.cells()));
-        execute(session, &statement, &what, excused).await.map_err(|error| error.at_row(named))?;
-        rest = &rest[taken..];
+    for mut rest in [if streamed { &[] } else { large.as_slice() }, rows.as_slice()] {
+        while !rest.is_empty() {
+            let (statement, taken, excused) = insert_statement(table, rest, on_duplicate, session);
+            if session.takes(statement.len()) {
+                let what = format!("writing {taken} rows of `{}`", table.name());
+                let named = |row: usize| rest.get(row).map(|row| name_of(table, row));
+                execute(session, &statement, &what, excused).await.map_err(|error| error.at_row(named))?;
+            } else {
+                stream_too_long(session, table, rest[0], statement.len()).await?;
+            }
+            rest = &rest[taken..];
+        }
     }
     Ok(())
+}
+
+/// A row's bytes, about.
+fn weight(row: &Row) -> usize {
+    row.iter().map(Cell::weight).sum()
+}
+
+/// How an error calls a row.
+fn name_of(table: &MovedTable, row: &Row) -> String {
+    row_name(&table.table, &table.key_of(row).map(|key| key.cells()).unwrap_or_default())
+}
+
+/// Writes a row as a stream whose statement, of so many bytes, the server does not take.
+async fn stream_too_long(session: &mut Session, table: &MovedTable, row: &Row, bytes: usize) -> Result<()> {
+    if load::choose(session, LoadPath::Auto).await? == LoadPath::LoadData {
+        return stream_row(session, table, row).await;
+    }
+    Err(session.too_long(format!("writing a row of `{}` ({})", table.name(), name_of(table, row)), bytes, true))
 }
 
 /// Writes one row as a stream, in place of what its key has.
 async fn stream_row(session: &mut Session, table: &MovedTable, row: &Row) -> Result<()> {
     delete_keys(session, table, table.key_of(row).iter()).await?;
     // Some room for escapes, so that the line is rarely moved to a larger place while it is made.
-    let weight = row.iter().map(Cell::weight).sum::<usize>();
+    let weight = weight(row);
     let mut line = Vec::with_capacity(weight + weight / 16);
     for (place, &column) in table.written.iter().enumerate() {
         if place > 0 {
@@ -228,6 +251,12 @@ async fn stream_row(session: &mut Session, table: &MovedTable, row: &Row) -> Res
     let loaded = load::load(session, table, LoadPath::LoadData, line.into(), 1).await?;
     if loaded.inserted == 1 {
         return Ok(());
+    }
+    if !table.uniques.is_empty() {
+        // What an INSERT would have said, and callers know what to do about.
+        let message = format!("a unique value of {} is taken", name_of(table, row));
+        let refused = mysql_async::ServerError { code: DUPLICATE_KEY, message, state: "23000".to_owned() };
+        return Err(session.error(format!("writing a row of `{}`", table.name()), mysql_async::Error::Server(refused)));
     }
     Err(MysqlError::Drift {
         table: table.name().clone(),
@@ -263,47 +292,56 @@ pub fn enum_errors(table: &Table, row: &[Cell]) -> u16 {
     u16::try_from(errors).unwrap_or(u16::MAX)
 }
 
-/// An INSERT of as many of the rows as fit a statement: its text, how many, and how many warnings are excused.
+/// An INSERT of as many of the rows as fit a statement, one at least: its text, how many, and how many warnings are excused. The text may
+/// be longer than the server takes only if it is of one row.
 pub(in crate::mysql) fn insert_statement(
     table: &MovedTable,
     rows: &[&Row],
     on_duplicate: bool,
-    version: &Version,
+    session: &Session,
 ) -> (Vec<u8>, usize, u16) {
+    insert_within(table, rows, on_duplicate, &session.version, session.packet().saturating_sub(2).min(BYTES_PER_STATEMENT))
+}
+
+/// The same for a server of that version, in so many bytes at most.
+fn insert_within(table: &MovedTable, rows: &[&Row], on_duplicate: bool, version: &Version, most: usize) -> (Vec<u8>, usize, u16) {
     let written = &table.written;
     let columns = &table.table.columns;
     let names = sql::columns(written.iter().map(|&column| &columns[column]));
     let mut out = format!("INSERT INTO {} ({names}) VALUES ", sql::table(table.name())).into_bytes();
+    let end = if on_duplicate { on_duplicate_key(table, version) } else { String::new() };
     let mut taken = 0;
     let mut excused: u16 = 0;
-    for row in rows {
+    for row in rows.iter().take(ROWS_PER_STATEMENT) {
+        let before = out.len();
         if taken > 0 {
-            if taken >= ROWS_PER_STATEMENT || out.len() >= BYTES_PER_STATEMENT {
-                break;
-            }
             out.extend_from_slice(b", ");
         }
         sql::push_tuple(&mut out, written.iter().map(|&column| (&row[column], &columns[column])));
+        if taken > 0 && out.len() + end.len() > most {
+            out.truncate(before);
+            break;
+        }
         excused = excused.saturating_add(enum_errors(&table.table, row));
         taken += 1;
     }
-    if on_duplicate {
-        // The row alias came with MySQL 8.0.19; `VALUES()` warns there and is the only way elsewhere.
-        let alias = version.mysql_from((8, 0, 19));
-        if alias {
-            out.extend_from_slice(b" AS `_dbmove_new`");
-        }
-        out.extend_from_slice(b" ON DUPLICATE KEY UPDATE ");
-        for (index, &column) in written.iter().enumerate() {
-            if index > 0 {
-                out.extend_from_slice(b", ");
-            }
-            let name = sql::identifier(&columns[column].name);
-            let value = if alias { format!("`_dbmove_new`.{name}") } else { format!("VALUES({name})") };
-            out.extend_from_slice(format!("{name} = {value}").as_bytes());
-        }
-    }
+    out.extend_from_slice(end.as_bytes());
     (out, taken, excused)
+}
+
+/// What makes an INSERT take the place of the row with the same key.
+fn on_duplicate_key(table: &MovedTable, version: &Version) -> String {
+    // The row alias came with MySQL 8.0.19; `VALUES()` warns there and is the only way elsewhere.
+    let alias = version.mysql_from((8, 0, 19));
+    let assignments: Vec<String> = table
+        .written
+        .iter()
+        .map(|&column| {
+            let name = sql::identifier(&table.table.columns[column].name);
+            if alias { format!("{name} = `_dbmove_new`.{name}") } else { format!("{name} = VALUES({name})") }
+        })
+        .collect();
+    format!("{} ON DUPLICATE KEY UPDATE {}", if alias { " AS `_dbmove_new`" } else { "" }, assignments.join(", "))
 }
 
 async fn keyless_change(session: &mut Session, table: &MovedTable, change: &KeylessChange) -> Result<()> {
@@ -312,7 +350,10 @@ async fn keyless_change(session: &mut Session, table: &MovedTable, change: &Keyl
     let excused = change.after.as_ref().map_or(0, |row| enum_errors(&table.table, row));
     let (statement, what) = match (&change.before, &change.after) {
         (None, Some(after)) => {
-            let (statement, _, _) = insert_statement(table, &[after], false, &session.version);
+            let (statement, _, _) = insert_statement(table, &[after], false, session);
+            if !session.takes(statement.len()) {
+                return stream_too_long(session, table, after, statement.len()).await;
+            }
             (statement, format!("inserting into `{name}`"))
         }
         (Some(before), None) => {
@@ -378,5 +419,67 @@ pub(in crate::mysql) fn push_same_row(out: &mut Vec<u8>, table: &Table, row: &[C
                 sql::push_literal(out, cell, column);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::names::TableName;
+    use crate::mysql::table::{Column, Index, IndexPart};
+
+    fn table() -> Tables {
+        let column = |name: &str, kind| Column {
+            name: name.to_owned(),
+            kind,
+            type_text: String::new(),
+            unsigned: false,
+            zerofill: false,
+            nullable: false,
+            charset: None,
+            collation: None,
+            auto_increment: false,
+            generated: false,
+        };
+        let table = Table {
+            name: TableName::new("s", "t"),
+            engine: "InnoDB".to_owned(),
+            collation: String::new(),
+            row_estimate: 0,
+            data_bytes: 0,
+            auto_increment: None,
+            columns: vec![column("id", ColumnType::Int), column("body", ColumnType::Blob)],
+            indexes: vec![Index {
+                name: "PRIMARY".to_owned(),
+                unique: true,
+                method: "BTREE".to_owned(),
+                parts: vec![IndexPart { column: 0, prefix: None }],
+            }],
+            foreign_keys: Vec::new(),
+            lookups_fail: false,
+        };
+        Tables::new(&[std::sync::Arc::new(table)], &Version::parse("5.5.34")).unwrap()
+    }
+
+    #[test]
+    fn a_statement_is_as_long_as_may_be_and_has_one_row_at_least() {
+        let tables = table();
+        let table = tables.get(0);
+        let row = |id: &str, bytes: usize| vec![Cell::Bytes(id.into()), Cell::Bytes(vec![b'\''; bytes])];
+        let rows: Vec<Row> = (0..9).map(|_| row("7", 100)).collect();
+        let rows: Vec<&Row> = rows.iter().collect();
+        let version = Version::parse("5.5.34");
+        let (whole, taken, _) = insert_within(table, &rows, true, &version, usize::MAX);
+        assert_eq!(taken, 9);
+        for most in [1, 400, whole.len() / 2, whole.len() - 1] {
+            let (text, taken, _) = insert_within(table, &rows, true, &version, most);
+            assert!(text.len() <= most || taken == 1, "{} bytes of {most}", text.len());
+            assert!(text.ends_with(b" ON DUPLICATE KEY UPDATE `id` = VALUES(`id`), `body` = VALUES(`body`)"));
+            let (next, more, _) = insert_within(table, &rows, true, &version, text.len());
+            assert_eq!((next.len(), more), (text.len(), taken), "what fits exactly is taken");
+        }
+        assert_eq!(insert_within(table, &rows, true, &version, whole.len()).1, 9);
+        let many: Vec<Row> = (0..300).map(|_| row("7", 1)).collect();
+        assert_eq!(insert_within(table, &many.iter().collect::<Vec<_>>(), true, &version, usize::MAX).1, ROWS_PER_STATEMENT);
     }
 }

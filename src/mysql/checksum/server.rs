@@ -45,13 +45,13 @@ pub async fn tally(session: &mut Session, comparison: &Comparison, side: Side, f
             queries.push(format!("SELECT {columns} FROM {} WHERE {}", from(table), range::condition_text(table, &key, range)));
         }
         Scope::Matching { columns: matched, values } => {
-            for batch in values.chunks(KEYS_PER_QUERY) {
+            for batch in range::batches(values, KEYS_PER_QUERY) {
                 queries.push(format!("SELECT {columns} FROM {} WHERE {}", sql::table(&table.name), range::one_of(table, matched, batch)));
             }
         }
         Scope::Keys(keys) => {
             let key = comparison.key_columns(side)?;
-            for batch in keys.chunks(KEYS_PER_QUERY) {
+            for batch in range::batches(keys, KEYS_PER_QUERY) {
                 queries.push(format!("SELECT {columns} FROM {} WHERE {}", from(table), range::one_of(table, &key, batch)));
             }
         }

@@ -1,5 +1,7 @@
 //! Puts encoded rows into a table: `LOAD DATA LOCAL` from memory, or multi-row INSERT.
 //!
+//! No INSERT is longer than the target takes (`max_allowed_packet`); a row that is longer alone is an error that names it.
+//!
 //! Both take the same lines and never overwrite: a row whose key is there already is skipped and
 //! counted. Every other warning means a changed value and is an error ([`judge`]).
 //!
@@ -10,12 +12,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::LoadPath;
+use crate::mysql::apply::write::BYTES_PER_STATEMENT;
 use crate::mysql::cell::Cell;
 use crate::mysql::connect::{Session, Written};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::sql;
 use crate::mysql::table::{ColumnType, Table};
 use crate::mysql::tables::MovedTable;
+use crate::mysql::well_formed::row_name;
 
 /// What a load did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +32,6 @@ pub struct Loaded {
 
 /// Bytes handed to the driver at a time.
 const PIECE: usize = 64 << 10;
-/// Bytes of one INSERT statement, about.
-const INSERT_BYTES: usize = 1 << 20;
 /// "Duplicate entry".
 const DUPLICATE: u16 = 1062;
 /// "Data truncated for column": said when an ENUM's error value is stored as such.
@@ -152,12 +154,14 @@ async fn insert(session: &mut Session, table: &MovedTable, lines: &[u8]) -> Resu
     let names = sql::columns(table.written.iter().map(|&column| &columns[column]));
     let head = format!("INSERT IGNORE INTO {} ({names}) VALUES ", sql::table(table.name()));
     let what = format!("inserting into `{}`", table.name());
+    let most = session.packet().saturating_sub(2).min(BYTES_PER_STATEMENT);
     let mut loaded = Loaded::default();
     let mut rest = lines;
     while !rest.is_empty() {
         let mut statement = head.clone().into_bytes();
         let mut rows: u64 = 0;
-        while !rest.is_empty() && statement.len() < INSERT_BYTES {
+        while !rest.is_empty() {
+            let before = statement.len();
             let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
             if rows > 0 {
                 statement.extend_from_slice(b", ");
@@ -165,6 +169,14 @@ async fn insert(session: &mut Session, table: &MovedTable, lines: &[u8]) -> Resu
             let line = rest[..end].strip_suffix(b"\n").unwrap_or(&rest[..end]);
             let cells: Vec<Cell> = line.split(|&byte| byte == b'\t').map(field).collect();
             push_row(&mut statement, table, &cells);
+            if rows > 0 && statement.len() > most {
+                statement.truncate(before);
+                break;
+            }
+            if !session.takes(statement.len()) {
+                let of = format!("inserting a row of `{}` ({})", table.name(), name_of(table, &cells));
+                return Err(session.too_long(of, statement.len(), true));
+            }
             rows += 1;
             rest = &rest[end..];
         }
@@ -175,6 +187,13 @@ async fn insert(session: &mut Session, table: &MovedTable, lines: &[u8]) -> Resu
         loaded.skipped += skipped;
     }
     Ok(loaded)
+}
+
+/// How an error calls a row of which this was written.
+fn name_of(table: &MovedTable, cells: &[Cell]) -> String {
+    let place = |column: &usize| table.written.iter().position(|written| written == column);
+    let key: Vec<Cell> = table.key.iter().flatten().filter_map(|column| cells.get(place(column)?).cloned()).collect();
+    row_name(&table.table, &key)
 }
 
 /// A row of an INSERT. Floats are in the line as numbers and stay bare; everything else is a literal for its column.

@@ -48,6 +48,25 @@ pub(in crate::mysql) fn condition_text(table: &Table, key_columns: &[usize], ran
     if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") }
 }
 
+/// Bytes of keys in one condition at most: as text they are at least twice as many, and the least that a server takes is 1 MiB.
+const KEY_BYTES: usize = 128 << 10;
+
+/// The keys a few at a time, as they go into one condition ([`one_of`]): `most` at most.
+pub(in crate::mysql) fn batches(keys: &[Key], most: usize) -> impl Iterator<Item = &[Key]> {
+    let mut rest = keys;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take(most).take_while(|key| {
+            bytes += key.0.len();
+            bytes <= KEY_BYTES
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (batch, left) = rest.split_at(count);
+        rest = left;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
 /// The condition "is one of these keys". One form for every server: an OR of ANDs, since tuples in
 /// `IN` are no index range before 5.7.
 pub(in crate::mysql) fn one_of(table: &Table, key_columns: &[usize], keys: &[Key]) -> String {
@@ -243,6 +262,17 @@ mod tests {
     fn key(parts: &[&[u8]]) -> Key {
         let row: Vec<Cell> = parts.iter().map(|part| Cell::Bytes(part.to_vec())).collect();
         Key::of(&row, &(0..row.len()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn keys_go_together_as_far_as_a_statement_takes_them() {
+        let short: Vec<Key> = (0..1200).map(|number: u32| key(&[number.to_string().as_bytes()])).collect();
+        assert_eq!(batches(&short, 500).map(<[Key]>::len).collect::<Vec<_>>(), [500, 500, 200]);
+        let long: Vec<Key> = (0..100).map(|_| key(&[&[7; 3000]])).collect();
+        let lengths: Vec<usize> = batches(&long, 500).map(<[Key]>::len).collect();
+        assert!(lengths.iter().all(|&length| length < 50) && lengths.iter().sum::<usize>() == 100, "{lengths:?}");
+        assert_eq!(batches(&[key(&[&[7; 300_000]])], 500).count(), 1);
+        assert_eq!(batches(&[], 500).count(), 0);
     }
 
     #[test]

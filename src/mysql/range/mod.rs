@@ -15,7 +15,7 @@ use super::read::{self, Order, Scope};
 use super::table::Table;
 
 pub use condition::condition;
-pub(super) use condition::{condition_text, one_of};
+pub(super) use condition::{batches, condition_text, one_of};
 
 /// Keys after one key and through another. Open ends are the table's ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -47,6 +47,7 @@ fn refused(error: MysqlError) -> Result<String> {
         Some(code) if HELD.contains(&code) || NOT_ALLOWED.contains(&code) => Err(error),
         _ if error.transient() => Err(error),
         Some(code) => Ok(format!("the server's error {code}")),
+        None if matches!(error, MysqlError::TooLong { .. }) => Ok("longer than the copy's `max_allowed_packet`".to_owned()),
         // A value that deleting by key was warned of.
         None if matches!(error, MysqlError::Warnings { .. }) => Ok("a key that the server can't find rows by".to_owned()),
         None => Err(error),
@@ -116,7 +117,7 @@ fn take(made: Result<()>, changes: u64, done: &mut Done) -> Result<()> {
 async fn insert(session: &mut Session, table: &MovedTable, rows: &[&Row], done: &mut Done) -> Result<()> {
     let mut rest = rows;
     while !rest.is_empty() {
-        let (statement, taken, _) = insert_statement(table, rest, false, &session.version.clone());
+        let (statement, taken, _) = insert_statement(table, rest, false, session);
         match session.write_unchecked(&statement, &format!("inserting into `{}`", table.name())).await {
             Ok(_) => done.as_logged += taken as u64,
             Err(_) if taken > 1 => {
@@ -158,7 +159,7 @@ async fn put_in_place(session: &mut Session, table: &MovedTable, row: &Row, erro
 }
 
 async fn insert_one(session: &mut Session, table: &MovedTable, row: &Row) -> Result<Written> {
-    let (statement, _, _) = insert_statement(table, &[row], false, &session.version.clone());
+    let (statement, _, _) = insert_statement(table, &[row], false, session);
     session.write_unchecked(&statement, &format!("inserting into `{}`", table.name())).await
 }
 
