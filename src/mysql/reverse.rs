@@ -17,6 +17,8 @@
 //!   A table without key on an engine without transactions is refused too: a row and the position through which it is in could not be
 //!   written together, and what had been written twice could not be told. With a key, writing again changes nothing.
 //! * *A rollback can hold the target's writes.* What it needs there is asked for before the switch ([`TargetHold`]): behind it is too late.
+//! * *Bytes stay bytes*, back as there: where `latin1` columns of the source hold UTF-8 ([`super::conversion`]) that is what they are given
+//!   and what they are compared by.
 //! * *What the source can't hold is said at once.* A value that it would change or refuse ends the way back: from there on a rollback
 //!   would lose writes. The same for a definition that changes on the target.
 
@@ -27,7 +29,7 @@ use super::bookkeeping::{number, text};
 use super::catalog::facts::Privileges;
 use super::catalog::{Catalog, ObjectKind, ServerFacts};
 use super::connect::{Purpose, Session};
-use super::conversion::ConvertedTables;
+use super::conversion::{Converted, ConvertedTables};
 use super::ddl::TargetSchema;
 use super::error::{MysqlError, Result};
 use super::fence;
@@ -36,6 +38,7 @@ use super::shared::Shared;
 use super::store::{Described, MysqlStore};
 use super::table::Table;
 use super::tables::Tables;
+use crate::playbook::model::CharsetConversion;
 use crate::playbook::quantity::HumanDuration;
 
 /// The store with its sides swapped, and what stands in the way of the way back, a line each.
@@ -77,6 +80,9 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
             None => refusals.push(format!("`{name}` is not on the target any more")),
             Some(new) => refusals.extend(column_refusal(new, old)),
         }
+        if let Some(converted) = described.converted.get(name) {
+            warnings.extend(bytes_warning(converted));
+        }
         if !is_transactional(&old.engine) {
             match old.key() {
                 None => refusals.push(format!(
@@ -92,7 +98,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     }
 
     let all: Vec<Arc<Table>> = catalog.tables.values().cloned().collect();
-    let mut tables = Tables::new(&all, &described.source.version)?.onto(&described.catalog.tables);
+    let mut tables = Tables::new(&all, &described.source.version)?.onto(&described.catalog.tables, &described.converted);
     if logs_cascades(&facts) {
         tables = tables.with_logged_cascades();
     }
@@ -336,6 +342,17 @@ fn packet_warning(target: &ServerFacts, source: &ServerFacts) -> Option<String> 
     (least < most).then(|| {
         format!(
             "`max_allowed_packet` of the source is {least}, of the target {most}: {streamed}. `SET GLOBAL max_allowed_packet = {most}` on the source spares that"
+        )
+    })
+}
+
+/// That text which is kept in UTF-8 has less room in a column which counts bytes.
+fn bytes_warning(converted: &Converted) -> Option<String> {
+    let holds = converted.conversion == CharsetConversion::Latin1HoldsUtf8;
+    holds.then(|| {
+        format!(
+            "`{}` holds UTF-8 in `latin1` columns on the source: there a VARCHAR(50) has 50 bytes, on the target 50 characters. A longer text ends the way back",
+            converted.source.name
         )
     })
 }

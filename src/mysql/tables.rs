@@ -42,6 +42,9 @@ pub struct MovedTable {
     pub target: Arc<Table>,
     /// How its text is converted, if it is.
     pub conversion: Option<CharsetConversion>,
+    /// Columns of the written table, by name, that hold UTF-8 though they are called otherwise there: on the way back to where text was
+    /// converted from.
+    pub hold_utf8: Vec<String>,
     /// Key columns; `None` for a keyless table.
     pub key: Option<Vec<usize>>,
     /// Columns of the other unique indexes.
@@ -64,6 +67,19 @@ impl MovedTable {
     #[must_use]
     pub fn name(&self) -> &TableName {
         &self.table.name
+    }
+
+    /// The written table as it has to be read: text that holds UTF-8 says so, or a comparison would convert it once more.
+    #[must_use]
+    pub fn as_it_holds(&self, written: &Arc<Table>) -> Arc<Table> {
+        if self.hold_utf8.is_empty() {
+            return written.clone();
+        }
+        let mut held = Table::clone(written);
+        for column in held.columns.iter_mut().filter(|column| self.hold_utf8.contains(&column.name)) {
+            column.charset = Some("utf8mb4".to_owned());
+        }
+        Arc::new(held)
     }
 
     /// The row's key.
@@ -140,12 +156,18 @@ impl Tables {
         Ok(Tables { tables: moved, by_name })
     }
 
-    /// The same, written to tables that are there already, as that server describes them.
+    /// The same, written to tables that are there already, as that server describes them; from there these were `converted`.
     #[must_use]
-    pub fn onto(mut self, there: &BTreeMap<TableName, Arc<Table>>) -> Self {
+    pub fn onto(mut self, there: &BTreeMap<TableName, Arc<Table>>, converted: &ConvertedTables) -> Self {
         for moved in &mut self.tables {
             if let Some(table) = there.get(&moved.table.name) {
                 moved.target = table.clone();
+            }
+            if let Some(converted) = converted.get(&moved.table.name) {
+                moved.conversion = Some(converted.conversion);
+                if converted.conversion == CharsetConversion::Latin1HoldsUtf8 {
+                    moved.hold_utf8 = converted.columns.iter().map(|&column| converted.source.columns[column].name.clone()).collect();
+                }
             }
         }
         self
@@ -279,6 +301,7 @@ fn describe(table: &Arc<Table>, converted: Option<&Converted>, version: &Version
         table: table.clone(),
         target: named_for(target, version),
         conversion: converted.map(|converted| converted.conversion),
+        hold_utf8: Vec::new(),
         key,
         uniques,
         by_collation,

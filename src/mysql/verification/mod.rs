@@ -139,7 +139,7 @@ impl Verifier {
                 not_comparable_because("it is not on the target: something dropped it".to_owned());
                 continue;
             };
-            let comparison = match Comparison::between(&moved.table, target) {
+            let comparison = match Comparison::between(&moved.table, &moved.as_it_holds(target)) {
                 Ok(comparison) => comparison,
                 Err(error) => {
                     not_comparable_because(error.to_string());
