@@ -17,6 +17,8 @@ mod packets;
 mod real;
 #[path = "way_back/restarted.rs"]
 mod restarted;
+#[path = "way_back/tables.rs"]
+mod tables;
 #[allow(dead_code, reason = "each test binary uses its own part of this")]
 #[path = "moving/world.rs"]
 mod world;

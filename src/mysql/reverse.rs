@@ -13,7 +13,8 @@
 //!   (`innodb_native_foreign_keys = OFF`): there the events on the children tell it, and nothing is cascaded a second time.
 //! * *No effect twice.* Rows in the log hold what triggers did; a trigger on the source would do it once more, so they are put aside there
 //!   ([`super::triggers_aside`]). Events are off there since the fence.
-//! * *Tables are those that were compared.* Both sides have the same columns in the same order, or the way back is refused by name.
+//! * *Tables are those that were compared.* Both sides have the same columns in the same order and the same key, by which the source finds its
+//!   rows (MySQL 5.5 and 5.6 don't in a table by LIST COLUMNS), or the way back is refused by name.
 //!   A table without key on an engine without transactions is refused too: a row and the position through which it is in could not be
 //!   written together, and what had been written twice could not be told. With a key, writing again changes nothing.
 //! * *A rollback can hold the target's writes.* What it needs there is asked for before the switch ([`TargetHold`]): behind it is too late.
@@ -35,6 +36,7 @@ use super::error::{MysqlError, Result};
 use super::fence;
 use super::lock_out;
 use super::shared::Shared;
+use super::sql;
 use super::store::{Described, MysqlStore};
 use super::table::Table;
 use super::tables::Tables;
@@ -78,12 +80,12 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     for (name, old) in &described.catalog.tables {
         match catalog.table(name) {
             None => refusals.push(format!("`{name}` is not on the target any more")),
-            Some(new) => refusals.extend(column_refusal(new, old)),
+            Some(new) => refusals.extend(column_refusal(new, old).or_else(|| key_refusal(new, old))),
         }
         if let Some(converted) = described.converted.get(name) {
             warnings.extend(bytes_warning(converted));
         }
-        if !is_transactional(&old.engine) {
+        if !is_transactional(&old.engine) && !old.lookups_fail {
             match old.key() {
                 None => refusals.push(format!(
                     "`{name}` has no key and is {} on the source: what came back could not be told from what came back twice",
@@ -346,6 +348,31 @@ fn packet_warning(target: &ServerFacts, source: &ServerFacts) -> Option<String> 
     })
 }
 
+/// Why a row of the target's table would not be found in the source's.
+fn key_refusal(new: &Table, old: &Table) -> Option<String> {
+    if old.lookups_fail {
+        return Some(format!(
+            "`{}` is partitioned by LIST COLUMNS on the source, whose server looks for keys in the wrong partition: what is deleted on the target \
+             would stay there, unseen (`ALTER TABLE {} REMOVE PARTITIONING` there, or cut it in another way)",
+            old.name,
+            sql::table(&old.name)
+        ));
+    }
+    let names = |table: &Table| {
+        table.key().map(|key| key.iter().map(|&column| table.columns[column].name.to_lowercase()).collect::<Vec<_>>().join(", "))
+    };
+    let (now, before) = (names(new), names(old));
+    (now != before).then(|| {
+        let told = |key: Option<String>| key.map_or_else(|| "no key".to_owned(), |key| format!("({key})"));
+        format!(
+            "`{}` is told apart by {} on the target and by {} on the source: give both the same primary key",
+            old.name,
+            told(now),
+            told(before)
+        )
+    })
+}
+
 /// That text which is kept in UTF-8 has less room in a column which counts bytes.
 fn bytes_warning(converted: &Converted) -> Option<String> {
     let holds = converted.conversion == CharsetConversion::Latin1HoldsUtf8;
@@ -428,6 +455,51 @@ mod tests {
         let kept = |hours: u64| Kept::For(Duration::from_secs(hours * 3600));
         assert!(kept(2).warning().is_some_and(|warning| warning.contains("after 2h")));
         assert_eq!(kept(720).warning(), None);
+    }
+
+    #[test]
+    fn tables_that_are_told_apart_otherwise_are_refused() {
+        use crate::mysql::table::{Column, ColumnType, Index, IndexPart};
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            kind: ColumnType::Int,
+            type_text: "int".to_owned(),
+            unsigned: false,
+            zerofill: false,
+            nullable: false,
+            charset: None,
+            collation: None,
+            auto_increment: false,
+            generated: false,
+        };
+        let table = |key: &[usize], lookups_fail| Table {
+            name: crate::mysql::names::TableName::new("s", "t"),
+            engine: "InnoDB".to_owned(),
+            collation: "latin1_swedish_ci".to_owned(),
+            row_estimate: 0,
+            data_bytes: 0,
+            auto_increment: None,
+            columns: vec![column("a"), column("b")],
+            indexes: (!key.is_empty())
+                .then(|| Index {
+                    name: "PRIMARY".to_owned(),
+                    unique: true,
+                    method: "BTREE".to_owned(),
+                    parts: key.iter().map(|&column| IndexPart { column, prefix: None }).collect(),
+                })
+                .into_iter()
+                .collect(),
+            foreign_keys: Vec::new(),
+            lookups_fail,
+        };
+        assert_eq!(key_refusal(&table(&[0], false), &table(&[0], false)), None);
+        assert_eq!(key_refusal(&table(&[], false), &table(&[], false)), None);
+        let refused = key_refusal(&table(&[0, 1], false), &table(&[0], false)).unwrap();
+        assert!(refused.contains("by (a, b) on the target and by (a) on the source"), "{refused}");
+        let refused = key_refusal(&table(&[0], false), &table(&[], false)).unwrap();
+        assert!(refused.contains("by (a) on the target and by no key on the source"), "{refused}");
+        let refused = key_refusal(&table(&[0], false), &table(&[0], true)).unwrap();
+        assert!(refused.contains("LIST COLUMNS") && refused.contains("ALTER TABLE `s`.`t` REMOVE PARTITIONING"), "{refused}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::triggers_aside;
 use crate::mysql::verification::{Engine, Pair, Verifier};
 use crate::playbook::quantity::HumanDuration;
+use crate::verify::report::NotCompared;
 
 /// Arguments of `mysql.reverse`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -382,6 +383,7 @@ impl Reverse {
     ) -> Result<std::convert::Infallible, StepError> {
         let _ = back.following.subscribe().wait_for(|state| matches!(state, Following::On(_))).await;
         let verifier = Verifier::new(back, Engine::Client, true).await?;
+        refuse_not_compared(&verifier.not_comparable)?;
         let mut pair = Pair::open(back).await?;
         loop {
             tokio::time::sleep(ROUND_EVERY).await;
@@ -462,6 +464,14 @@ impl Reverse {
             result => result,
         }
     }
+}
+
+/// What can't be compared can't be believed.
+fn refuse_not_compared(left: &[NotCompared]) -> Result<(), StepError> {
+    let Some(first) = left.first() else { return Ok(()) };
+    let message = format!("what came back can't be compared in {} of the tables, the first: `{}`: {}", left.len(), first.object, first.why);
+    Err(StepError::definite(message)
+        .hint("the target serves as before; find out who changed the table on the source, and put it back there"))
 }
 
 /// Takes away what the way back left on the source; nothing if it never got there.
@@ -594,4 +604,18 @@ impl Step for Reverse {
 /// As [`stoppable`], for what may fail in its own words.
 async fn stoppable_step<T>(context: &StepContext, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
     Ok(stoppable(context, async { Ok(work.await?) }).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_compared_is_not_believed() {
+        assert!(refuse_not_compared(&[]).is_ok());
+        let left = NotCompared { object: "school.t".to_owned(), why: "it is not on the target".to_owned() };
+        let refused = refuse_not_compared(&[left]).unwrap_err();
+        assert_eq!(refused.failure, Failure::Definite);
+        assert!(refused.message.contains("`school.t`: it is not on the target"), "{}", refused.message);
+    }
 }
