@@ -4,6 +4,8 @@
 //! dies). What the server does then is looked at directly.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "fence/old.rs"]
+mod old;
 #[path = "fence/others.rs"]
 mod others;
 mod real;

@@ -153,6 +153,23 @@ const NO_CHARACTER: u16 = 1300;
 /// What every server takes at least: the least that `max_allowed_packet` of an old one is by default.
 const SMALLEST_PACKET: usize = 1 << 20;
 
+/// Settings that are taken where the server has them.
+const OPTIONAL: [&str; 4] = [
+    "SET SESSION max_error_count = 65535",
+    "SET SESSION max_statement_time = 0",
+    "SET SESSION max_execution_time = 0",
+    "SET SESSION in_predicate_conversion_threshold = 0",
+];
+
+/// How long a writer waits for a row, in seconds; nobody can say where InnoDB is the one built into 5.1, and where there is none.
+const ROW_PATIENCE: &str = "SET SESSION innodb_lock_wait_timeout = 20";
+
+/// Whether a server does without an optional setting: it does not know it (1193), or has it for all sessions at once (1238), or our account may
+/// not set it (1227). The default is fine.
+fn is_spared(error: &MysqlError) -> bool {
+    matches!(error.code(), Some(1193 | 1227 | 1238))
+}
+
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -203,19 +220,12 @@ impl Session {
             "SET SESSION time_zone = '+00:00', sql_mode = '{sql_mode}', wait_timeout = 28800, net_write_timeout = 600, net_read_timeout = 600, autocommit = 1"
         );
         if self.purpose == Purpose::Write {
-            settings.push_str(", foreign_key_checks = 0, innodb_lock_wait_timeout = 20");
+            settings.push_str(", foreign_key_checks = 0");
         }
         self.run(&settings, "setting up the session").await?;
-        // Optional settings: a server that does not know one of them does not need it
-        // (1193), and one that the account may not set (1227) keeps its default, which is fine.
-        for optional in [
-            "SET SESSION max_error_count = 65535",
-            "SET SESSION max_statement_time = 0",
-            "SET SESSION max_execution_time = 0",
-            "SET SESSION in_predicate_conversion_threshold = 0",
-        ] {
+        for optional in OPTIONAL.into_iter().chain((self.purpose == Purpose::Write).then_some(ROW_PATIENCE)) {
             if let Err(error) = self.run(optional, "setting up the session").await
-                && !matches!(error.code(), Some(1193 | 1227))
+                && !is_spared(&error)
             {
                 return Err(error);
             }

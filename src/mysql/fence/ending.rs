@@ -6,7 +6,7 @@
 //! On RDS an account may end only its own sessions, and a procedure of the provider's ends the others. It looks into
 //! `information_schema.PROCESSLIST` first, as ours do in tests: a look that may have to be taken again ([`process_list`]).
 
-use super::TAKE_LOCK;
+use super::{TAKE_LOCK, waits_for_lock};
 use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
 use crate::mysql::foreign::is_of_the_server;
@@ -19,19 +19,54 @@ const NO_SUCH_CONNECTION: u16 = 1094;
 /// "PROCEDURE … does not exist".
 const NO_SUCH_PROCEDURE: u16 = 1305;
 
-/// Kills connections that wait for a row lock. While the fence closes, the holder of the row is held up itself.
-pub(super) async fn kill_row_waiters(session: &mut Session, own: &[u32]) -> Result<u64> {
-    let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
+/// "Unknown table": a server so old that it has no table of InnoDB's transactions (5.1 without the InnoDB plugin), or without InnoDB.
+pub const NO_SUCH_TABLE: u16 = 1109;
+/// No InnoDB there ("not defined", "unknown storage engine"), or our account may not ask it.
+const NO_STATUS: [u16; 3] = [1235, 1286, 1227];
+
+/// Kills connections that wait for a row lock. While the fence closes, the holder of the row is held up itself. `told`: whether it was said
+/// that this server shows them by its status only.
+pub(super) async fn kill_row_waiters(session: &mut Session, own: &[u32], told: &mut bool) -> Result<u64> {
     let mut killed = 0;
-    for row in process_list::rows(session, query, "looking for who waits for rows").await? {
-        let id: u32 = row.into_iter().next().flatten().and_then(|id| id.parse().ok()).unwrap_or(0);
-        if id > 0 && !own.contains(&id) {
+    for id in row_waiters(session, told).await? {
+        if !own.contains(&id) {
             kill(session, id, "ending a wait in the fence's way").await?;
             tracing::warn!(connection = id, "ended a transaction that waited for a row of one the fence holds up");
             killed += 1;
         }
     }
     Ok(killed)
+}
+
+/// Connections that wait for a row. Whom a server does not show is ended with the others when the grace is over.
+async fn row_waiters(session: &mut Session, told: &mut bool) -> Result<Vec<u32>> {
+    let what = "looking for who waits for rows";
+    let query = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'";
+    let first = |row: Vec<Option<String>>| row.into_iter().next().flatten()?.parse().ok().filter(|id| *id > 0);
+    match process_list::rows(session, query, what).await {
+        Ok(rows) => return Ok(rows.into_iter().filter_map(first).collect()),
+        Err(error) if error.code() != Some(NO_SUCH_TABLE) => return Err(error),
+        Err(_) => {}
+    }
+    if !std::mem::replace(told, true) {
+        tracing::warn!(server = %session.server(), "no table of transactions there: who waits for a row is looked for in InnoDB's status");
+    }
+    match session.rows("SHOW ENGINE INNODB STATUS", what).await {
+        Ok(rows) => Ok(rows.iter().filter_map(|row| row.last()?.as_deref()).flat_map(waiting_in).collect()),
+        Err(error) if error.code().is_some_and(|code| NO_STATUS.contains(&code)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Connections whose transaction waits for a row, by the text of `SHOW ENGINE INNODB STATUS`.
+fn waiting_in(status: &str) -> Vec<u32> {
+    let transactions = status.split("\n---TRANSACTION ").skip(1);
+    let waiting = transactions.filter(|transaction| transaction.lines().any(|line| line.starts_with("LOCK WAIT ")));
+    let connection = |transaction: &str| {
+        let line = transaction.lines().find_map(|line| line.strip_prefix("MySQL thread id "))?;
+        line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    waiting.filter_map(connection).collect()
 }
 
 /// Kills client connections that run something while the lock is waited for. Replication threads, our own
@@ -43,7 +78,7 @@ pub(super) async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Resul
         let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
         let id: u32 = cell(0).parse().unwrap_or(0);
         let command = cell(4);
-        let waits = cell(6).contains("global read lock");
+        let waits = waits_for_lock(&cell(6));
         if own.contains(&id) || waits || command != "Query" || is_of_the_server(&cell(1)) {
             continue;
         }
@@ -143,4 +178,40 @@ async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> 
 /// Whether a connection that runs this command is a replica's, or a thread of the server's.
 pub(super) fn is_replication(command: &str) -> bool {
     command.starts_with("Binlog Dump") || command == "Daemon"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waiting_in;
+
+    #[test]
+    fn who_waits_for_a_row_is_in_the_status_too() {
+        // As 5.1 with its built-in InnoDB and 5.5 print it.
+        let status = "
+------------
+TRANSACTIONS
+------------
+Trx id counter 0 1803
+LIST OF TRANSACTIONS FOR EACH SESSION:
+---TRANSACTION 0 0, not started, process no 3491, OS thread id 1265617216
+MySQL thread id 9, query id 60 localhost root
+SHOW ENGINE INNODB STATUS
+---TRANSACTION 0 1802, ACTIVE 2 sec, process no 3491, OS thread id 1265350976 starting index read
+mysql tables in use 1, locked 1
+LOCK WAIT 2 lock struct(s), heap size 368, 1 row lock(s)
+MySQL thread id 7, query id 59 localhost app Updating
+UPDATE t SET n = 'MySQL thread id 99' WHERE id = 1
+------- TRX HAS BEEN WAITING 2 SEC FOR THIS LOCK TO BE GRANTED:
+RECORD LOCKS space id 0 page no 51 n bits 72 index `PRIMARY` of table `school`.`t` trx id 0 1802 lock_mode X locks rec but not gap waiting
+------------------
+---TRANSACTION 1801, ACTIVE 4 sec
+2 lock struct(s), heap size 368, 1 row lock(s), undo log entries 1
+MySQL thread id 6, OS thread handle 0x7f5b, query id 55 localhost app
+--------
+FILE I/O
+--------
+";
+        assert_eq!(waiting_in(status), [7]);
+        assert_eq!(waiting_in(""), Vec::<u32>::new());
+    }
 }

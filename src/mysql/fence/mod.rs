@@ -12,7 +12,7 @@
 //!    connection is closed: one that is idle may hold a table's lock, and old servers don't tell which. (Behind the switch all are.)
 //!    RDS and Aurora refuse that lock to everybody. A rollback goes without it there, see [`nobody_left`]; a cutover does not.
 //! 4. The proof: a write probe is refused by `read_only`, or seen waiting for the lock (an account with SUPER waits, and is
-//!    ended before the lock can let it through); and the position stands still over two reads.
+//!    ended then; one that is let through because dbmove died changes nothing, see [`PROBE`]); and the position stands still over two reads.
 //!
 //! Before all of that the step turns the event scheduler off: events run on the target from the switch on, and on one server only.
 //!
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use ending::{kill_in_the_way, kill_row_waiters};
 use watchdog::{Watch, Watchdog};
 
-pub use ending::{disconnect_clients, disconnect_other_accounts, end_left_behind, ends_by_procedure, kill};
+pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, end_left_behind, ends_by_procedure, kill};
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
@@ -41,7 +41,7 @@ use super::foreign::is_of_the_server;
 use super::lock_out::{self, LockedOut};
 use super::names::Selection;
 use super::position::Position;
-use super::status;
+use super::{sql, status};
 
 /// What keeps clients out when the lock is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +73,23 @@ pub struct Fence {
 /// "The MySQL server is running with the --read-only option", "Lock wait timeout", "Can't execute the query because you have a conflicting read lock".
 const REFUSED: [u16; 3] = [1290, 1205, 1223];
 
-/// What a statement that waits for the global read lock says of itself: MySQL, MariaDB.
-const WAITING: [&str; 2] = ["global read lock", "backup lock"];
+/// What a statement that waits for the global read lock says of itself: MySQL, MySQL before 5.5.8, MariaDB.
+const WAITING: [&str; 3] = ["global read lock", "release of readlock", "backup lock"];
+
+/// Whether a statement in that state waits for the global read lock.
+fn waits_for_lock(state: &str) -> bool {
+    WAITING.iter().any(|waiting| state.contains(waiting))
+}
+
+/// The database that the probe names. There is none of that name.
+const PROBED: &str = "_dbmove_fence_probe";
+
+/// The probe: refused or held up as every write is. If it is let through after all, because dbmove died while it waited and the lock died with
+/// it, it fails, as there is no such database, and leaves nothing behind.
+pub const PROBE: &str = "DROP DATABASE `_dbmove_fence_probe`";
+
+/// "Can't drop database; database doesn't exist".
+const NO_SUCH_DATABASE: u16 = 1008;
 
 /// Holds up every commit, of all accounts, as long as its session lives.
 const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
@@ -116,6 +131,7 @@ impl Fence {
             }
             None => None,
         };
+        remove_probed(&mut other).await?;
         let own: Vec<u32> = [lock.id(), other.id()].into_iter().chain(watchdog.iter().flat_map(Watchdog::connections)).collect();
         let since = Instant::now();
         let raised = tokio::select! {
@@ -288,7 +304,7 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
     let mut prober = Session::open(source, Purpose::Read).await?;
     let id = prober.id();
     let outcome = {
-        let attempt = prober.run("CREATE DATABASE `_dbmove_fence_probe`", "probing the fence");
+        let attempt = prober.run(PROBE, "probing the fence");
         tokio::pin!(attempt);
         let deadline = Instant::now() + PROBE_TIME;
         loop {
@@ -297,7 +313,7 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
             }
             let state = state_of(watcher, id).await?;
-            if WAITING.iter().any(|waiting| state.contains(waiting)) {
+            if waits_for_lock(&state) {
                 break None;
             }
             if Instant::now() > deadline {
@@ -310,7 +326,7 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
     };
     match outcome {
         None => {
-            // The waiting statement must not run when the lock is let go.
+            // Nobody needs it to wait any longer.
             watcher.run(&format!("KILL {id}"), "ending the write probe").await?;
             Ok(())
         }
@@ -318,15 +334,37 @@ async fn probe(source: &Arc<Server>, watcher: &mut Session) -> Result<()> {
             prober.close().await;
             Ok(())
         }
-        Some(Err(error)) => Err(error),
-        Some(Ok(())) => {
-            prober.run("DROP DATABASE `_dbmove_fence_probe`", "removing the write probe").await?;
-            Err(MysqlError::Object {
-                message: format!("the fence does not hold: a write probe passed on the {source}"),
-                hint: "the global read lock has no effect there; fence the source by other means; nothing was switched".to_owned(),
-            })
-        }
+        Some(Err(error)) if error.code() != Some(NO_SUCH_DATABASE) => Err(error),
+        Some(_) => Err(MysqlError::Object {
+            message: format!("the fence does not hold: a write probe passed on the {source}"),
+            hint: "the global read lock has no effect there; fence the source by other means; nothing was switched".to_owned(),
+        }),
     }
+}
+
+/// Removes the database that the probe names, which an older dbmove may have left. To be called before the fence stands.
+///
+/// # Errors
+/// If there is something in it: then it is not ours, and the probe must not name it.
+pub async fn remove_probed(session: &mut Session) -> Result<()> {
+    let look = "looking for what a write probe left";
+    if session.rows(&format!("SHOW DATABASES LIKE {}", sql::text(&PROBED.replace('_', "\\_"))), look).await?.is_empty() {
+        return Ok(());
+    }
+    let tables = session.rows(&format!("SHOW TABLES FROM {}", sql::identifier(PROBED)), look).await?;
+    let routines =
+        session.rows(&format!("SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {}", sql::text(PROBED)), look).await?;
+    if !tables.is_empty() || !routines.is_empty() {
+        return Err(MysqlError::Object {
+            message: format!(
+                "the database `{PROBED}` on the {} is not empty, so it is not dbmove's; writes were not stopped, nothing was switched",
+                session.server()
+            ),
+            hint: "the fence is tried by a statement that names it: rename or drop it there".to_owned(),
+        });
+    }
+    tracing::warn!(server = %session.server(), "dropping `{PROBED}`, which is empty: an older dbmove left it");
+    session.run(PROBE, "removing what a write probe left").await
 }
 
 /// What a session is doing, empty when it has ended. (`information_schema.PROCESSLIST` fails on MySQL 8+ while any session runs a
@@ -384,6 +422,7 @@ async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Sessio
     const IDLE_PATIENCE: Duration = Duration::from_millis(500);
     tokio::pin!(statement);
     let mut killed = 0;
+    let mut told = false;
     let (mut cleared_running, mut cleared_all) = (false, false);
     loop {
         tokio::select! {
@@ -405,7 +444,7 @@ async fn cleared(statement: impl Future<Output = Result<()>>, other: &mut Sessio
             killed += closed;
             cleared_all = true;
         } else {
-            killed += kill_row_waiters(other, own).await?;
+            killed += kill_row_waiters(other, own, &mut told).await?;
         }
     }
 }
@@ -460,4 +499,21 @@ pub async fn event_scheduler(session: &mut Session) -> Result<bool> {
 /// If it can't be read.
 pub async fn read_only(session: &mut Session) -> Result<bool> {
     Ok(session.global_variable("read_only").await?.is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_the_lock_says_so_on_every_server() {
+        // 5.1 and 5.5 up to 5.5.7; 5.5.8 and later; MariaDB.
+        for state in ["Waiting for release of readlock", "Waiting for global read lock", "Waiting for backup lock"] {
+            assert!(waits_for_lock(state), "{state}");
+        }
+        for state in ["", "Waiting for table metadata lock", "Waiting for table flush", "updating", "Waiting for table level lock"] {
+            assert!(!waits_for_lock(state), "{state}");
+        }
+        assert_eq!(PROBE, format!("DROP DATABASE {}", sql::identifier(PROBED)));
+    }
 }

@@ -10,9 +10,6 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::fence;
 use crate::mysql::process_list;
 
-/// "Unknown table": a server so old that it can't tell who is inside a transaction (5.1 without the InnoDB plugin).
-const NO_SUCH_TABLE: u16 = 1109;
-
 /// A connection that came through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
@@ -75,7 +72,7 @@ pub(super) async fn inside_transactions(source: &mut Session) -> Result<Option<B
     match source.rows(query, "looking who is inside a transaction").await {
         Ok(rows) => Ok(Some(rows.into_iter().filter_map(|row| row.into_iter().next()?.and_then(|id| id.parse().ok())).collect())),
         Err(MysqlError::Cancelled) => Err(MysqlError::Cancelled),
-        Err(error) if error.code() == Some(NO_SUCH_TABLE) || process_list::is_unreadable(&error) => Ok(None),
+        Err(error) if error.code() == Some(fence::NO_SUCH_TABLE) || process_list::is_unreadable(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
