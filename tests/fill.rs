@@ -322,3 +322,33 @@ async fn a_mariadb_is_copied_too() {
     assert_eq!(left(&world).await, (0, 0));
     assert!(!said(&world.finished(&["status"]).await).contains("left:"));
 }
+
+/// An engine that locks whole tables would keep one locked while the server sends a page of it, which at a low rate takes as long as the rate
+/// wants it to. Here one page is all of the table, more than any buffer between takes, and takes over a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_copy_keeps_nobody_from_writing_to_a_table_of_myisam() {
+    if real::skipped("a_slow_copy_keeps_nobody_from_writing_to_a_table_of_myisam", &KINDS) {
+        return;
+    }
+    const ROWS: u64 = 20;
+    let world = empty_rehearsal(KINDS, 0.01, "{ rate: 256KiB/s }").await;
+    let mut root = connect(&world.source, Account::Root).await;
+    root.query_drop("CREATE TABLE school.aaa (id INT PRIMARY KEY, n INT, body LONGBLOB) ENGINE = MyISAM").await.unwrap();
+    for id in 0..ROWS {
+        root.query_drop(format!("INSERT INTO school.aaa VALUES ({id}, 0, REPEAT('x', 1 << 20))")).await.unwrap();
+    }
+    let mut rehearsal = world.started(&["rehearse", &world.playbook_argument()], "rehearsal.log");
+    let (copy, _) = world.rehearsal.as_ref().unwrap();
+    let mut there = connect(copy, Account::Root).await;
+    let mut copied = async || there.query_first::<u64, _>("SELECT COUNT(*) FROM school.aaa").await.unwrap_or_default().unwrap_or_default();
+    while copied().await == 0 {
+        let ended = rehearsal.try_wait().unwrap();
+        assert!(ended.is_none(), "{ended:?}\n{}", std::fs::read_to_string(world.path("rehearsal.log")).unwrap());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Not at its end, where MyISAM lets rows in beside readers.
+    root.query_drop("UPDATE school.aaa SET n = 1 WHERE id = 3").await.unwrap();
+    let copied = copied().await;
+    assert!(copied < ROWS / 3, "the writer was held until {copied} of {ROWS} rows were copied");
+    rehearsal.kill().await.unwrap();
+}

@@ -122,9 +122,9 @@ pub(super) enum Part {
     All,
     /// The first so many rows.
     First(u64),
-    /// All of it, put aside by the server first: an engine that locks whole tables lets go of this one as soon as that is done, however
-    /// slowly the rows are taken.
-    PutAside,
+    /// All of it or the first so many rows, put aside by the server first: an engine that locks whole tables lets go of this one as soon as
+    /// that is done, however slowly the rows are taken.
+    PutAside(Option<u64>),
 }
 
 /// As [`stream_fields`], but a part of the scope.
@@ -147,12 +147,16 @@ pub(super) async fn fields<'s>(
     }
     let binary = read.iter().any(|&column| table.columns[column].kind.is_float());
     let mut select: Vec<String> = read.iter().map(|&column| sql::select_expression(&table.columns[column], binary)).collect();
-    if part == Part::PutAside
+    if matches!(part, Part::PutAside(_))
         && let Some(first) = select.first_mut()
     {
         first.insert_str(0, "SQL_BUFFER_RESULT ");
     }
-    let limit = if let Part::First(rows) = part { Some((rows, 0)) } else { None };
+    let limit = match part {
+        Part::All => None,
+        Part::First(rows) => Some((rows, 0)),
+        Part::PutAside(rows) => rows.map(|rows| (rows, 0)),
+    };
     let answers = Answers::open(session, table, &select, binary, scope, order, limit).await?;
     let limits = columns.iter().map(|&column| table.columns[column].float_limit()).collect();
     Ok(FieldRows { answers, limits, key })

@@ -1,8 +1,8 @@
 //! The rows of a table: read from production, written to the copy, read back.
 //!
 //! One table after the other, by one reader and one writer with one piece between them. A table with a key is read page by page in its order, each
-//! page from the key behind the last; one without a key at once (put aside by the server first, if its engine would keep it locked until the
-//! last row was taken). Of every line that was read a digest is kept; the same digest over the copy's own rows has to be the same, or the table
+//! page from the key behind the last; one without a key at once. Where the engine would keep the table locked until the last row was taken,
+//! which at a low rate is long, the server puts the page, or the table, aside first. Of every line that was read a digest is kept; the same digest over the copy's own rows has to be the same, or the table
 //! is not whole. Nothing is compared on production: that would read it twice.
 
 use bytes::Bytes;
@@ -127,9 +127,10 @@ async fn read_rows(
         pace.turn().await;
         let page = (pace.piece() as u64 / row_bytes).clamp(PAGE.0, PAGE.1);
         let (scope, order, part) = match (keyed, in_snapshot) {
-            (true, _) => (Scope::Range(&range), Order::ByKey, Part::First(page)),
+            (true, true) => (Scope::Range(&range), Order::ByKey, Part::First(page)),
+            (true, false) => (Scope::Range(&range), Order::ByKey, Part::PutAside(Some(page))),
             (false, true) => (Scope::Table, Order::Any, Part::All),
-            (false, false) => (Scope::Table, Order::Any, Part::PutAside),
+            (false, false) => (Scope::Table, Order::Any, Part::PutAside(None)),
         };
         let opened = read::fields(&mut origin.rows, &table.table, &columns, &scope, order, part).await;
         let mut rows = opened.map_err(|error| if error.code() == Some(ALTERED) { origin::altered(table.name()) } else { error })?;
