@@ -135,6 +135,7 @@ impl Graph {
                 service: built.step.kind() == StepKind::Service,
                 point_of_no_return: self.point_of_no_return == Some(index),
                 question: built.step.question().map(str::to_owned),
+                keeps_way_back: built.step.keeps_way_back(),
             })
             .collect()
     }

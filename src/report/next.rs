@@ -70,11 +70,12 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
     };
     let anew = if state.finished.as_ref().is_some_and(|finished| finished.concluded) { " --new-run" } else { "" };
     let again = format!("dbmove {command} {playbook}{anew}");
+    let back = (state.kind == RunKind::Production && state.way_back_stands() && !rolling_back).then(|| rollback(state));
     match outcome {
         Outcome::Running if state.control.paused.is_some() => vec![format!("dbmove ctl {playbook} resume"), "dbmove status".to_owned()],
         Outcome::Running => vec!["dbmove status".to_owned()],
         Outcome::WaitingForApproval => approval(state, path).into_iter().chain([again, report]).collect(),
-        Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => vec![again, report],
+        Outcome::Crashed | Outcome::Interrupted | Outcome::HandedOver => [again].into_iter().chain(back).chain([report]).collect(),
         Outcome::Undone => vec![report, again],
         Outcome::RolledBack => vec![report, again],
         Outcome::LeaseLost => vec!["dbmove status".to_owned(), report],
@@ -83,10 +84,12 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
         }
         Outcome::Done if state.stage_done(StageName::Cutover) => vec![report, "dbmove audit".to_owned()],
         Outcome::Done => vec![again, report],
-        Outcome::Differences => vec![report, format!("dbmove verify {playbook}")],
+        Outcome::Differences => [report].into_iter().chain(back).chain([format!("dbmove verify {playbook}")]).collect(),
         Outcome::Refused if wants_a_rehearsal(state) => vec![format!("dbmove rehearse {playbook}"), report, again],
         Outcome::StoppedByGuard | Outcome::UndoneByGuard => vec![report, again],
-        Outcome::Failed | Outcome::Refused | Outcome::DeadlineMissed | Outcome::WriteGapExceeded => vec![report, again],
+        Outcome::Failed | Outcome::Refused | Outcome::DeadlineMissed | Outcome::WriteGapExceeded => {
+            [report, again].into_iter().chain(back).collect()
+        }
     }
 }
 

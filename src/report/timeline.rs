@@ -113,6 +113,7 @@ mod tests {
             service: false,
             point_of_no_return: id == "switch",
             question: None,
+            keeps_way_back: false,
         }
     }
 

@@ -403,6 +403,15 @@ async fn a_release_that_ended_half_way_is_finished() {
     as_before(&scene, &clients, "after the next driver").await;
     let counts = clients.stop().await;
     assert!(counts.failures().is_empty(), "{:?}", counts.failures());
+
+    // The release is the route: its undo leads back, and fails where somebody else leads clients elsewhere.
+    scene.proxy.ask("set server school/main addr 127.0.0.1 port 9").unwrap();
+    refused(reborn.undo(&releasing).await.map(|()| Output::default()), "leads neither to");
+    scene.proxy.ask(&format!("set server school/main addr 127.0.0.1 port {}", scene.target.port())).unwrap();
+    for _ in 0..2 {
+        reborn.undo(&releasing).await.unwrap();
+        assert_eq!(scene.leads_to(), scene.source.port().to_string());
+    }
 }
 
 async fn restarted(directory: &Path, sections: &str) -> LocalProxy {

@@ -137,6 +137,9 @@ pub struct PlannedStep {
     /// What a person has to say yes to before it passes, if it asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
+    /// True if it keeps the way back open behind the point of no return.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_way_back: bool,
 }
 
 /// One fact.

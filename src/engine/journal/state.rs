@@ -484,6 +484,14 @@ impl RunState {
         self.point_of_no_return().is_some_and(|planned| self.step(&planned.id).phase == Phase::Done)
     }
 
+    /// True if clients are on the target and the way back from there was not closed. Whether it can be gone, `dbmove rollback` says.
+    #[must_use]
+    pub fn way_back_stands(&self) -> bool {
+        let mut keeping = self.plan.iter().filter(|planned| planned.keeps_way_back).map(|planned| self.step(&planned.id).phase).peekable();
+        let stands = keeping.peek().is_some() && keeping.all(|phase| !matches!(phase, Phase::Done | Phase::NotBegun));
+        self.switched() && !self.rolled_back() && stands
+    }
+
     /// True if a stage is done.
     #[must_use]
     pub fn stage_done(&self, stage: StageName) -> bool {

@@ -150,6 +150,9 @@ const STORE: &str = "store";
 /// The output fact of `traffic.switch` that says where HAProxy will lead: `10.0.0.9:3306`.
 pub const LEADS_TO: &str = "leads_to";
 
+/// The output fact of `traffic.switch` that says where HAProxy led before.
+const CAME_FROM: &str = "from";
+
 /// What holds clients: ours, and gone with this process.
 pub struct Holding {
     /// What keeps the server full.
@@ -237,6 +240,11 @@ impl Shared {
     /// Where the switch of this run has tried HAProxy to lead; none if it was not run.
     fn leads_to(&self, context: &StepContext) -> Option<SocketAddr> {
         self.found(&context.outputs, LEADS_TO)?.as_str()?.parse().ok()
+    }
+
+    /// Where HAProxy led before that; none if it was not run.
+    fn came_from(&self, context: &StepContext) -> Option<SocketAddr> {
+        self.found(&context.outputs, CAME_FROM)?.as_str()?.parse().ok()
     }
 }
 

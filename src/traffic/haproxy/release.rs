@@ -59,9 +59,12 @@ impl Step for TrafficRelease {
     fn name(&self) -> &'static str {
         Self::NAME
     }
-    /// Nothing to put back: what the hold changed is put back by its own undo, which finds it done.
+    /// It is the route: whether it could be put back decides whether a rollback goes on. What the hold changed is put back by its own undo.
     fn undoable(&self) -> Undoable {
-        Undoable::Nothing
+        Undoable::Yes
+    }
+    fn undo_does(&self) -> String {
+        "point HAProxy back to where it led".to_owned()
     }
 
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError> {
@@ -120,7 +123,10 @@ impl Step for TrafficRelease {
         self.shared.let_through(&before, &ProxiedServer::of(&before.route)?, Room::of(&self.target), CALM).await
     }
 
-    async fn undo(&self, _: &StepContext) -> Result<(), StepError> {
-        Ok(())
+    async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        let Some(before) = self.shared.before(context)? else { return Ok(()) };
+        // Without them `run` has led clients nowhere.
+        let (Some(from), Some(to)) = (self.shared.came_from(context), self.shared.leads_to(context)) else { return Ok(()) };
+        ProxiedServer::of(&before.route)?.lead_back(from, to).await
     }
 }

@@ -238,4 +238,20 @@ impl ProxiedServer {
         let now = now.map_or("nowhere".to_owned(), |now| format!("`{now}`"));
         Err(StepError::definite(format!("HAProxy did not point `{self}` to `{address}`: {answer}, and it leads to {now}")))
     }
+
+    /// Points it back to where it led, unless it does already.
+    ///
+    /// # Errors
+    /// If it leads to neither of the two, or does not lead there afterwards.
+    pub async fn lead_back(&self, from: SocketAddr, to: SocketAddr) -> Result<(), StepError> {
+        let now = self.state().await?.address;
+        if now == Some(from) {
+            return Ok(());
+        }
+        if now == Some(to) {
+            return self.lead_to(from).await;
+        }
+        Err(StepError::definite(format!("`{self}` leads neither to `{from}` nor to `{to}`: somebody changed it. It was not put back"))
+            .hint("see where HAProxy leads clients now"))
+    }
 }

@@ -18,7 +18,7 @@ use super::arguments::{Route, place};
 use super::login::Login;
 use super::scout::Scout;
 use super::server::ProxiedServer;
-use super::{Before, Holding, LEADS_TO, STORE, SharedHold, keep, kept};
+use super::{Before, CAME_FROM, Holding, LEADS_TO, STORE, SharedHold, keep, kept};
 use super::{aside, clients};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -265,7 +265,7 @@ impl Step for TrafficSwitch {
         keep(context, CHECKPOINT, Some(&Switched { tried: true, ..switched.clone() }))?;
         let output = Output::default()
             .fact(STORE, self.shared.store.as_str())
-            .fact("from", switched.from.to_string())
+            .fact(CAME_FROM, switched.from.to_string())
             .fact(LEADS_TO, to.to_string())
             .fact("target_version", version)
             .fact("closed", closed)
@@ -297,16 +297,7 @@ impl Step for TrafficSwitch {
         if server.beside().await?.iter().any(|other| other.name == aside::NAME && other.in_service) {
             aside.retire().await?;
         }
-        let now = server.state().await?.address;
-        if now == Some(switched.to) && switched.to != switched.from {
-            server.lead_to(switched.from).await?;
-        } else if now != Some(switched.from) {
-            return Err(StepError::definite(format!(
-                "`{server}` leads neither to `{}` nor to `{}`: somebody changed it. It was not put back",
-                switched.from, switched.to
-            ))
-            .hint("see where HAProxy leads clients now"));
-        }
+        server.lead_back(switched.from, switched.to).await?;
         context.save_checkpoint(CHECKPOINT, &serde_json::Value::Null)
     }
 }
