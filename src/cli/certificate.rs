@@ -191,9 +191,10 @@ fn shown(issued: &Issued) -> String {
         let files: Vec<String> =
             load.captured.values().flat_map(|load| &load.files).map(|file| format!("`{}`", printable(&file.name))).collect();
         let from = if files.is_empty() { String::new() } else { format!(", from {}", files.join(", ")) };
+        let lag = if load.lag_p99_seconds.is_none() { "; whether following kept up is NOT KNOWN" } else { "" };
         lines.push((
             "load",
-            format!("{}: asked {:.0}, reached {:.0} writes/s{from}", load.asked, load.asked_per_second, load.reached_per_second),
+            format!("{}: asked {:.0}, reached {:.0} writes/s{from}{lag}", load.asked, load.asked_per_second, load.reached_per_second),
         ));
     }
     lines.push(("journal", format!("event {}, {}", human::count(issued.event), beginning(&issued.event_hash))));

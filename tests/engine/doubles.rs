@@ -51,6 +51,8 @@ struct Behaviour {
     acts_first: bool,
     undo_fails_while: String,
     fails_after_ready_ms: u64,
+    /// A service that is so far behind.
+    lag_ms: Option<u64>,
     /// A service that falls a second behind every second, and is never ready.
     falls_behind: bool,
     estimate_ms: Option<u64>,
@@ -223,6 +225,9 @@ impl Step for LedgerStep {
                 return Err(StepError::cancelled());
             }
             context.ready();
+            if let Some(lag) = self.behaviour.lag_ms {
+                context.report(Progress { unit: "changes".to_owned(), lag: Some(Duration::from_millis(lag)), ..Progress::default() });
+            }
             if self.behaviour.fails_after_ready_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(self.behaviour.fails_after_ready_ms)).await;
                 return Err(StepError::definite(format!("`{}` broke while following", self.id)));

@@ -53,12 +53,16 @@ impl Load for Told {
 }
 
 async fn rehearsed(world: &World, load: &Arc<Told>) -> RunOutcome {
+    rehearsed_until(world, load, CancellationToken::new()).await
+}
+
+async fn rehearsed_until(world: &World, load: &Arc<Told>, cancel: CancellationToken) -> RunOutcome {
     let mut request = world.scenario.request();
     let loads = vec![Arc::clone(load) as Arc<dyn Load>];
     request.load = Some(AskedLoad { multiple: "3x".parse().unwrap(), at_least: Duration::from_millis(300), loads });
     let lease: Arc<dyn TargetLease> = Arc::new(FileLease(world.path().join("target_copy")));
     let journal = Journal::open(&world.path().join("state")).unwrap();
-    drive(request, world.scenario.built(), vec![lease], journal, Arc::new(Silent), CancellationToken::new()).await.unwrap()
+    drive(request, world.scenario.built(), vec![lease], journal, Arc::new(Silent), cancel).await.unwrap()
 }
 
 fn world() -> World {
@@ -84,7 +88,7 @@ async fn a_load_goes_where_clients_are_and_ends_before_anything_of_it_is_undone(
     let certified = outcome.certificate.unwrap().load.unwrap();
     assert_eq!((certified.asked.to_string().as_str(), certified.asked_per_second, certified.reached_per_second), ("3x", 30.0, 20.0));
     let report = world.state().load.unwrap();
-    assert!(report.keeps_up && !report.reached, "{report:?}");
+    assert!(report.keeps_up != Some(false) && !report.reached, "{report:?}");
     assert!(report.sentences[0].starts_with("the replay itself did not reach 3x on `school`: asked 30, reached 20 writes/s"), "{report:?}");
 }
 
@@ -119,6 +123,35 @@ async fn a_target_that_never_catches_up_ends_the_rehearsal() {
     assert!(outcome.verdict.to_string().contains("the lag of `follow` grew"), "{}", outcome.verdict);
     assert_eq!(outcome.certificate, None);
     let report = world.state().load.unwrap();
-    assert!(!report.keeps_up && report.sentences[0].contains("can't keep up"), "{report:?}");
+    assert!(report.keeps_up == Some(false) && report.sentences[0].contains("can't keep up"), "{report:?}");
     assert!(net(world.path()).is_empty(), "{:?}", ledger(world.path()));
+}
+
+/// Whoever goes on behind the switch has nothing to look at any more, and does not claim what nobody saw.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_looked_at_is_not_certified() {
+    let mut world = world();
+    let stages = &mut world.scenario.playbook.stages;
+    let follow = stages.sync.iter_mut().find(|step| step.id == "follow").unwrap();
+    follow.with.insert("lag_ms".to_owned(), serde_json::json!(0));
+    let watch = stages.settle.iter_mut().find(|step| step.id == "watch").unwrap();
+    watch.with.insert("waits_for".to_owned(), serde_json::json!("seen"));
+    let cancel = CancellationToken::new();
+    let behind_the_switch = async {
+        while !ledger(world.path()).contains(&"begin watch".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cancel.cancel();
+    };
+    let (load, again) = (Arc::new(Told::default()), Arc::new(Told::default()));
+    let (interrupted, ()) = tokio::join!(rehearsed_until(&world, &load, cancel.clone()), behind_the_switch);
+    assert_eq!(interrupted.verdict, Verdict::Interrupted);
+    world.put("seen");
+    let outcome = rehearsed(&world, &again).await;
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    let certified = outcome.certificate.unwrap().load.unwrap();
+    assert_eq!((certified.reached_per_second, certified.lag_p99_seconds), (20.0, None));
+    let report = world.state().load.unwrap();
+    assert_eq!(report.keeps_up, None);
+    assert!(report.sentences.iter().any(|sentence| sentence.starts_with("whether following keeps up at 3x is not known")), "{report:?}");
 }

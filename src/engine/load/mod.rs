@@ -169,8 +169,9 @@ pub struct LoadReport {
     pub stores: BTreeMap<String, LoadFigures>,
     /// How far behind each following step was while the load ran and writes were not held.
     pub lag: Vec<Lag>,
-    /// True if following kept up.
-    pub keeps_up: bool,
+    /// Whether following kept up; absent if it was not looked at while the load ran and writes were not held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_up: Option<bool>,
     /// True if every store's load was what was asked for.
     pub reached: bool,
     /// The verdict in sentences.
@@ -201,8 +202,9 @@ pub struct CertifiedLoad {
     pub reached_per_second: f64,
     /// How long, in seconds; of the store whose load was the shortest.
     pub seconds: f64,
-    /// The worst step's 99th percentile of lag, in seconds.
-    pub lag_p99_seconds: f64,
+    /// The worst step's 99th percentile of lag, in seconds; absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_p99_seconds: Option<f64>,
     /// What it was made from where that was not production's own recent log, by store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub captured: BTreeMap<String, CapturedLoad>,
@@ -221,7 +223,7 @@ impl LoadReport {
             asked_per_second: self.stores.values().map(|figures| figures.asked_per_second).sum(),
             reached_per_second: self.stores.values().map(|figures| figures.reached_per_second).sum(),
             seconds: self.stores.values().map(|figures| figures.seconds).fold(f64::INFINITY, f64::min).min(1e9),
-            lag_p99_seconds: self.lag.iter().map(|lag| lag.p99_seconds).fold(0.0, f64::max),
+            lag_p99_seconds: self.lag.iter().map(|lag| lag.p99_seconds).reduce(f64::max),
             captured: captured.collect(),
         }
     }
