@@ -11,9 +11,11 @@
 //! | [`verification`] | what verifying steps left in the journal, and how it is read |
 //! | [`terminal`] | report → text: the verdict first |
 //! | [`status`] | where the runs of a state directory stand, and who drives them |
+//! | [`held`](mod@held) | what becomes of held writes if the run is ended now |
 //! | [`next`](mod@next) | the commands that make sense now |
 
 pub mod gather;
+pub mod held;
 pub mod model;
 pub mod next;
 pub mod status;
