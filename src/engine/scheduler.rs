@@ -21,7 +21,7 @@ use super::driver::{Driver, Running, Stop};
 use super::execute::{self, Execution, Halt};
 use super::guards::Looked;
 use super::handover::{self, Asked};
-use super::journal::{Event, JournalError, Phase, Sample};
+use super::journal::{Event, JournalError, Phase, RunState, Sample};
 use super::lease::LeaseError;
 use super::load::Clients;
 use super::moments::Told;
@@ -67,7 +67,7 @@ impl Driver {
                     self.wait().await?;
                 }
                 self.check_certificate(true).await?;
-                if !self.journal.with_state(super::journal::RunState::switched) {
+                if !self.journal.with_state(RunState::switched) {
                     self.ask_hooks(Moment::BeforeCutover, serde_json::json!({})).await?;
                     // What was asked may have taken its time.
                     while self.waits_before_cutover() {
@@ -188,18 +188,23 @@ impl Driver {
     /// behind it.
     pub(super) fn is_switching(&self) -> bool {
         self.graph.point_of_no_return.is_some_and(|point| self.running.contains_key(&point))
-            || self.journal.with_state(|state| {
-                state.switched()
-                    && state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none())
-            })
+            || (self.journal.with_state(RunState::switched) && self.cutover_is_open() && !self.may_call_rollback_off())
     }
 
     /// A driver that is not asked for the cutover is not in it: one that waits at a gate there has begun nothing.
     pub(super) fn in_cutover(&self) -> bool {
-        self.request.until >= StageName::Cutover
-            && self.journal.with_state(|state| {
-                state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none())
-            })
+        self.request.until >= StageName::Cutover && self.cutover_is_open() && !self.may_call_rollback_off()
+    }
+
+    fn cutover_is_open(&self) -> bool {
+        self.journal
+            .with_state(|state| state.stages.get(&StageName::Cutover).is_some_and(|stage| stage.started.is_some() && stage.done.is_none()))
+    }
+
+    /// True while a rollback that was asked for has undone nothing yet. Clients are on the target and stay there if it ends, though the cutover
+    /// may not have come to its end: a smoke test that failed behind the switch is what a rollback is for.
+    pub(super) fn may_call_rollback_off(&self) -> bool {
+        self.request.roll_back && !self.journal.with_state(RunState::rolling_back)
     }
 
     /// Waits until something has happened.
@@ -286,7 +291,7 @@ impl Driver {
         if let Some(started) = self.write_gap {
             self.observer.write_gap(started.elapsed(), self.request.max_write_gap);
         }
-        let committed = self.is_switching() || self.journal.with_state(super::journal::RunState::switched);
+        let committed = self.is_switching() || self.journal.with_state(RunState::switched);
         if !committed && self.more_to_do_besides_following() {
             self.check_budgets()?;
         }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use dbmove::engine::control::setting::Setting;
 use dbmove::engine::control::{Act, Answer, Control, Controlled, Request, VERSION, socket};
 use dbmove::engine::journal::{JournalReader, Phase};
-use dbmove::engine::outcome::{ExitCode, Serving};
+use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
 use dbmove::playbook::model::StageName;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, ledger, step, switch};
+use crate::world::{World, ledger, step, story_with_way_back, switch};
 
 async fn told(world: &World, act: Act) -> Answer {
     let run = world.state().run;
@@ -117,5 +117,69 @@ fn the_last_word_on_the_write_gap_counts() {
         let found = request.max_write_gap_in(&control).as_secs();
         assert_eq!(found, counts, "{seconds} s, typed: {typed}, rollback: {roll_back}");
         assert_eq!(request.max_write_gap_in(&Control::default()).as_secs(), seconds);
+    }
+}
+
+/// The smoke test behind the switch fails, and the rollback that follows waits for what the target has logged, for as long as that takes: it can
+/// be called off by whoever can end any other run, and clients are left where they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_is_called_off_until_it_has_undone_something() {
+    let mut story = story_with_way_back();
+    let release = story["cutover"].as_array().unwrap().iter().position(|step| step["id"] == "release").unwrap();
+    story["cutover"][release] = step("release", json!({ "fails": "definite", "fails_while": "smoke" }));
+    let mut world = World::new(story);
+    world.put("smoke");
+    let failed = world.drive().await.unwrap();
+    assert_eq!((failed.exit_code(), failed.serving), (ExitCode::Error, Serving::Target), "{}", failed.verdict);
+    assert!(world.state().stages[&StageName::Cutover].done.is_none());
+
+    world.scenario.roll_back = true;
+    world.put("far");
+    let count = |world: &World, line: &str| ledger(world.path()).iter().filter(|found| *found == line).count();
+    for (number, how) in ["interrupt", "abort", "handover"].into_iter().enumerate() {
+        let (scenario, cancel) = (world.scenario.clone(), CancellationToken::new());
+        let stop = cancel.clone();
+        let run = tokio::spawn(async move { scenario.drive(stop).await.unwrap() });
+        let began = Instant::now();
+        while count(&world, "near back") <= number {
+            assert!(began.elapsed() < Duration::from_secs(60), "{how}: the rollback never came to wait");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut next = None;
+        match how {
+            "interrupt" => cancel.cancel(),
+            "abort" => match told(&world, Act::Abort).await {
+                Answer::Taken { message } => assert!(message.contains("clients stay on the target"), "{message}"),
+                other => panic!("{other:?}"),
+            },
+            _ => {
+                world.take("smoke");
+                let mut scenario = world.scenario.clone();
+                (scenario.roll_back, scenario.take_over_ms) = (false, Some(60_000));
+                let stop = CancellationToken::new();
+                let ended = stop.clone();
+                next = Some((tokio::spawn(async move { scenario.drive(ended).await.unwrap() }), stop));
+            }
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap_or_else(|_| panic!("{how} was not heard")).unwrap();
+        let heard = match how {
+            "interrupt" => ended.verdict == Verdict::Interrupted,
+            "abort" => matches!(ended.verdict, Verdict::Aborted { .. }),
+            _ => matches!(ended.verdict, Verdict::HandedOver { .. }),
+        };
+        assert!(heard && ended.serving == Serving::Target, "{how}: {} {:?}", ended.verdict, ended.serving);
+        assert!(count(&world, "give back") > number, "{how}: the target was not given back");
+        assert!(!ledger(world.path()).iter().any(|line| line.starts_with("undo")), "{how}: something was undone");
+        if let Some((next, stop)) = next {
+            // It brings the cutover to its end, and keeps the way back open for as long as it is let.
+            let began = Instant::now();
+            while count(&world, "apply tidy") == 0 {
+                assert!(began.elapsed() < Duration::from_secs(60), "who was handed the run does not go on: {:?}", ledger(world.path()));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            stop.cancel();
+            let done = tokio::time::timeout(Duration::from_secs(60), next).await.unwrap().unwrap();
+            assert_eq!((done.verdict, done.serving), (Verdict::Interrupted, Serving::Target));
+        }
     }
 }

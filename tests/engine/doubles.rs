@@ -72,10 +72,18 @@ struct Behaviour {
     holds_clients: bool,
     /// There is no way back while this file stands in the world.
     broken_while: String,
+    /// What the target has logged is not on the source while this file stands in the world.
+    far_while: String,
     /// The target has let writes through by itself while this file stands in the world.
     bitten_while: String,
     /// How long taking back takes.
     take_ms: u64,
+    /// Whoever it holds is let through by itself, until it is told to keep them.
+    watched: bool,
+    /// How long it takes to be kept.
+    keep_ms: u64,
+    /// Is told to keep whom it holds in vain, at first: so often.
+    keep_retries: usize,
     /// Only so that a test can change it.
     threads: u32,
 }
@@ -153,11 +161,15 @@ impl Step for LedgerStep {
         self.write("let_through");
         Ok(())
     }
-    async fn near_back(&self, _context: &StepContext) -> Result<(), StepError> {
+    async fn near_back(&self, context: &StepContext) -> Result<(), StepError> {
         if self.stands(&self.behaviour.broken_while) {
             return Err(StepError::new(Failure::Refused, "rollback would lose a row"));
         }
         self.write("near");
+        while self.stands(&self.behaviour.far_while) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            context.check_cancelled()?;
+        }
         Ok(())
     }
     async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {

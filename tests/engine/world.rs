@@ -74,6 +74,7 @@ pub struct Scenario {
     pub unrehearsed: bool,
     pub stop_grace_ms: u64,
     pub switch_limit_ms: u64,
+    pub roll_back: bool,
 }
 
 /// A world in a temporary directory.
@@ -120,7 +121,8 @@ pub fn story_with_way_back() -> Value {
     let mut story = whole_story();
     let cutover = story["cutover"].as_array_mut().unwrap();
     cutover.insert(0, step("wait", json!({ "holds_clients": true })));
-    cutover.insert(3, step("back", json!({ "way_back": true, "broken_while": "broken", "bitten_while": "bitten", "take_ms": 20 })));
+    let back = json!({ "way_back": true, "broken_while": "broken", "far_while": "far", "bitten_while": "bitten", "take_ms": 20 });
+    cutover.insert(3, step("back", back));
     let settle = story["settle"].as_array_mut().unwrap();
     settle.push(step("retire", json!({ "ends_way_back": true, "undoable": "no" })));
     settle.push(step("tidy", json!({})));
@@ -148,6 +150,7 @@ impl World {
             unrehearsed: true,
             stop_grace_ms: 2_000,
             switch_limit_ms: 5_000,
+            roll_back: false,
         };
         World { directory, scenario }
     }
@@ -228,6 +231,7 @@ impl Scenario {
         request.give_up = self.give_up;
         request.rollback_after &= !self.give_up;
         request.max_write_gap = Duration::from_millis(self.max_write_gap_ms);
+        request.roll_back = self.roll_back;
         request.accept_drift = self.accept_drift;
         request.new_run = self.new_run;
         request.take_over = self.take_over_ms.map(Duration::from_millis);

@@ -19,7 +19,7 @@
 //!   the cutover has begun.
 //! * **abort** ends the run as Ctrl-C does, in anybody's name: a cutover that has not reached the point of no return is undone, a
 //!   rehearsal is undone as a whole. From the point of no return on until the cutover is done it is refused, as Ctrl-C is not
-//!   heard there; later it only ends the driver.
+//!   heard there; later it only ends the driver. A rollback that has undone nothing yet is called off: clients stay on the target.
 //! * **set** sets a deadline, the longest write gap, or a guard: [`setting`].
 //! * While something is being undone nothing can be said: the undo goes first.
 //!

@@ -139,6 +139,9 @@ impl Driver {
     async fn refuses(&mut self, controlled: &Controlled) -> Option<String> {
         let why = match &controlled.act {
             Act::Pause if self.is_switching() => "clients are being switched, and a pause would keep them waiting",
+            Act::Pause if self.keeps_clients_waiting() && self.may_call_rollback_off() => {
+                "writes are held for the rollback, and a pause would keep clients waiting for a person; `abort` calls it off"
+            }
             Act::Pause if self.keeps_clients_waiting() => {
                 "writes are held, and a pause would keep clients waiting for a person; `abort` undoes the cutover"
             }
@@ -195,6 +198,9 @@ impl Driver {
             Act::Go if self.request.until >= StageName::Cutover => "the cutover begins as soon as what comes before it is done".to_owned(),
             Act::Go => "the cutover is not held any more; `dbmove cutover` begins it".to_owned(),
             Act::Abort if self.in_cutover() && !state.switched() => "the cutover is undone, and the run ends; the source serves".to_owned(),
+            Act::Abort if self.may_call_rollback_off() => {
+                "the rollback is called off; clients stay on the target and write there".to_owned()
+            }
             Act::Abort => "the run ends at its checkpoints".to_owned(),
             Act::Set { setting: Setting::Deadline { until, .. } } => format!("everything is done or undone by {until:.0}"),
             Act::Set { setting: Setting::MaxWriteGap { milliseconds, .. } } => {
