@@ -230,7 +230,7 @@ async fn kill_in_the_cutover_and_try_again() {
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
     tokio::time::sleep(Duration::from_secs(17)).await;
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "writes are still held");
-    for point in ["fence.noted", "fence.raised", "promote.disarming", "promote.disarmed", "point_of_no_return.effect_done"] {
+    for point in ["fence.noted", "fence.raised", "fence.disarming", "fence.disarmed", "point_of_no_return.effect_done"] {
         let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
         assert_eq!(code(&output), -9, "{point}: {}", said(&output));
     }
@@ -244,6 +244,61 @@ async fn kill_in_the_cutover_and_try_again() {
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
     let watchdogs = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '/* dbmove watchdog%'";
     assert_eq!(world::number(&world.source, watchdogs).await, 0, "a watchdog may lift the fence behind the switch");
+}
+
+/// All is ready and a hook is asked, for as long as clients may wait; then nobody comes. The source's own server lets them through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_while_a_hook_is_asked_before_the_switch_and_nobody_comes() {
+    let name = "kill_while_a_hook_is_asked_before_the_switch_and_nobody_comes";
+    for (kind, target) in [(KINDS[0], KINDS[1]), (ServerKind::MariaDb, ServerKind::MariaDb)] {
+        if real::skipped(name, &[kind, target]) {
+            continue;
+        }
+        let world = World::start(kind, target, 0.01).await;
+        let mut source = connect(&world.source, Account::Root).await;
+        source.query_drop("CREATE TABLE school.written (id INT NOT NULL PRIMARY KEY) ENGINE=InnoDB").await.unwrap();
+        let asked = world.path("asked");
+        let script = format!("touch {}; exec sleep 60", asked.display());
+        let hooks = format!("hooks:\n  - {{ id: ask, at: [before-switch], command: [sh, -c, \"{script}\"] }}\nstages:\n");
+        let text = std::fs::read_to_string(world.playbook()).unwrap().replace("stages:\n", &hooks);
+        let fence = "run: mysql.fence, store: school";
+        std::fs::write(world.playbook(), text.replace(fence, &format!("{fence}, with: {{ watchdog: 31s }}"))).unwrap();
+        driven_to_the_end(&world).await;
+        let playbook = world.playbook_argument();
+        let cutover = ["--yes", "cutover", &playbook, "--without-rehearsal", "crash test"];
+
+        // Asked to end meanwhile, it says what becomes of clients, and lets them through first.
+        let mut asking = world.started(&cutover, "asking.log");
+        for _ in 0..600 {
+            if asked.exists() {
+                break;
+            }
+            assert!(asking.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(world.path("asking.log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let pid = rustix::process::Pid::from_raw(i32::try_from(asking.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), asking.wait()).await.unwrap().unwrap();
+        let log = std::fs::read_to_string(world.path("asking.log")).unwrap();
+        assert_eq!(ended.code(), Some(130), "{kind:?}: {log}");
+        let held = "writes are HELD on the source: the cutover is undone first, and the source takes them again. Wait for that; once more stops at once, \
+                    and then its own server lets them through at the latest 31s after they were stopped";
+        assert!(log.contains(held), "{kind:?}: {log}");
+        assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "{kind:?}: {log}");
+
+        let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", "hook.begun").output().await.unwrap();
+        assert_eq!(code(&output), -9, "{kind:?}: {}", said(&output));
+        let mut looks = 0;
+        while world::number(&world.source, "SELECT @@global.read_only").await == 1 {
+            looks += 1;
+            assert!(looks < 900, "{kind:?}: nobody came, and writes are held still");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let mut client = connect(&world.source, Account::App).await;
+        let write = client.query_drop("INSERT INTO school.written VALUES (1)");
+        tokio::time::timeout(Duration::from_secs(30), write).await.expect("the lock is still held").unwrap();
+        assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

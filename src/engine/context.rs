@@ -141,6 +141,8 @@ pub struct StepContext {
     pub epoch: Epoch,
     /// How long writes may be held: the engine undoes the cutover when it is over.
     pub max_write_gap: Duration,
+    /// Whether the cutover has a point of no return, right before which the engine asks for [`Step::keep_held`](super::step::Step::keep_held).
+    pub point_of_no_return: bool,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
     /// The newest progress.

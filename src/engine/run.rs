@@ -344,6 +344,7 @@ pub async fn preview(
             kind: request.kind,
             epoch: Epoch(0),
             max_write_gap: request.max_write_gap,
+            point_of_no_return: graph.point_of_no_return.is_some(),
             cancel: CancellationToken::new(),
             progress: super::execute::progress_channel().0,
             ready: tokio::sync::watch::channel(false).0,

@@ -159,6 +159,9 @@ impl Driver {
         }
         if point_of_no_return {
             self.ask_hooks(Moment::BeforeSwitch, serde_json::json!({ "step": built.spec.id })).await?;
+            self.check_budgets()?;
+            // As late as can be: until here a driver that dies leaves nobody without writes for longer than a bounded time.
+            self.keep_held().await?;
             // The last moment at which the budgets can still say no.
             self.check_budgets()?;
         }

@@ -211,6 +211,13 @@ pub trait Step: Send + Sync {
         let _ = max_write_gap;
         Ok(())
     }
+    /// Of a step of `cutover` that holds writes, right before the point of no return: from here on nobody but dbmove lets them through, whatever
+    /// becomes of it. Fails if that is not certain, or if they were let through before: then the point of no return is not taken, and the cutover
+    /// is undone. May be called while the step does not stand, and again after any crash.
+    async fn keep_held(&self, context: &StepContext) -> Result<(), StepError> {
+        let _ = context;
+        Ok(())
+    }
     /// What a person has to say yes to before it passes, if it asks. Such a step looks for the yes with
     /// [`StepContext::approval`] and fails with [`Failure::Waiting`] without it.
     fn question(&self) -> Option<&str> {

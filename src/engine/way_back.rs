@@ -42,12 +42,24 @@ use super::step::Step;
 use super::step::{Failure, StepError, Undoable};
 use crate::playbook::model::StageName;
 
-/// What one part of it is.
+/// What one part of it is, or of a cutover.
 #[derive(Clone, Copy)]
 enum Part {
     Near,
     Hold,
     Take,
+    /// Of a cutover, right before its point of no return.
+    KeepHeld,
+}
+
+impl Part {
+    /// Of what.
+    fn of(self) -> &'static str {
+        match self {
+            Part::Near | Part::Hold | Part::Take => "the rollback",
+            Part::KeepHeld => "the cutover",
+        }
+    }
 }
 
 /// What is done to the end whatever the budgets say.
@@ -278,6 +290,16 @@ impl Driver {
         (0..self.graph.steps.len()).filter(|index| holds(index) && stands(index)).collect()
     }
 
+    /// Right before the cutover's point of no return: from here on no source takes writes again by itself. The same that [`Driver::keep_back`] is
+    /// in a rollback; but the clocks run on, and a person is heard.
+    pub(super) async fn keep_held(&mut self) -> Result<(), Stop> {
+        let holds = |index: &usize| self.graph.steps[*index].stage == StageName::Cutover && self.graph.steps[*index].step.holds_writes();
+        for index in (0..self.graph.steps.len()).filter(holds).collect::<Vec<_>>() {
+            self.part(index, Part::KeepHeld).await?;
+        }
+        Ok(())
+    }
+
     /// One part of one step, tried again where that can help, while the run's other tasks and clocks are looked after.
     async fn part(&mut self, index: usize, part: Part) -> Result<(), Stop> {
         let mut failures = 0;
@@ -286,11 +308,11 @@ impl Driver {
                 Ok(()) => return Ok(()),
                 Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
                     failures += 1;
-                    tracing::warn!(%error, failures, "a part of the rollback failed, trying again");
+                    tracing::warn!(%error, failures, "a part of {} failed, trying again", part.of());
                     let until = Instant::now() + pause(&self.request.limits, failures);
                     while Instant::now() < until {
                         self.wait().await?;
-                        self.check_rollback()?;
+                        self.check_part(part)?;
                     }
                 }
                 Err(error) => return Err(Stop::Verdict(Verdict::of_failure(self.graph.id(index), &error))),
@@ -309,6 +331,7 @@ impl Driver {
                 Part::Near => step.near_back(&context).await,
                 Part::Hold => step.hold_for_rollback(&context).await,
                 Part::Take => step.take_back(&context, watched).await.map(drop),
+                Part::KeepHeld => step.keep_held(&context).await,
             };
             // Nobody waits any more if this can't be told.
             let _ = told.send(done);
@@ -319,13 +342,12 @@ impl Driver {
                 Ok(done) => return Ok(done),
                 Err(oneshot::error::TryRecvError::Empty) => {}
                 Err(oneshot::error::TryRecvError::Closed) => {
-                    let error =
-                        StepError::definite(format!("a part of the rollback of `{}` broke off (a defect in dbmove)", self.graph.id(index)));
-                    return Ok(Err(error));
+                    let (of, id) = (part.of(), self.graph.id(index));
+                    return Ok(Err(StepError::definite(format!("`{id}` broke off in a part of {of} (a defect in dbmove)"))));
                 }
             }
             let waited = match self.wait().await {
-                Ok(()) => self.check_rollback(),
+                Ok(()) => self.check_part(part),
                 stopped => stopped,
             };
             if let Err(stop) = waited {
@@ -334,6 +356,13 @@ impl Driver {
                 let _ = tokio::time::timeout(self.request.limits.stop_grace, task.join_next()).await;
                 return Err(stop);
             }
+        }
+    }
+
+    fn check_part(&mut self, part: Part) -> Result<(), Stop> {
+        match part {
+            Part::Near | Part::Hold | Part::Take => self.check_rollback(),
+            Part::KeepHeld => self.check_budgets(),
         }
     }
 

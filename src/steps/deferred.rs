@@ -235,6 +235,13 @@ impl Step for Deferred {
     async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
         self.resolved(context).await?.take_back(context, watched).await
     }
+    async fn keep_held(&self, context: &StepContext) -> Result<(), StepError> {
+        match self.constructor {
+            // No secret is looked up while clients wait: what is kept is with the store.
+            Constructor::Arguments { .. } => self.shape.keep_held(context).await,
+            Constructor::Mysql(_) => self.resolved(context).await?.keep_held(context).await,
+        }
+    }
     async fn keep_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.resolved(context).await?.keep_back(context).await
     }

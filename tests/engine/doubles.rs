@@ -21,7 +21,7 @@ use dbmove::playbook::model::StepSpec;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::world::{lines, net};
+use super::world::{ledger, lines, net};
 
 /// What a test step does.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -152,6 +152,23 @@ impl Step for LedgerStep {
     }
     fn holds_clients(&self) -> bool {
         self.behaviour.holds_clients
+    }
+    async fn keep_held(&self, context: &StepContext) -> Result<(), StepError> {
+        if !self.behaviour.watched {
+            return Ok(());
+        }
+        assert!(context.point_of_no_return);
+        if self.stands(&self.behaviour.bitten_while) {
+            return Err(StepError::definite("the source let writes through by itself"));
+        }
+        let retried = ledger(&self.world).iter().filter(|line| **line == format!("keep_retry {}", self.id)).count();
+        if retried < self.behaviour.keep_retries {
+            self.write("keep_retry");
+            return Err(StepError::transient("the source was not reached"));
+        }
+        tokio::time::sleep(Duration::from_millis(self.behaviour.keep_ms)).await;
+        self.write("keep_held");
+        Ok(())
     }
     async fn hold_for_rollback(&self, _context: &StepContext) -> Result<(), StepError> {
         self.write("hold_again");

@@ -108,6 +108,66 @@ async fn a_failed_cutover_is_undone_newest_first_and_can_be_tried_again() {
     assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Done, Serving::Target));
 }
 
+/// A fence that the source lifts by itself, and one of another store, until it is asked to be kept.
+fn watched(first: serde_json::Value) -> World {
+    let mut with = json!({ "holds_writes": true, "volatile": true, "watched": true });
+    with.as_object_mut().unwrap().extend(first.as_object().unwrap().clone());
+    let mut world = World::new(json!({ "cutover": [
+        step("fence", with),
+        step("other_fence", json!({ "holds_writes": true, "volatile": true, "watched": true })),
+        step("promote", json!({})),
+        step("back", json!({})),
+        switch("switch", json!({})),
+        step("release", json!({})),
+    ]}));
+    let hook = json!({ "id": "page", "at": ["before-switch"], "command": ["told by the test"] });
+    world.scenario.playbook.hooks = vec![serde_json::from_value(hook).unwrap()];
+    world
+}
+
+/// Until then a driver that dies leaves nobody without writes for good: so it comes behind everything that takes time, the hooks that are asked
+/// as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_kept_as_the_last_thing_before_the_point_of_no_return() {
+    let world = watched(json!({ "keep_retries": 2 }));
+    world.put("no_page");
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Refused);
+    let ledger_before = ledger(world.path());
+    assert!(!ledger_before.iter().any(|line| line.starts_with("keep")), "{ledger_before:?}");
+    world.take("no_page");
+    assert_eq!(world.drive().await.unwrap().serving, Serving::Target);
+    let ledger = ledger(world.path());
+    let from = ledger.iter().rposition(|line| line == "apply back").unwrap();
+    let expected = [
+        "apply back",
+        "keep_retry fence",
+        "keep_retry fence",
+        "keep_held fence",
+        "keep_held other_fence",
+        "begin switch",
+        "apply switch",
+        "begin release",
+        "apply release",
+    ];
+    assert_eq!(ledger[from..], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_certainty_that_it_is_kept_the_switch_does_not_begin() {
+    let bitten = watched(json!({ "bitten_while": "bitten" }));
+    bitten.put("bitten");
+    let slow = watched(json!({ "keep_ms": 60_000 }));
+    let slow = World { scenario: crate::world::Scenario { max_write_gap_ms: 3_000, stop_grace_ms: 50, ..slow.scenario }, ..slow };
+    for (world, code, why) in [(bitten, ExitCode::Error, "by itself"), (slow, ExitCode::Error, "max_write_gap")] {
+        let outcome = world.drive().await.unwrap();
+        assert_eq!((outcome.exit_code(), outcome.serving), (code, Serving::Source), "{}", outcome.verdict);
+        assert!(outcome.verdict.to_string().contains(why), "{}", outcome.verdict);
+        let ledger = ledger(world.path());
+        assert!(!ledger.iter().any(|line| line.ends_with(" switch")), "{ledger:?}");
+        assert_eq!(outcome.undone.last().map(String::as_str), Some("fence"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_that_fails_keeps_no_other_from_its_own_and_is_tried_again() {
     let world = World::new(json!({ "cutover": [

@@ -18,7 +18,8 @@
 //!
 //! What is changed is noted before it is changed (the `read_only` and the `event_scheduler` it had), so that undo puts back
 //! what was there. If dbmove, its machine or the network dies while the fence stands, the server itself lifts it, see [`watchdog`]; only
-//! between its disarming and the switch, which is the next step, does a dead driver leave `read_only` for undo or a resumed run to decide.
+//! from its disarming, which is the last thing before the switch, to the end of that does a dead driver leave `read_only` for undo or a resumed
+//! run to decide.
 
 mod ending;
 mod nobody_left;

@@ -51,6 +51,8 @@ impl Step for Disconnect {
         Ok(Estimate::Instant)
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        // Before the switch it may not have been called off yet, and the lock is not there any more to prove anything by.
+        super::fence::keep(context, &self.store).await?;
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
         let mut held = self.store.fence.lock().await;
         let own: Vec<u32> = held.as_ref().map(fence::Fence::connections).unwrap_or_default();

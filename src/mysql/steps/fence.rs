@@ -75,7 +75,23 @@ const STOOD: &str = "stood";
 
 /// Checkpoint key (as a step's name) of whether the watchdog was disarmed for the switch, by store: from then on a fence that is raised again
 /// has none, since nobody may write to the source any more.
-pub const DISARMED: &str = "mysql.fence.disarmed";
+const DISARMED: &str = "mysql.fence.disarmed";
+
+/// Calls the watchdog of a store's fence off, with proof that the fence stands: from here on only dbmove lifts it, and clients may be
+/// pointed elsewhere. Twice is harmless. Says whether this driver holds the fence.
+///
+/// # Errors
+/// If it can't be called off, or writes may have passed: then clients must not be pointed elsewhere.
+pub(super) async fn keep(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
+    // Noted first: a fence that is raised again after a crash behind this must not be lifted by anybody but us.
+    context.checkpoints.save(DISARMED, &store.name, &serde_json::json!(true))?;
+    let mut held = store.fence.lock().await;
+    let Some(fence) = held.as_mut() else { return Ok(false) };
+    crash::point("fence.disarming");
+    fence.disarm().await?;
+    crash::point("fence.disarmed");
+    Ok(true)
+}
 
 /// After how long a watchdog bites, by the step's argument.
 ///
@@ -211,6 +227,14 @@ impl Step for RaiseFence {
     }
     fn check_write_gap(&self, max_write_gap: Duration) -> Result<(), StepError> {
         patience(self.arguments.watchdog, max_write_gap).map(drop)
+    }
+    async fn keep_held(&self, context: &StepContext) -> Result<(), StepError> {
+        let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
+        if keep(context, &self.store).await? || !stood || is_let_go(context, &self.store)? {
+            return Ok(());
+        }
+        Err(StepError::definite(format!("nobody holds the writes of the {} any more; clients were not switched", self.store.source))
+            .hint("give the same command again"))
     }
     async fn plan(&self, _context: &StepContext) -> Result<Plan, StepError> {
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);

@@ -13,10 +13,9 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fence::DISARMED;
+use super::fence::keep;
 use super::{STOP_GRACE, stoppable};
 use crate::engine::context::StepContext;
-use crate::engine::crash;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::accounts;
 use crate::mysql::catalog::ObjectKind;
@@ -98,13 +97,10 @@ impl Step for Promote {
         bringing.close().await;
         let moved = stoppable(context, moving.grant()).await?;
         moved.changes.iter().for_each(|change| tracing::warn!("{change}"));
-        // Noted first: a fence that is raised again after a crash behind this must not be lifted by anybody but us.
-        context.checkpoints.save(DISARMED, &self.store.name, &serde_json::json!(true))?;
-        crash::point("promote.disarming");
-        if let Some(fence) = self.store.fence.lock().await.as_mut() {
-            fence.disarm().await?;
+        if !context.point_of_no_return {
+            // Whoever points clients elsewhere says so to nobody.
+            keep(context, &self.store).await?;
         }
-        crash::point("promote.disarmed");
         let changes: Vec<String> = changed.changes.into_iter().chain(brought.changes).collect();
         changes.iter().for_each(|change| tracing::warn!("{change}"));
         Ok(Output::default()
