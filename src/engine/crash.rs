@@ -104,6 +104,10 @@ pub const POINTS: &[&str] = &[
     "switch.pointed",
     "switch.let_through",
     "release.begins",
+    // Clients pointed by a call or a command.
+    "call.noted",
+    "call.made",
+    "call.taken_back",
     // Clients pointed by DNS.
     "dns.ttl_changed",
     "dns.waiting",

@@ -152,6 +152,31 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// A command that did not do what it was run for.
+#[derive(Debug)]
+pub struct CommandFailed {
+    /// Why.
+    pub error: StepError,
+    /// False if it never ran, or said by its exit code that it refused.
+    pub may_have_acted: bool,
+}
+
+impl From<CommandFailed> for StepError {
+    fn from(failed: CommandFailed) -> Self {
+        failed.error
+    }
+}
+
+impl CommandFailed {
+    fn never_ran(error: StepError) -> Self {
+        CommandFailed { error, may_have_acted: false }
+    }
+
+    fn half_way(error: StepError) -> Self {
+        CommandFailed { error, may_have_acted: true }
+    }
+}
+
 impl Ended {
     /// The last line that says anything, stdout before stderr: what a probe found. Printable.
     #[must_use]
@@ -164,8 +189,12 @@ impl Ended {
     ///
     /// # Errors
     /// See the module's comment.
-    pub fn succeeded(&self, line: &CommandLine, verb: Verb) -> Result<(), StepError> {
-        if self.status.success() { Ok(()) } else { Err(self.failure(line, verb)) }
+    pub fn succeeded(&self, line: &CommandLine, verb: Verb) -> Result<(), CommandFailed> {
+        if self.status.success() {
+            return Ok(());
+        }
+        let error = self.failure(line, verb);
+        Err(CommandFailed { may_have_acted: error.failure != Failure::Refused, error })
     }
 
     /// The error of a command that did not succeed.
@@ -202,7 +231,7 @@ pub async fn run(
     verb: Verb,
     environment: &BTreeMap<String, SecretString>,
     limit: Duration,
-) -> Result<Ended, StepError> {
+) -> Result<Ended, CommandFailed> {
     let kind = match context.kind {
         RunKind::Rehearsal => "rehearsal",
         RunKind::Production => "production",
@@ -244,9 +273,9 @@ pub async fn call(
     verb: Verb,
     environment: &BTreeMap<String, SecretString>,
     limit: Duration,
-) -> Result<Ended, StepError> {
+) -> Result<Ended, CommandFailed> {
     if cancel.is_cancelled() {
-        return Err(StepError::cancelled());
+        return Err(CommandFailed::never_ran(StepError::cancelled()));
     }
     let mut command = Command::new(&line.program);
     command
@@ -258,7 +287,7 @@ pub async fn call(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| not_started(line, verb, &error))?;
+    let mut child = command.spawn().map_err(|error| CommandFailed::never_ran(not_started(line, verb, &error)))?;
     // Declared after `child`, so dropped before it: the group is killed while its leader is still ours.
     let mut group = ProcessGroup(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
 
@@ -284,16 +313,17 @@ pub async fn call(
             () = &mut exchange, if !exchanged => exchanged = true,
             () = cancel.cancelled() => {
                 group.stop(&mut child).await;
-                return Err(StepError::cancelled());
+                return Err(CommandFailed::half_way(StepError::cancelled()));
             }
             () = &mut out_of_time => {
                 group.stop(&mut child).await;
-                return Err(StepError::definite(format!(
+                let error = StepError::definite(format!(
                     "the {} command `{}` did not end within {limit:?}; it and every process of its group were killed, what it had done until then stands",
                     verb.as_str(),
                     printable(line.program()),
                 ))
-                .hint("see why it hangs, or allow more with `timeout`"));
+                .hint("see why it hangs, or allow more with `timeout`");
+                return Err(CommandFailed::half_way(error));
             }
         }
     };
@@ -303,7 +333,8 @@ pub async fn call(
         let _ = tokio::time::timeout(LAST_OUTPUT, &mut exchange).await;
     }
     let status = status.map_err(|error| {
-        StepError::definite(format!("cannot learn how the {} command `{}` ended: {error}", verb.as_str(), printable(line.program())))
+        let message = format!("cannot learn how the {} command `{}` ended: {error}", verb.as_str(), printable(line.program()));
+        CommandFailed::half_way(StepError::definite(message))
     })?;
     let text = |kept: &Mutex<Vec<u8>>| {
         without_secrets(&String::from_utf8_lossy(&kept.lock().unwrap_or_else(PoisonError::into_inner)), environment)

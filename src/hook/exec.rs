@@ -157,7 +157,7 @@ impl Step for HookExec {
     }
 
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
-        self.runner.act(context, &self.command, Instant::now()).await
+        Ok(self.runner.act(context, &self.command, Instant::now()).await?)
     }
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
@@ -169,7 +169,7 @@ impl Step for HookExec {
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         match &self.undo {
-            Undo::Command(line) => self.runner.undo(context, line).await,
+            Undo::Command(line) => Ok(self.runner.undo(context, line).await?),
             Undo::Nothing => Ok(()),
             Undo::Impossible => Err(StepError::definite(format!(
                 "what `{}` did can't be put back: `{}` has no `undo`. It was left as it is",

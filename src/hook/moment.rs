@@ -114,7 +114,7 @@ impl Hook for MomentHook {
                 }
                 let call_of = Call { cancel: &call.cancel, facts: Value::Object(call.facts.clone()), own: variables(&call.facts) };
                 let ended = command::call(call_of, line, Verb::Hook, &environment, call.limit).await?;
-                ended.succeeded(line, Verb::Hook)
+                Ok(ended.succeeded(line, Verb::Hook)?)
             }
             Calls::Address(endpoint) => {
                 let failed = |error: HttpError| StepError::definite(error.to_string()).hint(error.hint());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::command::{self, CommandLine, DEFAULT_TIMEOUT, Ended, Verb};
+use super::command::{self, CommandFailed, CommandLine, DEFAULT_TIMEOUT, Ended, Verb};
 use super::message::{last_lines, printable, value_without_secrets};
 use crate::engine::context::StepContext;
 use crate::engine::deadline::parse_duration;
@@ -56,12 +56,12 @@ impl Runner {
     ///
     /// # Errors
     /// As [`command::run`], and what the exit code stands for.
-    pub async fn act(&self, context: &StepContext, line: &CommandLine, began: Instant) -> Result<Output, StepError> {
+    pub async fn act(&self, context: &StepContext, line: &CommandLine, began: Instant) -> Result<Output, CommandFailed> {
         let ended = self.run(context, line, Verb::Run).await?;
         ended.succeeded(line, Verb::Run)?;
         let mut output = self.output(&ended);
         output.work = Some(Work { unit: "commands".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
-        context.save_output(&output)?;
+        context.save_output(&output).map_err(|error| CommandFailed { error, may_have_acted: true })?;
         Ok(output)
     }
 
@@ -87,11 +87,11 @@ impl Runner {
     ///
     /// # Errors
     /// As [`command::run`], and what the exit code stands for.
-    pub async fn undo(&self, context: &StepContext, line: &CommandLine) -> Result<(), StepError> {
+    pub async fn undo(&self, context: &StepContext, line: &CommandLine) -> Result<(), CommandFailed> {
         self.run(context, line, Verb::Undo).await?.succeeded(line, Verb::Undo)
     }
 
-    async fn run(&self, context: &StepContext, line: &CommandLine, verb: Verb) -> Result<Ended, StepError> {
+    async fn run(&self, context: &StepContext, line: &CommandLine, verb: Verb) -> Result<Ended, CommandFailed> {
         command::run(context, line, verb, &self.environment, self.limit).await
     }
 

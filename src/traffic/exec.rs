@@ -4,6 +4,9 @@
 //!
 //! * A switch is settled by looking, never by running blindly: `probe` is mandatory, is asked before the command
 //!   runs, and again after it. A command that says it succeeded while the probe says it did not is a failure.
+//! * Some commands end before what they asked for is done. So the probe is asked again for as long as `within`. A command that does not show until
+//!   then may do so later, and so may one that failed: it is taken back, see `called`. One that ends with exit code 4 says that it did
+//!   nothing.
 //! * A rehearsal runs the `rehearsal` commands, never the production ones; without them it is refused, unless the
 //!   playbook says `skip` with a reason, which goes into the output.
 //!
@@ -11,6 +14,8 @@
 //! those of `hook.exec` do (see [`Runner::ask`]): 0 done, 1 not started, 2 partly, 3 somebody else's doing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -18,12 +23,14 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::called::{self, CallFailed, DEFAULT_WITHIN, Operator, Switched, Way, no_undo};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
-use crate::hook::command::CommandLine;
+use crate::hook::command::{CommandFailed, CommandLine};
 use crate::hook::message::printable;
 use crate::hook::runner::Runner;
 use crate::playbook::model::{DurationText, Template};
+use crate::playbook::quantity::HumanDuration;
 
 /// What `traffic.exec` can be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +40,7 @@ pub struct SwitchArguments {
     pub command: Vec<String>,
     /// Tells where clients are pointed: exit code 0 at the target, 1 at the source, 2 in between, 3 somewhere else.
     pub probe: Vec<String>,
-    /// Points clients back at the source. Left out: the step can't be undone.
+    /// Points clients back at the source; has to stand being run when they are there. Left out: the step can't be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Vec<String>>,
     /// What a rehearsal runs instead. Left out: a rehearsal is refused.
@@ -45,6 +52,10 @@ pub struct SwitchArguments {
     /// How long each command may run before it is killed with all it started. Default `60s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<DurationText>,
+    /// How long the probe may take to say that it is done, once the command has ended. For as long clients have to stay at the source before a
+    /// command that never showed counts as undone. Default `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<HumanDuration>,
 }
 
 /// What a rehearsal does in place of the production switch.
@@ -81,6 +92,7 @@ struct Commands {
     switch: CommandLine,
     probe: CommandLine,
     undo: Option<CommandLine>,
+    runner: Arc<Runner>,
 }
 
 enum Rehearsed {
@@ -93,7 +105,8 @@ enum Rehearsed {
 pub struct TrafficExec {
     production: Commands,
     rehearsal: Rehearsed,
-    runner: Runner,
+    runner: Arc<Runner>,
+    within: Duration,
 }
 
 impl TrafficExec {
@@ -106,11 +119,12 @@ impl TrafficExec {
     /// If a command or a reason is empty, a variable's name can't be one, the timeout can't be read, or a rehearsal
     /// command is the production one.
     pub fn new(arguments: &SwitchArguments, environment: BTreeMap<String, SecretString>) -> Result<Self, StepError> {
-        let runner = Runner::new(&arguments.env, environment, arguments.timeout.as_ref())?;
+        let runner = Arc::new(Runner::new(&arguments.env, environment, arguments.timeout.as_ref())?);
         let production = Commands {
             switch: CommandLine::new("command", &arguments.command)?,
             probe: CommandLine::new("probe", &arguments.probe)?,
             undo: arguments.undo.as_deref().map(|words| CommandLine::new("undo", words)).transpose()?,
+            runner: runner.clone(),
         };
         let rehearsal = match &arguments.rehearsal {
             None => Rehearsed::Missing,
@@ -124,6 +138,7 @@ impl TrafficExec {
                 switch: CommandLine::new("rehearsal.command", &commands.command)?,
                 probe: CommandLine::new("rehearsal.probe", &commands.probe)?,
                 undo: Some(CommandLine::new("rehearsal.undo", &commands.undo)?),
+                runner: runner.clone(),
             }),
         };
         if let Rehearsed::Commands(commands) = &rehearsal
@@ -135,7 +150,8 @@ impl TrafficExec {
             )
             .hint("a rehearsal must not switch production: give it commands of its own, or `skip` with a reason"));
         }
-        Ok(TrafficExec { production, rehearsal, runner })
+        let within = arguments.within.map_or(DEFAULT_WITHIN, |within| within.0);
+        Ok(TrafficExec { production, rehearsal, runner, within })
     }
 
     /// The commands of this run; `Err` holds the reason why the switch is left out.
@@ -157,23 +173,46 @@ impl TrafficExec {
     }
 }
 
-fn foreign(line: &CommandLine, found: &str) -> StepError {
-    StepError::definite(format!("`{}` found clients pointed somewhere else: {found}. Nothing was switched", printable(line.program())))
+#[async_trait]
+impl Operator for Commands {
+    type Answer = Output;
+
+    fn has(&self, way: Way) -> bool {
+        way == Way::There || self.undo.is_some()
+    }
+
+    async fn call(&self, context: &StepContext, way: Way) -> Result<Output, CallFailed> {
+        let called = match (way, &self.undo) {
+            (Way::There, _) => self.runner.act(context, &self.switch, Instant::now()).await,
+            (Way::Back, Some(undo)) => self.runner.undo(context, undo).await.map(|()| Output::default()),
+            (Way::Back, None) => return Err(CallFailed { error: no_undo(context), may_arrive: false }),
+        };
+        called.map_err(|CommandFailed { error, may_have_acted }| CallFailed { error, may_arrive: may_have_acted })
+    }
+
+    async fn look(&self, context: &StepContext) -> Result<Probe, StepError> {
+        self.runner.ask(context, &self.probe).await
+    }
+
+    fn shown(&self, way: Way) -> String {
+        let line = if way == Way::There { Some(&self.switch) } else { self.undo.as_ref() };
+        format!("`{}`", line.map_or_else(|| "undo".to_owned(), |line| printable(line.program())))
+    }
+
+    fn probe_shown(&self) -> String {
+        format!("`{}`", printable(self.probe.program()))
+    }
+
+    fn answered(&self, _: &Output) -> String {
+        "succeeded".to_owned()
+    }
+
+    fn foreign(&self, found: &str) -> StepError {
+        StepError::definite(format!(
+            "`{}` found clients pointed somewhere else: {found}. Nothing was switched",
+            printable(self.probe.program())
+        ))
         .hint("find out who changed the route")
-}
-
-/// A command says one thing and the probe after it another.
-fn contradicted(command: &CommandLine, probe: &CommandLine, found: &Probe) -> StepError {
-    StepError::definite(format!("`{}` succeeded, but `{}` says: {}", printable(command.program()), printable(probe.program()), told(found)))
-}
-
-/// A probe's answer in words.
-pub(super) fn told(probe: &Probe) -> String {
-    match probe {
-        Probe::NotStarted => "not switched".to_owned(),
-        Probe::Partly { from } => format!("partly switched ({from})"),
-        Probe::Done => "switched".to_owned(),
-        Probe::Foreign { found } => format!("pointed somewhere else ({found})"),
     }
 }
 
@@ -220,42 +259,21 @@ impl Step for TrafficExec {
             Ok(commands) => commands,
             Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
         };
-        let began = Instant::now();
-        match self.runner.ask(context, &commands.probe).await? {
-            Probe::Done => return Ok(Output::default().fact("already", true)),
-            Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
-            Probe::NotStarted | Probe::Partly { .. } => {}
-        }
-        let output = self.runner.act(context, &commands.switch, began).await?;
-        match self.runner.ask(context, &commands.probe).await? {
-            Probe::Done => Ok(output),
-            other => Err(contradicted(&commands.switch, &commands.probe, &other)
-                .hint("one of the two commands does not do what it says; look at the route by hand")),
-        }
+        Ok(match called::switch(commands, context, self.within).await? {
+            Switched::Already => Output::default().fact("already", true),
+            Switched::Now(output) => output.unwrap_or_default(),
+        })
     }
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         match self.commands(context)? {
-            Ok(commands) => self.runner.ask(context, &commands.probe).await,
+            Ok(commands) => called::probe(commands, context, self.within).await,
             Err(_) => Ok(Probe::NotStarted),
         }
     }
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let Ok(commands) = self.commands(context)? else { return Ok(()) };
-        match self.runner.ask(context, &commands.probe).await? {
-            Probe::NotStarted => return Ok(()),
-            Probe::Foreign { found } => return Err(foreign(&commands.probe, &found)),
-            Probe::Done | Probe::Partly { .. } => {}
-        }
-        let Some(undo) = &commands.undo else {
-            return Err(StepError::definite(format!("`{}` has no `undo` command; clients stay pointed where they are", context.step))
-                .hint("point them back by hand if they have to go back"));
-        };
-        self.runner.undo(context, undo).await?;
-        match self.runner.ask(context, &commands.probe).await? {
-            Probe::NotStarted => Ok(()),
-            other => Err(contradicted(undo, &commands.probe, &other).hint("look at the route by hand")),
-        }
+        called::undo(commands, context, self.within).await
     }
 }

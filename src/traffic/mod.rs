@@ -6,6 +6,7 @@
 //! | [`file`] | the step `traffic.file`: the switch by such a file |
 //! | [`exec`] | the step `traffic.exec`: the switch by a command |
 //! | [`http`] | the step `traffic.http`: the switch by an HTTP call |
+//! | `called` | what both hold to: a call may take effect later, or without an answer |
 //! | [`dns`] | `traffic.lower_ttl`, `traffic.dns`, `traffic.restore_ttl`: the switch by a DNS record |
 //! | [`haproxy`] | `traffic.hold`, `traffic.switch`, `traffic.release`: clients wait at HAProxy while it is switched |
 //! | [`canary`] | the service step `traffic.canary`: a client of our own on the real route |
@@ -15,6 +16,7 @@
 //! | `client` | how the canary connects and writes |
 
 pub mod beat;
+mod called;
 pub mod canary;
 pub mod check;
 mod checkpoint;

@@ -47,10 +47,68 @@ async fn looks_switches_looks_again_and_goes_back() {
 #[tokio::test]
 async fn a_command_that_only_says_so_is_caught() {
     let context = context("switch", RunKind::Production);
-    let error = made(json!({"command": ["true"], "probe": ["false"]})).run(&context).await.unwrap_err();
+    let error = made(json!({"command": ["true"], "probe": ["false"], "within": "200ms"})).run(&context).await.unwrap_err();
     assert_eq!((error.failure, error.message.as_str()), (Failure::Definite, "`true` succeeded, but `false` says: not switched"));
-    let error = made(json!({"command": ["true"], "probe": ["true"], "undo": ["true"]})).undo(&context).await.unwrap_err();
+    let error =
+        made(json!({"command": ["true"], "probe": ["true"], "undo": ["true"], "within": "200ms"})).undo(&context).await.unwrap_err();
     assert_eq!(error.message, "`true` succeeded, but `true` says: switched");
+}
+
+/// A command that leaves the change to a process behind it, as a control tool does that talks to a daemon. The daemon is the test: it reads
+/// `told`, one line for every command.
+#[tokio::test]
+async fn a_command_that_takes_effect_later_is_taken_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mark, told) = (directory.path().join("mark"), directory.path().join("told"));
+    let behind = |does: &str| {
+        let (mark, told, done) = (mark.display(), told.display(), directory.path().display());
+        let wait = format!("while ! test -e {done}/go; do sleep 0.05; done");
+        // One behind the other, as they were told.
+        let turn = format!("n=$(wc -l < {told}); echo {does} >> {told}");
+        let act = format!(
+            "{wait}; while test $(cat {done}/done.* 2>/dev/null | wc -l) -lt $n; do sleep 0.05; done; {does} {mark}; echo x > {done}/done.$n"
+        );
+        json!(["/bin/sh", "-c", format!("touch {told}; {turn}; ({act}) >/dev/null 2>&1 & exit 0")])
+    };
+    let arguments = json!({"command": behind("touch"), "probe": ["test", "-e", mark], "undo": behind("rm -f"), "within": "200ms"});
+    let context = context("switch", RunKind::Production);
+    let error = made(arguments.clone()).run(&context).await.unwrap_err();
+    assert!(error.message.ends_with("says: not switched"), "{error}");
+    // Another driver, with what the journal holds.
+    let step = made(arguments);
+    assert!(matches!(step.probe(&context).await.unwrap(), Probe::Partly { from } if from.contains("it may still come")));
+    step.undo(&context).await.unwrap();
+    let lines = || std::fs::read_to_string(&told).unwrap().lines().count();
+    assert_eq!(lines(), 2);
+    assert_eq!(step.probe(&context).await.unwrap(), Probe::NotStarted);
+    step.undo(&context).await.unwrap();
+    assert_eq!(lines(), 2);
+    std::fs::write(directory.path().join("go"), "").unwrap();
+    while !directory.path().join("done.1").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(!mark.exists(), "the change came, and nobody had undone it");
+}
+
+#[tokio::test]
+async fn a_command_that_failed_may_have_acted_unless_it_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let undone = directory.path().join("undone");
+    let context = context("switch", RunKind::Production);
+    let made = |command: Value| made(json!({"command": command, "probe": ["false"], "undo": ["touch", undone], "within": "100ms"}));
+    for nothing_done in [json!(["/bin/sh", "-c", "exit 4"]), json!(["/nowhere/at-all"])] {
+        let step = made(nothing_done);
+        step.run(&context).await.unwrap_err();
+        assert_eq!(step.probe(&context).await.unwrap(), Probe::NotStarted);
+        step.undo(&context).await.unwrap();
+        assert!(!undone.exists());
+    }
+    let step = made(json!(["/bin/sh", "-c", "echo 'no answer from the daemon' >&2; exit 28"]));
+    let error = step.run(&context).await.unwrap_err();
+    assert!(error.message.contains("no answer from the daemon"), "{error}");
+    assert!(matches!(step.probe(&context).await.unwrap(), Probe::Partly { .. }));
+    step.undo(&context).await.unwrap();
+    assert!(undone.exists());
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! `traffic.http` against a real HTTP server that keeps a route: settled by looking, whatever the call says, and a rehearsal never makes
 //! production's calls.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use dbmove::engine::context::RunKind;
-use dbmove::engine::step::{Failure, Probe, Step as _, Undoable};
+use dbmove::engine::context::{RunKind, StepContext};
+use dbmove::engine::step::{Epoch, Failure, Probe, Step as _, Undoable};
 use dbmove::traffic::http::{HttpArguments, TrafficHttp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,6 +23,10 @@ enum Manner {
     Lies,
     /// Does it after some looks, which meanwhile show `moving`.
     Later(u32),
+    /// Says that it will, and shows nothing of it until it is told to get on.
+    Late,
+    /// The same, and ends the connection without an answer.
+    SilentLate,
     /// Does it, and ends the connection without an answer.
     Silent,
     /// Answers 503.
@@ -31,6 +37,10 @@ struct State {
     host: String,
     manner: Manner,
     coming: Option<(String, u32)>,
+    /// Of a late one: what it was told, in order.
+    queue: VecDeque<String>,
+    /// Of a late one: with how many calls in the queue it begins to get on, with one at every look.
+    gets_on_at: usize,
     /// Requests that changed something: head and body.
     calls: Vec<String>,
 }
@@ -51,7 +61,14 @@ impl Router {
     async fn start(manner: Manner) -> Router {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(State { host: "old".to_owned(), manner, coming: None, calls: Vec::new() }));
+        let state = Arc::new(Mutex::new(State {
+            host: "old".to_owned(),
+            manner,
+            coming: None,
+            queue: VecDeque::new(),
+            gets_on_at: usize::MAX,
+            calls: Vec::new(),
+        }));
         let theirs = state.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -65,6 +82,14 @@ impl Router {
     }
     fn calls(&self) -> Vec<String> {
         self.state.lock().unwrap().calls.clone()
+    }
+    /// It does all it was told; where clients are then.
+    fn gets_on(&self) -> String {
+        let mut state = self.state.lock().unwrap();
+        while let Some(host) = state.queue.pop_front() {
+            state.host = host;
+        }
+        state.host.clone()
     }
     fn arguments(&self) -> Value {
         let url = format!("{}/route", self.url);
@@ -102,6 +127,11 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) {
                     state.coming = Some((host, looks - 1));
                 }
             }
+            if state.calls.len() >= state.gets_on_at
+                && let Some(host) = state.queue.pop_front()
+            {
+                state.host = host;
+            }
             let shown = if state.coming.is_some() { "moving" } else { &state.host };
             Some((200, json!({"backend": {"host": shown}}).to_string()))
         } else {
@@ -113,9 +143,10 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) {
                 Manner::Lies | Manner::Refuses => {}
                 Manner::Later(looks) => state.coming = Some((host, looks)),
                 Manner::Silent => state.host = host,
+                Manner::Late | Manner::SilentLate => state.queue.push_back(host),
             }
             match state.manner {
-                Manner::Silent => None,
+                Manner::Silent | Manner::SilentLate => None,
                 Manner::Refuses => Some((503, format!("busy; you are {}", std::env::var("PATH").unwrap()))),
                 _ => Some((202, "{}".to_owned())),
             }
@@ -194,6 +225,110 @@ async fn what_the_call_says_is_settled_by_looking() {
     drop(router);
     let error = made(elsewhere).run(&production).await.unwrap_err();
     assert_eq!(error.failure, Failure::Transient, "{error}");
+}
+
+/// A balancer that applies what it answered well after `within` is over: the cutover is undone by then, and its fence is lifted.
+#[tokio::test]
+async fn a_call_that_takes_effect_later_is_taken_back() {
+    for manner in [Manner::Late, Manner::SilentLate] {
+        let router = Router::start(manner).await;
+        let mut arguments = router.arguments();
+        arguments["within"] = json!("300ms");
+        let production = context("switch", RunKind::Production);
+        made(arguments.clone()).run(&production).await.unwrap_err();
+        // Another driver, with what the journal holds.
+        let step = made(arguments.clone());
+        let Probe::Partly { from } = step.probe(&production).await.unwrap() else { panic!("it was forgotten") };
+        assert!(from.starts_with(&format!("`PUT {}/route` was called at ", router.url)) && from.ends_with("it may still come"), "{from}");
+        if manner == Manner::Late {
+            step.undo(&production).await.unwrap();
+        } else {
+            // Whether it took this one is not known either.
+            let error = step.undo(&production).await.unwrap_err();
+            assert!(error.message.contains("gave no answer") && error.message.contains("it may still come"), "{error}");
+            assert_eq!(error.failure, Failure::Transient);
+            assert!(matches!(step.probe(&production).await.unwrap(), Probe::Partly { .. }));
+            router.state.lock().unwrap().manner = Manner::Late;
+            step.undo(&production).await.unwrap();
+        }
+        assert_eq!(router.gets_on(), "old");
+        // It is over, and nothing is called again.
+        let calls = router.calls().len();
+        assert_eq!(step.probe(&production).await.unwrap(), Probe::NotStarted);
+        step.undo(&production).await.unwrap();
+        assert_eq!(router.calls().len(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_comes_behind_its_undo_is_undone_again() {
+    let router = Router::start(Manner::Late).await;
+    // At every look behind the undo: the change, then its undo.
+    router.state.lock().unwrap().gets_on_at = 2;
+    let context = context("switch", RunKind::Production);
+    let made = |within: &str| {
+        let mut arguments = router.arguments();
+        arguments["within"] = json!(within);
+        made(arguments)
+    };
+    // The driver dies right behind the call.
+    let (step, theirs) = (made("10m"), context.clone());
+    let driver = tokio::spawn(async move { step.run(&theirs).await });
+    while router.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    driver.abort();
+    assert!(driver.await.unwrap_err().is_cancelled());
+    let step = made("500ms");
+    step.undo(&context).await.unwrap();
+    assert_eq!((router.gets_on().as_str(), router.state.lock().unwrap().queue.len()), ("old", 0));
+    let calls = router.calls();
+    assert!(calls.len() >= 2 && calls[1..].iter().all(|call| call.ends_with("{\"host\":\"old\"}")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn without_an_undo_nobody_says_that_all_is_as_before() {
+    let router = Router::start(Manner::Late).await;
+    let mut arguments = router.arguments();
+    arguments["within"] = json!("200ms");
+    arguments.as_object_mut().unwrap().remove("undo");
+    let (step, production) = (made(arguments), context("switch", RunKind::Production));
+    // Nothing was called: nothing is to be undone.
+    step.undo(&production).await.unwrap();
+    step.run(&production).await.unwrap_err();
+    let error = step.undo(&production).await.unwrap_err();
+    assert!(
+        error.message.starts_with("nothing was undone: `PUT ") && error.message.contains("it may still come. It has no `undo`"),
+        "{error}"
+    );
+    assert!(error.hint.as_deref().unwrap().contains("keep clients from the target"), "{error}");
+    // Every look of this driver says so; the next one is there because a person who was told gave the command again.
+    for _ in 0..2 {
+        let Probe::Partly { from } = step.probe(&production).await.unwrap() else { panic!("it was believed") };
+        assert!(from.contains("give the command again once it is there or can't come any more"), "{from}");
+    }
+    let next = StepContext { epoch: Epoch(2), ..production.clone() };
+    assert_eq!(step.probe(&next).await.unwrap(), Probe::NotStarted);
+    step.undo(&next).await.unwrap();
+    assert_eq!(router.gets_on(), "db.example");
+    assert_eq!(step.probe(&production).await.unwrap(), Probe::Done);
+    let error = step.undo(&production).await.unwrap_err();
+    assert_eq!(error.message, "`switch` has no `undo`; clients stay pointed where they are");
+}
+
+#[tokio::test]
+async fn what_was_surely_not_taken_leaves_nothing_to_undo() {
+    let router = Router::start(Manner::Refuses).await;
+    let production = context("switch", RunKind::Production);
+    let mut elsewhere = router.arguments();
+    elsewhere["call"]["url"] = json!("http://127.0.0.1:1/");
+    for arguments in [router.arguments(), elsewhere] {
+        let step = made(arguments);
+        step.run(&production).await.unwrap_err();
+        assert_eq!(step.probe(&production).await.unwrap(), Probe::NotStarted);
+        step.undo(&production).await.unwrap();
+        assert_eq!(router.calls().len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::http::{Answer, HttpEndpoint, HttpError, Method};
 use crate::playbook::model::Template;
 use crate::playbook::quantity::HumanDuration;
 use crate::playbook::reference::Resolver;
+use crate::traffic::called::CallFailed;
 
 /// How much of a value is shown, in characters.
 const SHOWN: usize = 100;
@@ -78,6 +79,12 @@ pub(super) fn unanswered(error: &HttpError) -> StepError {
     error_of_step.hint(error.hint())
 }
 
+/// Whether a status says that nothing was done. Those of a gateway that lost the answer, or of a server that failed half way, don't; nor does
+/// a success that `expect` does not list.
+fn is_a_no(status: u16) -> bool {
+    matches!(status, 300..=499 | 501 | 503 | 505)
+}
+
 /// What references in a value's texts lead to.
 async fn resolved(value: &Value, resolver: &Resolver, secrets: &mut Vec<SecretString>) -> Result<Value, StepError> {
     Ok(match value {
@@ -139,27 +146,32 @@ impl Call {
     ///
     /// # Errors
     /// If there was no answer, or one with another status than was expected.
-    pub(super) async fn make(&self, context: &StepContext) -> Result<Answer, StepError> {
+    pub(super) async fn make(&self, context: &StepContext) -> Result<Answer, CallFailed> {
+        let not_sent = |error: StepError| CallFailed { error, may_arrive: false };
         let resolver = Resolver::new(context.outputs.clone());
         let mut secrets = Vec::new();
         let body = match &self.body {
-            Some(body) => Some(resolved(body, &resolver, &mut secrets).await?),
+            Some(body) => Some(resolved(body, &resolver, &mut secrets).await.map_err(not_sent)?),
             None => None,
         };
-        let mut request = self.endpoint().request(self.method, &resolver).await.map_err(|error| unanswered(&error))?.with_secrets(secrets);
+        let request = self.endpoint().request(self.method, &resolver).await.map_err(|error| not_sent(unanswered(&error)))?;
+        let mut request = request.with_secrets(secrets);
         if let Some(body) = &body {
             request = request.json(body);
         }
         let answer = tokio::select! {
-            answer = request.send() => answer.map_err(|error| unanswered(&error))?,
-            () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+            answer = request.send() => {
+                answer.map_err(|error| CallFailed { error: unanswered(&error), may_arrive: error.may_have_been_taken() })?
+            }
+            () = context.cancel.cancelled() => return Err(CallFailed { error: StepError::cancelled(), may_arrive: true }),
         };
         let expected = self.expect.as_ref().map_or(answer.is_success(), |expect| expect.contains(&answer.status));
         if expected {
             return Ok(answer);
         }
-        Err(StepError::definite(format!("`{}` answered {}", self.shown(), answer.shown()))
-            .hint("`expect` lists the statuses that mean success; a redirect is not followed"))
+        let error = StepError::definite(format!("`{}` answered {}", self.shown(), answer.shown()))
+            .hint("`expect` lists the statuses that mean success; a redirect is not followed");
+        Err(CallFailed { error, may_arrive: !is_a_no(answer.status) })
     }
 }
 

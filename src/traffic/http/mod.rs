@@ -6,7 +6,8 @@
 //!   that was answered well while the probe says otherwise is a failure; one whose answer was lost is not, if the probe says that clients
 //!   are at the target.
 //! * Some servers answer before they have done it. So the probe is asked again for as long as `within`, while it says that
-//!   nothing has changed yet or that the change is on its way (`between`).
+//!   nothing has changed yet or that the change is on its way (`between`). A call that does not show until then may do so later, and so may one
+//!   whose answer was lost: it is taken back, see `called`.
 //! * A value that the playbook does not know is somebody else's doing: nothing is called.
 //! * A rehearsal makes the `rehearsal` calls, never the production ones; without them it is refused, unless the playbook says `skip`
 //!   with a reason, which goes into the output.
@@ -23,17 +24,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::exec::{SkippedSwitch, told};
+use super::called::{self, CallFailed, DEFAULT_WITHIN, Operator, Switched, Way, no_undo};
+use super::exec::SkippedSwitch;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::hook::message::printable;
+use crate::http::Answer;
 use crate::playbook::quantity::HumanDuration;
 use call::{Call, Look};
-
-/// How long the probe may take to say that it is done.
-pub const DEFAULT_WITHIN: Duration = Duration::from_secs(10);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What `traffic.http` can be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +47,8 @@ pub struct HttpArguments {
     /// What a rehearsal does instead. Left out: a rehearsal is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<HttpRehearsal>,
-    /// How long the probe may take to say that it is done, once the call was answered. Default `10s`.
+    /// How long the probe may take to say that it is done, once the call was answered. For as long clients have to stay at the source before a
+    /// call that never showed counts as undone. Default `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<HumanDuration>,
 }
@@ -158,42 +157,46 @@ impl TrafficHttp {
             .hint("add `rehearsal: { call: {…}, probe: {…}, undo: {…} }`, or `rehearsal: { skip: \"the reason\" }`")),
         }
     }
-
-    /// Makes a call and looks until it shows, as `wanted` says. What the call itself came to is believed only if the probe agrees.
-    async fn settle(&self, context: &StepContext, call: &Call, probe: &Look, wanted: &Probe) -> Result<(), StepError> {
-        let called = call.make(context).await;
-        let began = Instant::now();
-        let found = loop {
-            let found = probe.look(context).await?;
-            let waits = match &found {
-                Probe::Foreign { .. } => false,
-                found => found != wanted,
-            };
-            // A call that was refused will not show later.
-            if !waits || began.elapsed() > self.within || called.is_err() {
-                break found;
-            }
-            context.check_cancelled()?;
-            tokio::time::sleep(LOOK_EVERY).await;
-        };
-        match called {
-            _ if found == *wanted => Ok(()),
-            Err(error) => Err(StepError { message: format!("{}; `{}` says: {}", error.message, probe.shown(), told(&found)), ..error }),
-            Ok(answer) => Err(StepError::definite(format!(
-                "`{}` answered {}, but `{}` says: {}",
-                call.shown(),
-                answer.shown(),
-                probe.shown(),
-                told(&found)
-            ))
-            .hint("one of the two does not do what it says, or takes longer than `within`; look at the route by hand")),
-        }
-    }
 }
 
-fn foreign(probe: &Look, found: &str) -> StepError {
-    StepError::definite(format!("`{}` finds clients pointed somewhere else: {found}. Nothing was switched", probe.shown()))
-        .hint("find out who changed the route")
+#[async_trait]
+impl Operator for Calls {
+    type Answer = Answer;
+
+    fn has(&self, way: Way) -> bool {
+        way == Way::There || self.undo.is_some()
+    }
+
+    async fn call(&self, context: &StepContext, way: Way) -> Result<Answer, CallFailed> {
+        let call = match (way, &self.undo) {
+            (Way::There, _) => &self.switch,
+            (Way::Back, Some(undo)) => undo,
+            (Way::Back, None) => return Err(CallFailed { error: no_undo(context), may_arrive: false }),
+        };
+        call.make(context).await
+    }
+
+    async fn look(&self, context: &StepContext) -> Result<Probe, StepError> {
+        self.probe.look(context).await
+    }
+
+    fn shown(&self, way: Way) -> String {
+        let call = if way == Way::There { Some(&self.switch) } else { self.undo.as_ref() };
+        call.map_or_else(|| "`undo`".to_owned(), |call| format!("`{}`", call.shown()))
+    }
+
+    fn probe_shown(&self) -> String {
+        format!("`{}`", self.probe.shown())
+    }
+
+    fn answered(&self, answer: &Answer) -> String {
+        format!("answered {}", answer.shown())
+    }
+
+    fn foreign(&self, found: &str) -> StepError {
+        StepError::definite(format!("`{}` finds clients pointed somewhere else: {found}. Nothing was switched", self.probe.shown()))
+            .hint("find out who changed the route")
+    }
 }
 
 #[async_trait]
@@ -247,12 +250,9 @@ impl Step for TrafficHttp {
             Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
         };
         let began = Instant::now();
-        match calls.probe.look(context).await? {
-            Probe::Done => return Ok(Output::default().fact("already", true)),
-            Probe::Foreign { found } => return Err(foreign(&calls.probe, &found)),
-            Probe::NotStarted | Probe::Partly { .. } => {}
+        if let Switched::Already = called::switch(calls, context, self.within).await? {
+            return Ok(Output::default().fact("already", true));
         }
-        self.settle(context, &calls.switch, &calls.probe, &Probe::Done).await?;
         let mut output = Output::default().fact("called", calls.switch.shown());
         output.work = Some(Work { unit: "calls".to_owned(), amount: 1, seconds: began.elapsed().as_secs_f64() });
         context.save_output(&output)?;
@@ -261,22 +261,13 @@ impl Step for TrafficHttp {
 
     async fn probe(&self, context: &StepContext) -> Result<Probe, StepError> {
         match self.calls(context)? {
-            Ok(calls) => calls.probe.look(context).await,
+            Ok(calls) => called::probe(calls, context, self.within).await,
             Err(_) => Ok(Probe::NotStarted),
         }
     }
 
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
         let Ok(calls) = self.calls(context)? else { return Ok(()) };
-        match calls.probe.look(context).await? {
-            Probe::NotStarted => return Ok(()),
-            Probe::Foreign { found } => return Err(foreign(&calls.probe, &found)),
-            Probe::Done | Probe::Partly { .. } => {}
-        }
-        let Some(undo) = &calls.undo else {
-            return Err(StepError::definite(format!("`{}` has no `undo` call; clients stay pointed where they are", context.step))
-                .hint("point them back by hand if they have to go back"));
-        };
-        self.settle(context, undo, &calls.probe, &Probe::NotStarted).await
+        called::undo(calls, context, self.within).await
     }
 }
