@@ -23,6 +23,7 @@ use crate::engine::run::BuiltStep;
 use crate::engine::step::TargetLease;
 use crate::hook::moment::MomentHook;
 use crate::mysql::replay::load::Log;
+use crate::playbook::known;
 use crate::playbook::model::Playbook;
 use crate::playbook::reference::Resolver;
 use deferred::Deferred;
@@ -69,6 +70,7 @@ impl Built {
 /// # Errors
 /// [`BuildError`], before anything is contacted.
 pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) -> Result<Built, BuildError> {
+    known::refer(playbook);
     let mut built = Built::default();
     let mut shared_by: BTreeMap<Option<&str>, Arc<Shared>> = BTreeMap::new();
     let mut filled: Vec<Option<&str>> = Vec::new();

@@ -3,7 +3,7 @@
 //! # What a command gets
 //!
 //! No shell: the first word is the program (looked up in `PATH` unless it holds a `/`), the rest are its arguments as
-//! they are. It inherits dbmove's environment, plus the step's `env`, plus `DBMOVE_RUN`, `DBMOVE_STEP`,
+//! they are. It inherits dbmove's environment, without what the playbook takes from there as a secret, plus the step's `env`, plus `DBMOVE_RUN`, `DBMOVE_STEP`,
 //! `DBMOVE_KIND` (`rehearsal` or `production`), `DBMOVE_ATTEMPT`, `DBMOVE_IDEMPOTENCY_KEY` and `DBMOVE_VERB` (`run`,
 //! `probe` or `undo`). The same facts, and the outputs of earlier steps, come as one JSON object on stdin.
 //!
@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use super::message::{last_lines, printable, without_secrets};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Failure, StepError};
+use crate::playbook::known;
 
 /// How long a command may run unless the playbook says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -141,7 +142,7 @@ pub fn check_names<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<()
     Ok(())
 }
 
-/// How a command ended, and the end of what it printed. Secrets of its environment are replaced in both texts.
+/// How a command ended, and the end of what it printed. Secrets are replaced in both texts.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// Exit code or signal.
@@ -278,6 +279,9 @@ pub async fn call(
         return Err(CommandFailed::never_ran(StepError::cancelled()));
     }
     let mut command = Command::new(&line.program);
+    for name in known::variables() {
+        command.env_remove(name);
+    }
     command
         .args(&line.arguments)
         .envs(environment.iter().map(|(name, value)| (name, value.expose_secret())))

@@ -2,15 +2,14 @@
 //!
 //! A command's output is somebody else's text: it may hold terminal escapes, text-direction tricks, or a secret it
 //! was handed. Before any of it reaches an error, a journal or a report, control characters are written out as
-//! escapes and every secret value that the command was given is replaced.
+//! escapes and every secret value is replaced, whether the command was given it or this process knows it.
 
 use std::collections::BTreeMap;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 
-/// A shorter value is no secret worth the name, and replacing it would garble every message.
-const SHORTEST_SECRET: usize = 4;
+use crate::playbook::known;
 
 /// Writes control characters and invisible direction marks out as escapes, on one line.
 #[must_use]
@@ -27,17 +26,10 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Replaces every secret of `environment` that occurs in `text`.
+/// Replaces every secret of `environment`, and every other that this process knows, where it occurs in `text`.
 #[must_use]
 pub fn without_secrets(text: &str, environment: &BTreeMap<String, SecretString>) -> String {
-    let mut secrets: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.expose_secret()))
-        .filter(|(_, value)| value.len() >= SHORTEST_SECRET)
-        .collect();
-    // The longest first: one secret may be part of another.
-    secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
-    secrets.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, &format!("[{name}]")))
+    known::without_secrets(text, environment.iter().map(|(name, value)| (name.as_str(), value)))
 }
 
 /// The same for every text inside a JSON value, keys included.

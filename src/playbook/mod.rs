@@ -15,6 +15,7 @@
 //! | [`model`] | what a playbook can say |
 //! | [`vocabulary`] | the steps there are, handed in by whoever loads |
 //! | [`reference`](mod@reference), [`secret`] | `${…}` references and how they are resolved at use |
+//! | [`known`] | the secrets this process knows, kept out of what commands print |
 //! | [`address`], [`quantity`] | urls, durations and sizes |
 //! | [`hash`] | fingerprints: has a playbook changed, and where |
 //! | [`schema`] | the JSON Schema for editors |
@@ -25,6 +26,7 @@ pub mod address;
 mod guards;
 pub mod hash;
 mod hooks;
+pub mod known;
 mod mask;
 pub mod model;
 pub mod nearest;

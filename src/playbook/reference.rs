@@ -26,6 +26,7 @@ use std::sync::Arc;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{SecretBox, SecretString};
 
+use super::known;
 use super::model::Template;
 use super::secret::{self, ReferenceError};
 
@@ -134,7 +135,7 @@ impl Template {
     /// # Errors
     /// If a reference can't be resolved, or the secret is empty. The message never holds what was found.
     pub async fn resolve_secret(&self, resolver: &Resolver) -> Result<SecretString, ReferenceError> {
-        let text = self.resolve(resolver).await?;
+        let text = self.resolve(resolver, known::found).await?;
         if text.is_empty() {
             return Err(ReferenceError::Empty { reference: self.0.clone() });
         }
@@ -146,7 +147,7 @@ impl Template {
     /// # Errors
     /// If a reference can't be resolved. The message never holds what was found.
     pub async fn resolve_text(&self, resolver: &Resolver) -> Result<String, ReferenceError> {
-        Ok(self.resolve(resolver).await?.as_str().to_owned())
+        Ok(self.resolve(resolver, |_, _| {}).await?.as_str().to_owned())
     }
 
     /// The text with all references resolved, and by itself each value that may be a secret: whoever sends it on keeps these from what
@@ -162,6 +163,7 @@ impl Template {
                 Piece::Text(plain) => text.push_str(&plain),
                 Piece::Reference(reference) => {
                     let value = resolver.resolve(&reference).await?;
+                    known::found(&reference, &value);
                     text.push_str(&value);
                     if !matches!(reference, Reference::StepOutput { .. }) {
                         secrets.push(SecretBox::new(value.as_str().into()));
@@ -175,12 +177,16 @@ impl Template {
         Ok((SecretBox::new(text.as_str().into()), secrets))
     }
 
-    async fn resolve(&self, resolver: &Resolver) -> Result<Zeroizing<String>, ReferenceError> {
+    async fn resolve(&self, resolver: &Resolver, found: impl Fn(&Reference, &str)) -> Result<Zeroizing<String>, ReferenceError> {
         let mut text = Zeroizing::new(String::new());
         for piece in self.parse()? {
             match piece {
                 Piece::Text(plain) => text.push_str(&plain),
-                Piece::Reference(reference) => text.push_str(&resolver.resolve(&reference).await?),
+                Piece::Reference(reference) => {
+                    let value = resolver.resolve(&reference).await?;
+                    found(&reference, &value);
+                    text.push_str(&value);
+                }
             }
         }
         Ok(text)

@@ -7,7 +7,8 @@
 //!   own which is killed when the time is up or the caller stops waiting. It can't ask on the terminal.
 //! * Both are bounded in size, must be UTF-8, and lose one line end at their end.
 //! * Intermediate copies are wiped. Errors name the reference and never the value; of what a
-//!   command says on stderr they show the first line only.
+//!   command says on stderr they show the first line only, without any secret that is known by then. It has dbmove's own environment: getting at
+//!   secrets is what it is for.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -304,7 +305,7 @@ async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, room: usize) -> std:
 fn first_line(complaint: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(complaint);
     let line: String = text.lines().find(|line| !line.trim().is_empty())?.trim().chars().filter(|c| !c.is_control()).take(200).collect();
-    Some(line)
+    Some(super::known::without_secrets(&line, []))
 }
 
 #[cfg(test)]

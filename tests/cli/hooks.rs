@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::mpsc;
 
 use super::command::{Place, acts};
@@ -20,6 +21,64 @@ fn place(hooks: &str) -> Place {
     let text = std::fs::read_to_string(place.path("night.yaml")).unwrap();
     place.write("night.yaml", &text.replace("stores:\n", &format!("hooks:\n{hooks}stores:\n")));
     place
+}
+
+/// Every kind of command prints what it has and what it finds, and fails: nothing of it is kept.
+#[test]
+fn what_commands_print_holds_no_secret() {
+    const SECRETS: [&str; 3] = ["source-hunter22", "pager-hunter33", "file-hunter44"];
+    let place = Place::new();
+    place.write("token", SECRETS[2]);
+    std::fs::set_permissions(place.path("token"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let tells = "echo \"PW=$SOURCE_PASSWORD.\" >&2; echo \"TOKEN=$TOKEN.\" >&2; cat token >&2; echo .TOLD >&2; env | grep -c -e hunter22 -e hunter33 >&2";
+    place.playbook(
+        "night",
+        &format!(
+            "  sync:\n    - {{ id: copy, run: hook.exec, with: {{ command: [sh, -c, '{tells}; test -e copies'], undo: none, env: {{ TOKEN: \"${{env:PAGER_TOKEN}}\" }} }} }}\n  \
+             cutover:\n    - {{ id: switch, run: traffic.exec, with: {{ command: [sh, -c, '{tells}; exit 4'], probe: [sh, -c, '{tells}; exit 1'], undo: [\"true\"] }}, point_of_no_return: true }}\n"
+        ),
+    );
+    let text = std::fs::read_to_string(place.path("night.yaml")).unwrap();
+    let hooks = format!(
+        "hooks:\n  - {{ id: first, at: [before-run], command: [sh, -c, 'test -n \"$FILED\"'], env: {{ FILED: \"${{file:token}}\" }} }}\n  \
+         - {{ id: page, at: [on-failure], command: [sh, -c, '{tells}; exit 1'], env: {{ TOKEN: \"${{env:PAGER_TOKEN}}\" }} }}\n"
+    );
+    let text =
+        text.replace(":3301/\" }", ":3301/\", password: \"${env:SOURCE_PASSWORD}\" }").replace("stores:\n", &format!("{hooks}stores:\n"));
+    place.write("night.yaml", &text);
+    let run = |line: &str| {
+        let mut command = place.command(&line.split_whitespace().collect::<Vec<_>>());
+        let output = command.env("SOURCE_PASSWORD", SECRETS[0]).env("PAGER_TOKEN", SECRETS[1]).env("RUST_LOG", "debug").output().unwrap();
+        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    };
+    let mut said = String::new();
+    let (code, text) = run(CUTOVER);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("PW=. | TOKEN=[TOKEN]. | [secret].TOLD | 1"), "{text}");
+    said += &text;
+    place.write("copies", "");
+    let (code, text) = run(CUTOVER);
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("PW=. | TOKEN=. | [secret].TOLD | 0"), "{text}");
+    said += &text;
+    for line in ["report", "report --json", "report --output page.json", "status --json", "audit"] {
+        let (_, text) = run(line);
+        said += &text;
+    }
+    let mut kept = said.into_bytes();
+    for place in [place.path("."), place.path(".dbmove")] {
+        for file in std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.is_file() && !file.ends_with("token") {
+                kept.extend(std::fs::read(&file).unwrap());
+            }
+        }
+    }
+    let kept = String::from_utf8_lossy(&kept);
+    assert!(kept.contains(".TOLD"));
+    for secret in SECRETS {
+        let at = kept.find(secret);
+        assert!(at.is_none(), "`{secret}` was kept: {:?}", at.map(|at| kept[..at].chars().rev().take(200).collect::<String>()));
+    }
 }
 
 /// An address that answers every request with this status, and hands it over.

@@ -12,7 +12,7 @@
 //! * A rehearsal makes the `rehearsal` calls, never the production ones; without them it is refused, unless the playbook says `skip`
 //!   with a reason, which goes into the output.
 //!
-//! Secrets in headers, urls and bodies are resolved for each call and forgotten after; how a server is asked is in [`http`](crate::http).
+//! Secrets in headers, urls and bodies are resolved anew for each call; how a server is asked is in [`http`](crate::http).
 //! What a playbook writes of a call is in [`call`].
 
 pub mod call;
