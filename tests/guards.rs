@@ -45,7 +45,8 @@ fn store(of: &LocalServer, user: &str) -> Arc<MysqlStore> {
 }
 
 fn sight() -> Sight {
-    Sight { run: "r".into(), kind: RunKind::Production, outputs: Arc::default(), state_directory: std::env::temp_dir() }
+    let closing = tokio::sync::watch::channel(false).1;
+    Sight { run: "r".into(), kind: RunKind::Production, outputs: Arc::default(), state_directory: std::env::temp_dir(), closing }
 }
 
 async fn look(guard: &dyn Guard) -> Result<Look, Unseen> {
@@ -284,4 +285,57 @@ async fn a_move_is_paused_by_lag_stopped_and_undone_by_load_and_loses_nothing() 
 
     // And with nothing in its way the same command moves the school, with all that was written meanwhile.
     world.cut_over_and_judge(writers).await;
+}
+
+/// The fence kills what is in its way, and the switch closes every client's connection. Both count as failed connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_dbmove_closes_itself_fire_no_guard() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("connections_that_dbmove_closes_itself_fire_no_guard", &kinds) {
+        return;
+    }
+    let mut world = World::start(kinds[0], kinds[1], 0.1).await;
+    world.stop_at_the_fence();
+    guarded(
+        &world,
+        &format!(
+            "  - {{ id: failed, watch: {}, store: school, with: {{ above: 0.5 }}, then: undo, every: 200ms, stages: [cutover] }}\n",
+            ErrorRate::NAME
+        ),
+    );
+    let writers = world.write(40.0, 20.0).await;
+    let playbook = world.playbook_argument();
+    let plan = said(&world.finished(&["plan", &playbook]).await);
+    assert!(plan.contains("rests from the first step that holds writes"), "{plan}");
+    let copied = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&copied), 0, "{}", said(&copied));
+    let mut root = connect(&world.source, Account::Root).await;
+    let tables: Vec<String> = root.query("SHOW TABLES IN school").await.unwrap();
+    let mut in_the_way = Vec::new();
+    for _ in 0..20 {
+        let mut conn = connect(&world.source, Account::App).await;
+        let reads = format!("SELECT SLEEP(300) FROM school.`{}` LIMIT 1", tables[0]);
+        in_the_way.push(tokio::spawn(async move { drop(conn.query_drop(reads).await) }));
+    }
+    let aborted = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'ABORTED_CLIENTS'";
+    let before = world::number(&world.source, aborted).await;
+    let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test"];
+    let mut cutover = world.started(&arguments, "fenced.log");
+    world.at_the_fence(&mut cutover, "fenced.log").await;
+    let killed = world::number(&world.source, aborted).await - before;
+    assert!(killed >= 20, "{killed} were killed");
+    let began = Instant::now();
+    loop {
+        let status = said(&world.finished(&["ctl", &playbook, "status"]).await);
+        if status.contains("it rests until the cutover is done") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60) && cutover.try_wait().unwrap().is_none(), "{status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.let_go();
+    assert_eq!(ended(&mut cutover).await, 0, "{}", std::fs::read_to_string(world.path("fenced.log")).unwrap());
+    assert!(!says(&world.path("fenced.log"), "FIRED"));
+    drop(in_the_way);
+    drop(world::stopped(writers).await);
 }

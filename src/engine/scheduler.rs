@@ -112,6 +112,7 @@ impl Driver {
             crash::point("stage.steps_done");
             self.journal.append(Event::StageDone { stage }).await?;
             self.observer.stage_done(stage);
+            self.closes_connections(false);
             crash::point("stage.done");
         }
         Ok(())
@@ -156,6 +157,9 @@ impl Driver {
             self.journal.append(Event::WriteGapStarted { step: built.spec.id.clone(), limit_seconds }).await?;
             self.clients_are(Clients::Held);
             crash::point("write_gap.started");
+        }
+        if built.stage == StageName::Cutover && (built.step.holds_writes() || switched) {
+            self.closes_connections(true);
         }
         if point_of_no_return {
             self.ask_hooks(Moment::BeforeSwitch, serde_json::json!({ "step": built.spec.id })).await?;

@@ -116,6 +116,7 @@ mod tests {
             kind: crate::engine::context::RunKind::Production,
             outputs: std::sync::Arc::default(),
             state_directory: path.to_owned(),
+            closing: tokio::sync::watch::channel(false).1,
         };
         assert!(matches!(disk(Some(1), None).look(&sight(directory.path())).await, Ok(Look::Holds(_))));
         assert!(matches!(disk(Some(u64::MAX), None).look(&sight(directory.path())).await, Ok(Look::Fails(_))));

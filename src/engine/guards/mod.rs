@@ -48,6 +48,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch::Receiver;
 
 use super::context::{Outputs, RunKind};
 use crate::playbook::model::{GuardAction, GuardSpec};
@@ -65,6 +66,17 @@ pub struct Sight {
     pub outputs: Arc<Outputs>,
     /// Where the run's state is kept.
     pub state_directory: PathBuf,
+    /// See [`Sight::closes_connections`].
+    pub closing: Receiver<bool>,
+}
+
+impl Sight {
+    /// True from the cutover's first step that holds writes to the end of the stage: dbmove itself closes connections of clients meanwhile. It
+    /// becomes true before the first is closed, so a look that asks behind what it has seen is never taken in by it.
+    #[must_use]
+    pub fn closes_connections(&self) -> bool {
+        *self.closing.borrow()
+    }
 }
 
 /// What one look found, in words for a person: `following is 42s behind`.

@@ -44,6 +44,8 @@ pub(in crate::engine) struct Watching {
     /// Whoever is waited for looks at once.
     hurry: watch::Sender<u64>,
     outputs: watch::Sender<Arc<Outputs>>,
+    /// Whether dbmove itself closes clients' connections.
+    closing: watch::Sender<bool>,
     /// What a look is for.
     stage: Option<StageName>,
     /// Since when the cutover's first step waits for looks.
@@ -59,13 +61,14 @@ impl Watching {
             looks: mpsc::channel(1).1,
             hurry: watch::Sender::default(),
             outputs: watch::Sender::default(),
+            closing: watch::Sender::default(),
             stage: None,
             entered: None,
             _tasks: JoinSet::new(),
         }
     }
 
-    fn start(guards: Vec<BuiltGuard>, sight: &Sight, state: &RunState) -> Watching {
+    fn start(guards: Vec<BuiltGuard>, sight: &Sight, closing: watch::Sender<bool>, state: &RunState) -> Watching {
         let (say, looks) = mpsc::channel(WAITING);
         let (hurry, outputs) = (watch::Sender::new(0), watch::Sender::new(sight.outputs.clone()));
         let mut tasks = JoinSet::new();
@@ -95,7 +98,16 @@ impl Watching {
             let (judge, off) = (Judge::new(Terms::of(&built.spec), fired), state.control.guards_off.contains_key(id));
             Watched { built, judge, newest: None, off }
         };
-        Watching { guards: guards.into_iter().map(watched).collect(), looks, hurry, outputs, stage: None, entered: None, _tasks: tasks }
+        Watching {
+            guards: guards.into_iter().map(watched).collect(),
+            looks,
+            hurry,
+            outputs,
+            closing,
+            stage: None,
+            entered: None,
+            _tasks: tasks,
+        }
     }
 }
 
@@ -123,9 +135,16 @@ impl Driver {
             }
         }
         let directory = self.journal.journal().path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-        let sight = Sight { run: self.journal.run().clone(), kind: self.request.kind, outputs: self.outputs(), state_directory: directory };
+        let (closing, seen) = watch::channel(false);
+        let sight = Sight {
+            run: self.journal.run().clone(),
+            kind: self.request.kind,
+            outputs: self.outputs(),
+            state_directory: directory,
+            closing: seen,
+        };
         let state = self.journal.state();
-        self.watching = Watching::start(guards, &sight, &state);
+        self.watching = Watching::start(guards, &sight, closing, &state);
         self.steer();
         Ok(())
     }
@@ -155,6 +174,11 @@ impl Driver {
         if !self.watching.guards.is_empty() {
             self.watching.outputs.send_replace(self.outputs());
         }
+    }
+
+    /// From here on dbmove itself closes connections of clients, or no more.
+    pub(in crate::engine) fn closes_connections(&self, closing: bool) {
+        self.watching.closing.send_replace(closing);
     }
 
     /// Why the cutover's first step waits for a guard, if so. The first time it is asked everybody looks at once.

@@ -5,7 +5,8 @@
 //!
 //! **Errors** are connections that failed: `Aborted_clients` (ended without a good-bye), `Aborted_connects` (never got in), and since 5.6
 //! `Connection_errors_%` (turned away before that), all counted up since the server started. The rate is what they grew by between two
-//! looks, a second. A statement that failed is none of them: no server counts these for all clients alike.
+//! looks, a second. dbmove's own kills are among them: from the cutover's first step that holds writes to the end of that stage the guard rests, and
+//! counts anew behind it. A statement that failed is none of them: no server counts these for all clients alike.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -138,8 +139,16 @@ impl Guard for ErrorRate {
     fn condition(&self) -> String {
         format!("at most {} connections a second may fail on the {}", self.arguments.above, self.arguments.side.word())
     }
-    async fn look(&self, _sight: &Sight) -> Result<Look, Unseen> {
+    async fn look(&self, sight: &Sight) -> Result<Look, Unseen> {
         let errors = count(&self.eye, ERRORS).await?;
+        // Asked behind the count: what is in it was closed before.
+        if sight.closes_connections() {
+            *self.before.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Ok(Look::Nothing("it rests until the cutover is done: dbmove itself closes connections meanwhile".to_owned()));
+        }
         Ok(self.judge(Instant::now(), errors))
+    }
+    fn remarks(&self) -> Vec<String> {
+        vec!["rests from the first step that holds writes to the end of `cutover`: dbmove itself closes connections then".to_owned()]
     }
 }
