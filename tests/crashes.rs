@@ -228,11 +228,25 @@ async fn kill_in_the_cutover_and_try_again() {
     let output = world.dbmove(&hasty).env("DBMOVE_CRASH_AT", "fence.raised").output().await.unwrap();
     assert_eq!(code(&output), -9, "{}", said(&output));
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 1);
+    let status = said(&world.finished(&["status"]).await);
+    assert!(status.contains("when its driver ended, since ") && status.contains(" that by itself at about "), "{status}");
+    assert!(!status.contains("WRITES ARE HELD"), "{status}");
     tokio::time::sleep(Duration::from_secs(17)).await;
     assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "writes are still held");
+    let status = said(&world.finished(&["status"]).await);
+    assert!(
+        status.contains("writes were held when its driver ended") && status.contains("the source was to lift that by itself"),
+        "{status}"
+    );
+    let report = said(&world.finished(&["report"]).await);
+    assert!(report.contains("write gap  held when its driver ended, of at most 1.0s; see `dbmove status`"), "{report}");
     for point in ["fence.noted", "fence.raised", "fence.disarming", "fence.disarmed", "point_of_no_return.effect_done"] {
         let output = world.dbmove(&cutover).env("DBMOVE_CRASH_AT", point).output().await.unwrap();
         assert_eq!(code(&output), -9, "{point}: {}", said(&output));
+        let status = said(&world.finished(&["status"]).await);
+        let nobody = status.contains("WRITES ARE HELD since ") && status.contains("nothing lifts that by itself");
+        assert_eq!(nobody, !["fence.noted", "fence.raised"].contains(&point), "{point}: {status}");
+        assert!(nobody || status.contains("lifts that by itself at about "), "{point}: {status}");
     }
     let output = world.finished(&cutover).await;
     assert_eq!(code(&output), 0, "{}", said(&output));

@@ -36,6 +36,7 @@ mod gates;
 mod graph;
 pub mod guards;
 pub mod handover;
+pub mod held;
 pub mod journal;
 pub mod lease;
 pub mod load;

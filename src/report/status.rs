@@ -11,6 +11,7 @@ use super::{gather, next};
 use crate::engine::context::{MADE, RunKind};
 use crate::engine::control::Control;
 use crate::engine::guards::{Effect, Guards};
+use crate::engine::held::{self, Hold, Lifting};
 use crate::engine::journal::{JournalError, JournalReader, Phase, RunState};
 use crate::engine::lease::{LeaseView, Liveness};
 use crate::engine::outcome::Verdict;
@@ -71,6 +72,9 @@ pub struct RunStatus {
     pub deadline: Option<(String, f64)>,
     /// Seconds for which writes have been held, while they are.
     pub writes_held_seconds: Option<f64>,
+    /// Of a run whose driver is gone: what became of the writes that it held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_held: Option<LeftHeld>,
     /// What people have told it that still stands.
     pub control: Control,
     /// What stands of its guards: those that fired, and those that can't be asked.
@@ -82,6 +86,73 @@ pub struct RunStatus {
     pub steps: Vec<StepStatus>,
     /// The commands that make sense now.
     pub next: Vec<String>,
+}
+
+/// Writes that were held when a driver ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LeftHeld {
+    /// Since when.
+    pub since: Timestamp,
+    /// By whom that is lifted.
+    pub lifted: Lifted,
+    /// True in a rollback, where the target is held.
+    pub rolling_back: bool,
+    /// True if the driver may yet wake up: it shows no sign of life.
+    pub silent: bool,
+}
+
+/// What lifts a hold whose driver is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum Lifted {
+    /// The server that is held.
+    Itself {
+        /// When, or about so.
+        at: Timestamp,
+        /// Seconds to it; negative: over.
+        seconds: f64,
+    },
+    /// HAProxy, which has let clients through since.
+    Proxy,
+    /// The driver had done it before it ended.
+    Driver,
+    /// Nobody: a person has to go on or back.
+    Nobody,
+    /// The journal does not tell.
+    Unknown,
+}
+
+impl LeftHeld {
+    /// True as far as the journal can tell.
+    #[must_use]
+    pub fn still(&self) -> bool {
+        match self.lifted {
+            Lifted::Itself { seconds, .. } => seconds > 0.0,
+            Lifted::Proxy | Lifted::Driver => false,
+            Lifted::Nobody | Lifted::Unknown => true,
+        }
+    }
+
+    /// What is held, of a run whose driver does not show that it is there.
+    fn of(reader: &JournalReader, state: &RunState, silent: bool, now: Timestamp) -> Result<Option<LeftHeld>, JournalError> {
+        let Some(gap) = state.open_write_gap() else { return Ok(None) };
+        let rolling_back = state.rollback.as_ref().and_then(|rollback| rollback.write_gap.as_ref()).is_some_and(|of| of == gap);
+        if state.switched() && !rolling_back {
+            // Killed right behind the switch: clients write to the target.
+            return Ok(None);
+        }
+        let noted = held::noted(reader, &state.run, if rolling_back { Hold::Target } else { Hold::Source })?;
+        let at_proxy = state.plan.iter().any(|planned| planned.id == gap.step && planned.name == "traffic.hold");
+        let lifted = match noted {
+            Some(Lifting::Itself { at }) => Lifted::Itself { at, seconds: at.duration_since(now).as_secs_f64() },
+            Some(Lifting::Nobody) => Lifted::Nobody,
+            // Of an earlier try, where the fence of this one was not reached.
+            Some(Lifting::Driver) | None if at_proxy => Lifted::Proxy,
+            Some(Lifting::Driver) => Lifted::Driver,
+            None => Lifted::Unknown,
+        };
+        Ok(Some(LeftHeld { since: gap.started, lifted, rolling_back, silent }))
+    }
 }
 
 /// Where one step stands.
@@ -236,6 +307,10 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
             }
         })
         .collect();
+    let here = driver.as_ref().map(|driver| driver.liveness);
+    let drives = outcome == Outcome::Running && here != Some(Presence::Silent);
+    let left_held = if drives { None } else { LeftHeld::of(reader, &state, here == Some(Presence::Silent), now)? };
+    let held = state.open_write_gap().filter(|_| drives || left_held.as_ref().is_some_and(LeftHeld::still));
     Ok(RunStatus {
         run: state.run.clone(),
         playbook: state.playbook.clone(),
@@ -246,7 +321,8 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         started: state.started,
         last: state.last,
         deadline: state.deadline.as_ref().map(|deadline| (deadline.text.clone(), -since(deadline.until))),
-        writes_held_seconds: state.open_write_gap().map(|gap| since(gap.started)),
+        writes_held_seconds: held.map(|gap| since(gap.started)),
+        left_held,
         control: state.control.clone(),
         guards: state.guards.clone(),
         rollback: next::rollback(&state),

@@ -12,6 +12,7 @@ use super::reverse::kept_out;
 use super::verify::{self, foreign_look};
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
+use crate::engine::held::{self, Hold, Lifting};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::watchdog::{self, Before, TooShort, Watch};
@@ -85,6 +86,7 @@ const DISARMED: &str = "mysql.fence.disarmed";
 pub(super) async fn keep(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
     // Noted first: a fence that is raised again after a crash behind this must not be lifted by anybody but us.
     context.checkpoints.save(DISARMED, &store.name, &serde_json::json!(true))?;
+    held::note(context, Hold::Source, &store.name, Lifting::Nobody)?;
     let mut held = store.fence.lock().await;
     let Some(fence) = held.as_mut() else { return Ok(false) };
     crash::point("fence.disarming");
@@ -272,6 +274,7 @@ impl Step for RaiseFence {
         let upstream = if stood { Vec::new() } else { self.nobody_sends_it_rows(context).await? };
         self.note(context).await?;
         let watch = self.watch(context)?;
+        held::note(context, Hold::Source, &self.store.name, Lifting::after(watch.as_ref().map(|watch| watch.after)))?;
         crash::point("fence.noted");
         let mut events = "off".to_owned();
         if Self::events_ran(context)? {
@@ -340,6 +343,7 @@ impl Step for RaiseFence {
                 fence::set_event_scheduler(&self.store.source, true).await?;
             }
             source.close().await;
+            held::note(context, Hold::Source, &self.store.name, Lifting::Driver)?;
         }
         Ok(())
     }

@@ -579,8 +579,8 @@ impl Step for Reverse {
     async fn take_back(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
         self.take(context, watched).await
     }
-    async fn keep_back(&self, _context: &StepContext) -> Result<(), StepError> {
-        self.keep().await
+    async fn keep_back(&self, context: &StepContext) -> Result<(), StepError> {
+        self.keep(context).await
     }
     async fn give_back(&self, context: &StepContext) -> Result<(), StepError> {
         self.give(context).await

@@ -27,6 +27,7 @@ use super::kept_out::LetIn;
 use super::{LOOK_EVERY, PATIENCE, Reverse};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
+use crate::engine::held::{self, Hold, Lifting};
 #[cfg(doc)]
 use crate::engine::step::Step;
 use crate::engine::step::{Failure, Output, StepError};
@@ -84,6 +85,7 @@ pub(in crate::mysql::steps) async fn restore_target(context: &StepContext, store
     let locked = locked_out(context, store)?;
     lock_out::set(&mut target, &locked, false).await?;
     target.close().await;
+    held::note(context, Hold::Target, &store.name, Lifting::Driver)?;
     context.checkpoints.save(LOCKED_OUT, &store.name, &serde_json::Value::Null)?;
     context.checkpoints.save(TARGET_BEFORE, &store.name, &serde_json::Value::Null)
 }
@@ -155,6 +157,7 @@ impl Reverse {
         crash::point("rollback.noted");
         let keep_out = self.keep_out(context, &mut target).await?;
         let watch = self.watched(context, watched)?;
+        held::note(context, Hold::Target, &self.store.name, Lifting::after(watch.as_ref().map(|watch| watch.after)))?;
         let (mut fence, closed) = self.hold_target(context, &back, &mut target, &keep_out, watch.as_ref()).await?;
         crash::point("rollback.held");
         target.close().await;
@@ -223,7 +226,7 @@ impl Reverse {
     ///
     /// # Errors
     /// If it is not: then clients may have written there.
-    pub(super) async fn keep(&self) -> Result<(), StepError> {
+    pub(super) async fn keep(&self, context: &StepContext) -> Result<(), StepError> {
         let gone = || {
             StepError::definite(format!("nobody holds the writes of the {} any more; the route was not put back", self.store.target))
                 .hint("give the same command again")
@@ -231,6 +234,7 @@ impl Reverse {
         let back = self.store.back.borrow().clone().ok_or_else(gone)?;
         let mut held = back.fence.lock().await;
         let fence = held.as_mut().ok_or_else(gone)?;
+        held::note(context, Hold::Target, &self.store.name, Lifting::Nobody)?;
         crash::point("rollback.disarming");
         fence.disarm().await?;
         fence.check().await?;
