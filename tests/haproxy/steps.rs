@@ -41,6 +41,10 @@ pub struct Scene {
     proxy: LocalProxy,
     pub port: u16,
     hasty_port: u16,
+    checked_port: u16,
+    /// Where HAProxy looks whether the server of `beside` is well.
+    well_port: u16,
+    beside_port: u16,
     directory: tempfile::TempDir,
 }
 
@@ -56,7 +60,12 @@ impl Scene {
             root.query_drop("CREATE DATABASE requests").await.unwrap();
             root.query_drop(format!("CREATE TABLE {TABLE} (number bigint PRIMARY KEY) ENGINE=InnoDB")).await.unwrap();
         }
-        let (port, hasty_port) = (LocalProxy::free_port().unwrap(), LocalProxy::free_port().unwrap());
+        // The account of HAProxy's check. On the target it is of no use: MySQL 9 takes no login of HAProxy's.
+        for server in [&source, &target] {
+            connect(server, Account::Root).await.query_drop("CREATE USER haproxy_check@'%'").await.unwrap();
+        }
+        let free = || LocalProxy::free_port().unwrap();
+        let (port, hasty_port, checked_port, well_port, beside_port) = (free(), free(), free(), free(), free());
         let old = source.port();
         let sections = format!(
             "defaults\n    mode tcp\n    maxconn 2000\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n    timeout queue 60s\n\
@@ -65,10 +74,12 @@ impl Scene {
              frontend hasty_clients\n    bind 127.0.0.1:{hasty_port}\n    default_backend hasty\n\
              backend hasty\n    timeout queue 2s\n    server main 127.0.0.1:{old} maxconn 40\n\
              backend least\n    balance leastconn\n    server main 127.0.0.1:{old}\n\
-             backend fixed\n    balance static-rr\n    server main 127.0.0.1:{old}\n"
+             backend fixed\n    balance static-rr\n    server main 127.0.0.1:{old}\n\
+             listen checked\n    bind 127.0.0.1:{checked_port}\n    option mysql-check user haproxy_check\n    server main 127.0.0.1:{old} check inter 300ms\n\
+             listen beside\n    bind 127.0.0.1:{beside_port}\n    server main 127.0.0.1:{old} check inter 300ms port {well_port}\n"
         );
         let proxy = LocalProxy::start(directory.path(), &sections).await.unwrap();
-        Scene { source, target, proxy, port, hasty_port, directory }
+        Scene { source, target, proxy, port, hasty_port, checked_port, well_port, beside_port, directory }
     }
 
     fn arguments(&self, more: Value) -> Value {
@@ -108,9 +119,23 @@ impl Scene {
     }
 
     fn leads_to(&self) -> String {
-        let answer = self.proxy.ask("show servers state school").unwrap();
+        self.state("school", 18)
+    }
+
+    /// A cell of the server's line of `show servers state`.
+    fn state(&self, backend: &str, cell: usize) -> String {
+        let answer = self.proxy.ask(&format!("show servers state {backend}")).unwrap();
         let line = answer.lines().find(|line| line.contains(" main ")).unwrap();
-        line.split(' ').nth(18).unwrap().to_owned()
+        line.split(' ').nth(cell).unwrap().to_owned()
+    }
+
+    /// Waits until HAProxy's check has found the backend's server up, or down.
+    async fn checked_as(&self, backend: &str, up: bool) {
+        let began = Instant::now();
+        while (self.state(backend, 5) == "2") != up {
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.proxy.ask("show stat").unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -412,6 +437,70 @@ async fn a_release_that_ended_half_way_is_finished() {
         reborn.undo(&releasing).await.unwrap();
         assert_eq!(scene.leads_to(), scene.source.port().to_string());
     }
+}
+
+/// HAProxy goes on checking the health of the server it leads to, and takes one that does not pass out of service: that is found out before anybody is
+/// held, and does not stand in the way of a rollback.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_fails_haproxys_own_check_is_refused_before_anybody_is_held() {
+    if proxy_skipped("a_target_that_fails_haproxys_own_check_is_refused_before_anybody_is_held", &KINDS) {
+        return;
+    }
+    let _alone = crate::ALONE.lock().await;
+    let scene = Scene::start().await;
+    // What HAProxy asks `main` of `beside` for, at a port of its own: while anybody listens there, all is well.
+    let well = async || {
+        let listening = tokio::net::TcpListener::bind(("127.0.0.1", scene.well_port)).await.unwrap();
+        tokio::spawn(async move { while listening.accept().await.is_ok() {} })
+    };
+    let listening = well().await;
+    scene.checked_as("checked", true).await;
+    let shared = SharedHold::default();
+    let hold = |backend: &str, port: u16| {
+        scene.hold(&shared, json!({"backend": backend, "address": format!("127.0.0.1:{port}"), "finish_within": "200ms"}))
+    };
+    let checked = hold("checked", scene.checked_port);
+    let holding = context("hold", RunKind::Production);
+    let plan = checked.plan(&holding).await.unwrap();
+    assert!(plan.warnings.iter().any(|warning| warning.contains("HAProxy checks the health of `checked/main`")), "{plan:?}");
+    // Twice: what was added for the first try does not stand in the way of the second.
+    for _ in 0..2 {
+        let error = refused(checked.run(&holding).await, "does not pass (L7STS: ");
+        assert_eq!(error.failure, Failure::Refused, "{error}");
+        assert!(error.message.contains("HAProxy would refuse every client. Nobody was held"), "{error}");
+        assert!(error.hint.unwrap().contains("`option mysql-check user NAME`"));
+        assert_eq!((scene.line("checked").1, scene.state("checked", 5)), (String::new(), "2".to_owned()));
+    }
+
+    // One that passes.
+    scene.checked_as("beside", true).await;
+    let (beside, holding) = (hold("beside", scene.beside_port), context("hold", RunKind::Production));
+    let held = beside.run(&holding).await.unwrap();
+    let switching = after("switch", &[("hold", &held)]);
+    let switch = scene.switch(&shared);
+    let switched = switch.run(&switching).await.unwrap();
+    let releasing = after("release", &[("hold", &held), ("switch", &switched)]);
+    TrafficRelease::new(server(&scene.target, "target"), shared.clone()).run(&releasing).await.unwrap();
+    assert_eq!(scene.state("beside", 18), scene.target.port().to_string());
+
+    // Clients wait for a rollback where they are led somewhere, and have not to where HAProxy leads nobody.
+    beside.hold_for_rollback(&holding).await.unwrap();
+    assert_eq!(scene.line("beside").1, MAXCONN.to_string());
+    beside.let_through_again(&holding).await.unwrap();
+    listening.abort();
+    scene.checked_as("beside", false).await;
+    beside.hold_for_rollback(&holding).await.unwrap();
+    assert_eq!(scene.line("beside").1, "");
+    let error = refused(beside.run(&holding).await, "HAProxy's health check of `beside/main` fails (L4");
+    assert_eq!(error.failure, Failure::Refused);
+    for _ in 0..2 {
+        switch.undo(&switching).await.unwrap();
+        beside.undo(&holding).await.unwrap();
+    }
+    let listening = well().await;
+    scene.checked_as("beside", true).await;
+    assert_eq!((scene.state("beside", 18), scene.line("beside").1), (scene.source.port().to_string(), String::new()));
+    listening.abort();
 }
 
 async fn restarted(directory: &Path, sections: &str) -> LocalProxy {

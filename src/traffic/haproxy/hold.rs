@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::arguments::{DEFAULT_FINISH, HoldArguments, Route, Routes, place};
+use super::aside::CHECK_NEEDS;
 use super::finishing::Finishing;
 use super::occupants::Occupants;
 use super::room::Room;
 use super::scout::Scout;
 use super::server::ProxiedServer;
+use super::switch::{goal, resolve};
 use super::{BEFORE, Before, Holding, MAXCONN, OCCUPANTS, STORE, SharedHold, keep, kept};
 use crate::engine::context::StepContext;
 use crate::engine::crash;
@@ -157,8 +159,15 @@ impl TrafficHold {
     }
 
     async fn run_on(&self, context: &StepContext, route: &Route, server: &ProxiedServer) -> Result<Output, StepError> {
-        server.check().await?;
-        server.make_aside().await?;
+        let own = server.check().await?;
+        let can_be_checked = server.make_aside(&own).await?;
+        if own.check.is_some_and(|check| check.enabled) {
+            if can_be_checked {
+                server.aside().pass_check(server, resolve(&goal(route, &self.target)?).await?).await?;
+            } else {
+                tracing::warn!(%server, "HAProxy checks the health of this server, and can't try that on the target before clients are led there");
+            }
+        }
         let before = match Self::before(context)? {
             Some(before) => before,
             None => {
@@ -212,6 +221,11 @@ impl TrafficHold {
     /// Holds clients once more, where they are by now, without trying a route.
     async fn hold_again(&self, context: &StepContext, before: &Before) -> Result<(), StepError> {
         let server = ProxiedServer::of(&before.route)?;
+        if server.state().await?.is_down_by_its_check() {
+            let told = server.last_check().await?;
+            tracing::warn!(%server, told, "HAProxy's health check fails where clients are now, so it leads nobody there: nobody has to wait");
+            return Ok(());
+        }
         server.check().await?;
         // Of an earlier try, or of a driver that died: as full as it is, our connections would wait for each other.
         self.let_through(before, &server).await?;
@@ -315,6 +329,12 @@ impl Step for TrafficHold {
             Ok((server, state)) => {
                 if let Some(address) = state.address {
                     plan.lines.push(format!("`{server}` leads to `{address}` now"));
+                }
+                if state.check.is_some_and(|check| check.enabled) {
+                    plan.warnings.push(format!(
+                        "HAProxy checks the health of `{server}` and refuses every client where that fails. `{}` has it try the target before anybody is held; {CHECK_NEEDS}",
+                        context.step
+                    ));
                 }
                 if let Some(name) = state.dns_name {
                     plan.warnings.push(format!(

@@ -94,6 +94,13 @@ impl ProxiedServer {
         }
         let all = self.beside().await?;
         let own = self.state().await?;
+        if own.is_down_by_its_check() {
+            let told = self.last_check().await?;
+            return refused(
+                format!("HAProxy's health check of `{self}` fails ({told}), and nobody is led there"),
+                "see why: the address the server leads to, and what the check needs there",
+            );
+        }
         if !own.in_service {
             return refused(
                 format!("the server `{self}` is not in service"),
@@ -132,6 +139,11 @@ impl ProxiedServer {
     /// If HAProxy can't be asked, or does not know it.
     pub async fn fullness(&self) -> Result<Fullness, StepError> {
         status::fullness(&self.control.ask("show stat").await?, &self.backend, &self.server)
+    }
+
+    /// How its last health check ended, in HAProxy's words.
+    pub(super) async fn last_check(&self) -> Result<String, StepError> {
+        status::last_check(&self.control.ask("show stat").await?, &self.backend, &self.server)
     }
 
     /// Who waits for it.

@@ -47,12 +47,45 @@ pub struct ServerState {
     pub dns_name: Option<String>,
     /// Up, and by nobody's word in maintenance or being drained.
     pub in_service: bool,
+    /// How HAProxy checks its health, if it does; [`Check::enabled`] says whether it does so now.
+    pub check: Option<Check>,
+}
+
+impl ServerState {
+    /// True if nothing but HAProxy's own check keeps it out of service: nobody is led there.
+    #[must_use]
+    pub fn is_down_by_its_check(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.enabled && check.down)
+    }
+}
+
+/// A server's health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// It is carried out.
+    pub enabled: bool,
+    /// How the last one ended; `None` before that.
+    pub passed: Option<bool>,
+    /// It took the server down, and nobody has put it in maintenance or drains it.
+    pub down: bool,
+    /// Where else than to the server's own address the check goes, as far as this version tells.
+    pub address: Option<String>,
+    /// The same for its port.
+    pub port: Option<u64>,
 }
 
 /// `srv_op_state` of a server that takes connections.
 const RUNNING: &str = "2";
 /// `srv_admin_state`: in maintenance by the configuration, though made ready since. Says nothing about now.
 const WAS_DISABLED: u64 = 4;
+/// `srv_op_state` of a server that is down.
+const DOWN: &str = "0";
+/// `srv_check_state`: there is a check, and it is carried out.
+const CHECK_CONFIGURED: u64 = 2;
+const CHECK_ENABLED: u64 = 4;
+/// `srv_check_result`: before the first one; failed. Higher ones are passed.
+const CHECK_UNKNOWN: u64 = 0;
+const CHECK_FAILED: u64 = 2;
 
 /// The servers of a backend, from `show servers state BACKEND`.
 ///
@@ -68,11 +101,22 @@ pub fn servers(answer: &str) -> Result<Vec<ServerState>, StepError> {
         let (host, port) = (line.cell("srv_addr")?, line.number("srv_port")?);
         let address = host.parse().ok().zip(u16::try_from(port).ok()).map(|(host, port)| SocketAddr::new(host, port));
         let known_as = line.cell("srv_fqdn")?;
+        let (op_state, in_maintenance) = (line.cell("srv_op_state")?, line.number("srv_admin_state")? & !WAS_DISABLED != 0);
+        let (check_state, result) = (line.number("srv_check_state")?, line.number("srv_check_result")?);
+        let check = (check_state & CHECK_CONFIGURED != 0).then(|| Check {
+            enabled: check_state & CHECK_ENABLED != 0,
+            passed: (result != CHECK_UNKNOWN).then_some(result > CHECK_FAILED),
+            down: op_state == DOWN && !in_maintenance,
+            // Not told before 2.4.
+            address: line.cell("srv_check_addr").ok().filter(|address| *address != "-").map(str::to_owned),
+            port: line.number("srv_check_port").ok().filter(|port| *port != 0),
+        });
         servers.push(ServerState {
             name: line.cell("srv_name")?.to_owned(),
             address,
             dns_name: (known_as != "-").then(|| known_as.to_owned()),
-            in_service: line.cell("srv_op_state")? == RUNNING && line.number("srv_admin_state")? & !WAS_DISABLED == 0,
+            in_service: op_state == RUNNING && !in_maintenance,
+            check,
         });
     }
     Ok(servers)
@@ -127,6 +171,26 @@ pub fn fullness(answer: &str, backend: &str, server: &str) -> Result<Fullness, S
         mode: of_backend.cell("mode")?.to_owned(),
         balance: of_backend.cell("algo")?.to_owned(),
     })
+}
+
+/// How the last health check of a server ended, in HAProxy's words: `L7STS: Access denied for user …`.
+///
+/// # Errors
+/// If it is not there, or HAProxy answered something else.
+pub fn last_check(answer: &str, backend: &str, server: &str) -> Result<String, StepError> {
+    let mut lines = answer.lines().map(str::trim).skip_while(|line| !line.starts_with("# "));
+    let Some(names) = lines.next() else { return Err(unexpected(answer)) };
+    let names: Vec<&str> = names.trim_start_matches("# ").split(',').collect();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let line = Line { names: &names, cells: line.split(',').collect() };
+        if line.cell("pxname")? == backend && line.cell("svname")? == server {
+            // While a check is carried out, its last result has a `*` before it. What a server said may be in quotes, and is cut off at a comma.
+            let (status, said) = (line.cell("check_status")?.trim_start_matches("* "), line.cell("last_chk")?.trim_matches('"'));
+            let status = if status.is_empty() { "no result" } else { status };
+            return Ok(printable(&if said.is_empty() { status.to_owned() } else { format!("{status}: {said}") }));
+        }
+    }
+    Err(StepError::definite(format!("HAProxy has no server `{server}` in a backend `{backend}`")))
 }
 
 /// A connection that waits in a backend's queue.
@@ -197,14 +261,39 @@ mod tests {
 
     #[test]
     fn servers_are_read_with_their_state() {
-        let answer = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_fqdn srv_port\n\
-                      3 school 1 old 127.0.0.1 2 0 - 29901\n3 school 2 new 127.0.0.1 2 4 - 29902\n\
-                      3 school 3 spare 10.0.0.9 0 5 db3.example 3306\n3 school 4 drained 10.0.0.8 2 8 - 3306\n\n";
+        let answer = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_result srv_check_state srv_fqdn srv_port\n\
+                      3 school 1 old 127.0.0.1 2 0 0 0 - 29901\n3 school 2 new 127.0.0.1 2 4 0 0 - 29902\n\
+                      3 school 3 spare 10.0.0.9 0 5 0 0 db3.example 3306\n3 school 4 drained 10.0.0.8 2 8 0 0 - 3306\n\n";
         let found = servers(answer).unwrap();
         assert_eq!(found.iter().map(|server| server.in_service).collect::<Vec<_>>(), [true, true, false, false]);
         assert_eq!(found[0].address, Some("127.0.0.1:29901".parse().unwrap()));
         assert_eq!(found[2].dns_name.as_deref(), Some("db3.example"));
+        assert!(found.iter().all(|server| server.check.is_none() && !server.is_down_by_its_check()));
         assert!(servers("Can't find backend.\n\n").unwrap_err().message.contains("Can't find backend."));
+    }
+
+    #[test]
+    fn checks_are_read_with_their_result() {
+        let names = "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_result srv_check_state srv_fqdn srv_port srv_check_port \
+                     srv_check_addr";
+        let of = |states: &str| servers(&format!("1\n# {names}\n3 school 1 main 127.0.0.1 {states}\n")).unwrap().remove(0);
+        let up = of("2 0 3 6 - 3306 9200 10.0.0.9");
+        let check = Check { enabled: true, passed: Some(true), down: false, address: Some("10.0.0.9".to_owned()), port: Some(9200) };
+        assert_eq!((up.in_service, up.check), (true, Some(check)));
+        // Failed; failed while another is under way; before the first; put in maintenance; checks turned off.
+        let told = |states| (of(states).is_down_by_its_check(), of(states).check.unwrap().passed);
+        assert_eq!(told("0 0 2 6 - 3306 0 -"), (true, Some(false)));
+        assert_eq!(told("0 0 0 7 - 3306 0 -"), (true, None));
+        assert_eq!(told("0 1 0 14 - 3306 0 -"), (false, None));
+        assert_eq!(told("0 0 2 2 - 3306 0 -"), (false, Some(false)));
+    }
+
+    #[test]
+    fn the_last_check_is_told_in_haproxys_words() {
+        let answer = "# pxname,svname,check_status,last_chk,\nschool,main,* L7STS,\"Access denied, as ever\",\nschool,new,,,\n";
+        assert_eq!(last_check(answer, "school", "main").unwrap(), "L7STS: Access denied");
+        assert_eq!(last_check(answer, "school", "new").unwrap(), "no result");
+        assert!(last_check(answer, "school", "old").is_err());
     }
 
     #[test]

@@ -56,8 +56,16 @@ pub struct TrafficSwitch {
     shared: SharedHold,
 }
 
+/// Where HAProxy will lead: to the target as it reaches it.
+pub(super) fn goal(route: &Route, target: &Server) -> Result<Place, StepError> {
+    match &route.target {
+        Some(written) => place("target", written),
+        None => Ok(Place { host: target.host.clone(), port: target.port }),
+    }
+}
+
 /// The address HAProxy has to be given, which takes no names.
-async fn resolve(place: &Place) -> Result<SocketAddr, StepError> {
+pub(super) async fn resolve(place: &Place) -> Result<SocketAddr, StepError> {
     let found = tokio::net::lookup_host((place.host.as_str(), place.port))
         .await
         .map_err(|error| StepError::transient(format!("the target's address `{place}` can't be resolved: {error}")))?;
@@ -75,13 +83,6 @@ impl TrafficSwitch {
     #[must_use]
     pub fn new(source: Arc<Server>, target: Arc<Server>, shared: SharedHold) -> Self {
         TrafficSwitch { source, target, shared }
-    }
-
-    fn goal(&self, route: &Route) -> Result<Place, StepError> {
-        match &route.target {
-            Some(target) => place("target", target),
-            None => Ok(Place { host: self.target.host.clone(), port: self.target.port }),
-        }
     }
 
     /// Closes who is connected still: behind the fence they can't commit, and will be let through to the target with those who wait.
@@ -196,7 +197,7 @@ impl Step for TrafficSwitch {
         let route = self.shared.planned(context)?;
         let goal = match &route.target {
             Some(target) => target.clone(),
-            None => self.goal(&route)?.to_string(),
+            None => goal(&route, &self.target)?.to_string(),
         };
         let mut plan = Plan {
             lines: vec![
@@ -240,7 +241,7 @@ impl Step for TrafficSwitch {
             )));
         }
         let now = server.state().await?.address;
-        let to = resolve(&self.goal(&before.route)?).await?;
+        let to = resolve(&goal(&before.route, &self.target)?).await?;
         let switched = match kept::<Switched>(context, CHECKPOINT)? {
             Some(switched) if now == Some(switched.from) || now == Some(switched.to) => Switched { to, tried: false, ..switched },
             Some(switched) => {
