@@ -449,11 +449,9 @@ async fn a_target_that_fails_haproxys_own_check_is_refused_before_anybody_is_hel
     let _alone = crate::ALONE.lock().await;
     let scene = Scene::start().await;
     // What HAProxy asks `main` of `beside` for, at a port of its own: while anybody listens there, all is well.
-    let well = async || {
-        let listening = tokio::net::TcpListener::bind(("127.0.0.1", scene.well_port)).await.unwrap();
-        tokio::spawn(async move { while listening.accept().await.is_ok() {} })
-    };
-    let listening = well().await;
+    let bound = async || tokio::net::TcpListener::bind(("127.0.0.1", scene.well_port)).await.unwrap();
+    let listen = |listener: tokio::net::TcpListener| tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let listening = listen(bound().await);
     scene.checked_as("checked", true).await;
     let shared = SharedHold::default();
     let hold = |backend: &str, port: u16| {
@@ -497,7 +495,7 @@ async fn a_target_that_fails_haproxys_own_check_is_refused_before_anybody_is_hel
         switch.undo(&switching).await.unwrap();
         beside.undo(&holding).await.unwrap();
     }
-    let listening = well().await;
+    let listening = listen(bound().await);
     scene.checked_as("beside", true).await;
     assert_eq!((scene.state("beside", 18), scene.line("beside").1), (scene.source.port().to_string(), String::new()));
     listening.abort();
