@@ -106,16 +106,21 @@ pub async fn raise_back(back: &MysqlStore, writes: Writes) -> Result<RaisedBack>
     for (_, moved) in described.shared.tables.iter() {
         let name = moved.name();
         let Some(&counter) = wanted.get(name) else { continue };
-        let mut now = held.get(name).copied().unwrap_or_default();
-        if now < counter {
-            now = raise_by_row(&mut source, moved, counter).await?.unwrap_or(now);
-            done.raised += u64::from(now >= counter);
-        }
+        let now = held.get(name).copied().unwrap_or_default();
         if now >= counter {
+            continue;
+        }
+        let by_row = raise_by_row(&mut source, moved, counter).await?;
+        if by_row == ByRow::Raised {
+            done.raised += 1;
             continue;
         }
         if writes == Writes::Held {
             done.left.push(format!("`{name}`: {now} to {}", counter - 1));
+            continue;
+        }
+        if by_row == ByRow::Busy {
+            // No reason to write it anew: it is tried again when writes are held.
             continue;
         }
         let more = counter + moved.target.columns.iter().find(|column| column.auto_increment).map_or(0, |column| headroom(column, counter));
@@ -127,10 +132,21 @@ pub async fn raise_back(back: &MysqlStore, writes: Writes) -> Result<RaisedBack>
     Ok(done)
 }
 
-/// Raises an InnoDB table's counter by a row that is rolled back; says where it is then, or nothing if it is no such table.
-async fn raise_by_row(session: &mut Session, moved: &MovedTable, counter: u64) -> Result<Option<u64>> {
+/// What came of a row that is rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ByRow {
+    /// The counter is where it has to be.
+    Raised,
+    /// Somebody's locks were in the way.
+    Busy,
+    /// It can't be done so: another engine, or no row can be made of defaults.
+    Impossible,
+}
+
+/// Raises an InnoDB table's counter by a row that is rolled back.
+async fn raise_by_row(session: &mut Session, moved: &MovedTable, counter: u64) -> Result<ByRow> {
     let name = moved.name();
-    let Some(column) = moved.target.columns.iter().find(|column| column.auto_increment) else { return Ok(None) };
+    let Some(column) = moved.target.columns.iter().find(|column| column.auto_increment) else { return Ok(ByRow::Impossible) };
     // By its name alone: old servers open every table for anything else.
     let query = format!(
         "SELECT ENGINE, AUTO_INCREMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
@@ -140,7 +156,7 @@ async fn raise_by_row(session: &mut Session, moved: &MovedTable, counter: u64) -
     let what = format!("raising the counter of `{name}`");
     let engine = session.first(&query, &what).await?.map(|row| bookkeeping::text(&row, 0)).unwrap_or_default();
     if !engine.eq_ignore_ascii_case("InnoDB") {
-        return Ok(None);
+        return Ok(ByRow::Impossible);
     }
     if closes_tables(session) {
         session.run("SET SESSION information_schema_stats_expiry = 0", "setting up the session").await?;
@@ -154,18 +170,32 @@ async fn raise_by_row(session: &mut Session, moved: &MovedTable, counter: u64) -
     {
         return Err(error);
     }
-    session.run("BEGIN", &what).await?;
     // As INSERT … SELECT, so that a value that is taken in another unique index does not keep the counter from being raised.
     let row = format!("INSERT INTO {} ({}) SELECT {}", sql::table(name), sql::identifier(&column.name), counter - 1);
-    let inserted = session.run(&row, &what).await;
-    session.run("ROLLBACK", &what).await?;
-    match inserted {
-        Err(error) if error.code().is_none() => return Err(error),
-        // What came of it is seen.
-        Ok(()) | Err(_) => {}
+    let mut came = ByRow::Impossible;
+    for _ in 0..ROW_TRIES {
+        session.run("BEGIN", &what).await?;
+        let inserted = session.run(&row, &what).await;
+        if let Err(error) = &inserted
+            && error.code().is_none()
+        {
+            return inserted.map(|()| came);
+        }
+        session.run("ROLLBACK", &what).await?;
+        // An error says little: what came of it is seen.
+        if session.first(&query, &what).await?.is_some_and(|row| bookkeeping::number(&row, 1) >= counter) {
+            return Ok(ByRow::Raised);
+        }
+        came = if inserted.is_err_and(|error| error.transient()) { ByRow::Busy } else { ByRow::Impossible };
+        if came == ByRow::Impossible {
+            break;
+        }
     }
-    Ok(session.first(&query, &what).await?.map(|row| bookkeeping::number(&row, 1)))
+    Ok(came)
 }
+
+/// How often a row that met somebody's locks is tried.
+const ROW_TRIES: u32 = 3;
 
 /// How much further than needed a counter is raised where that is dear: some seconds of any table's new rows, and little of what the column has left.
 fn headroom(column: &Column, counter: u64) -> u64 {

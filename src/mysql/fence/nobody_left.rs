@@ -172,6 +172,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rds_refuses_the_lock_with_a_word_of_its_own() {
+        let error = |code: u16| MysqlError::Statement {
+            server: "target".to_owned(),
+            what: "taking the global read lock".to_owned(),
+            source: Box::new(mysql_async::Error::Server(mysql_async::ServerError {
+                code,
+                message: "Access denied for user 'admin'@'%' (using password: YES)".to_owned(),
+                state: "28000".to_owned(),
+            })),
+        };
+        assert!(is_lock_refused(&error(1045)) && is_lock_refused(&error(1227)));
+        // A lock that somebody holds up is no refusal.
+        assert!(!is_lock_refused(&error(1205)));
+    }
+
+    #[test]
     fn only_what_moves_counts() {
         let moves = Selection::new(&["school.*".to_owned(), "a.b.c".to_owned()], &["school.tmp_*".to_owned()]).unwrap();
         let writes = |kind: &str, info: &str| written(kind, info, &moves).is_some();
