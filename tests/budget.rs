@@ -261,3 +261,43 @@ async fn rehearsed_refused_late_and_done() {
     assert!(report["certificate"]["hash"].is_string() && report["approvals"]["without_rehearsal"].is_null(), "{report}");
     assert!(report["write_gap"]["seconds"].as_f64().is_some_and(|seconds| seconds < 30.0), "{report}");
 }
+
+/// A schema that was changed and followed since the run began: the certificate of before does not hold, one of a rehearsal on the new schema does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_changed_since_the_run_began() {
+    if real::skipped("a_schema_that_changed_since_the_run_began", &PAIR) {
+        return;
+    }
+    let world = World::start(PAIR[0], PAIR[1], 0.01).await.with_rehearsal().await;
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let followed = text.replace("include: [\"school.*\"]", "include: [\"school.*\"]\n    on_ddl: apply");
+    assert_ne!(followed, text);
+    std::fs::write(world.playbook(), followed).unwrap();
+    let playbook = world.playbook_argument();
+    let said_with = async |words: &[&str], exit: i32| {
+        let output = world.finished(words).await;
+        eprintln!("--- {words:?}: exit {}\n{}", code(&output), said(&output));
+        assert_eq!(code(&output), exit, "{}", said(&output));
+        said(&output)
+    };
+    said_with(&["rehearse", &playbook], 0).await;
+    said_with(&["--yes", "run", &playbook, "--no-follow"], 0).await;
+    said_with(&["certificate", "check", &playbook], 0).await;
+
+    let change = ["ALTER TABLE school.settings ADD COLUMN since INT"];
+    command(&world.source, &change).await;
+    let cutover = ["--yes", "cutover", playbook.as_str()];
+    for words in [&["certificate", "check", playbook.as_str()], &cutover] {
+        let void = said_with(words, 4).await;
+        assert!(void.contains("`schema_fingerprint` of step") && void.contains("`school.settings` is another"), "{void}");
+    }
+    assert_eq!(number(&world.source, "SELECT @@global.read_only").await, 0);
+
+    command(&world.rehearsal.as_ref().unwrap().0, &change).await;
+    said_with(&["rehearse", &playbook], 0).await;
+    said_with(&["certificate", "check", &playbook], 0).await;
+    said_with(&cutover, 0).await;
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.target.port()));
+    let columns = "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'school' AND TABLE_NAME = 'settings' AND COLUMN_NAME = 'since'";
+    assert_eq!(number(&world.target, columns).await, 1);
+}

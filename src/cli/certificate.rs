@@ -1,7 +1,7 @@
 //! `dbmove certificate`: what the newest rehearsal proved, on paper, and whether it still holds.
 //!
-//! Nothing is contacted. What is true today is what the playbook says and what the newest production run has seen of the servers;
-//! `dbmove cutover` compares once more, with everything the run has seen by then.
+//! `check` asks the production servers for their schema and versions, by looks alone, as `dbmove cutover` does once more; what no server can
+//! be asked is taken from the newest production run. `show` and `export` contact nobody.
 
 use std::path::Path;
 
@@ -10,16 +10,20 @@ use serde::Serialize;
 
 use super::answer::{Answer, Refusal};
 use super::arguments::CertificateCommand;
+use super::reading::Reading;
 use super::report::write_whole;
-use super::settings::Everywhere;
+use super::settings::{Everywhere, max_write_gap};
 use crate::engine::certificate::{self, Certificate, Facts, Today, Void, fact};
 use crate::engine::context::RunKind;
 use crate::engine::drift::PlaybookFingerprint;
 use crate::engine::journal::{Issued, JournalReader};
 use crate::engine::outcome::ExitCode;
+use crate::engine::run::facts_today;
 use crate::playbook::model::Playbook;
+use crate::playbook::reference::Resolver;
 use crate::report::next::playbook_word;
 use crate::report::terminal::next_lines;
+use crate::steps;
 use crate::telemetry::human;
 use crate::telemetry::printable::printable;
 
@@ -31,7 +35,8 @@ const LARGEST: u64 = 16 << 20;
 struct Data<'a> {
     holds: bool,
     void: Vec<String>,
-    not_compared: Option<&'static str>,
+    not_compared: Option<&'a str>,
+    newer: Option<&'a str>,
     certificate: &'a Issued,
 }
 
@@ -39,13 +44,13 @@ struct Data<'a> {
 ///
 /// # Errors
 /// If there is no certificate, or a file can't be read or written.
-pub fn certificate(everywhere: &Everywhere, command: &CertificateCommand) -> Result<Answer, Refusal> {
+pub async fn certificate(everywhere: &Everywhere, command: &CertificateCommand) -> Result<Answer, Refusal> {
     match command {
         CertificateCommand::Show { playbook } => {
             let loaded = super::drive::load(everywhere, playbook)?;
             let reader = JournalReader::open(&everywhere.state_directory)?;
             let issued = newest(&reader, &loaded)?;
-            answer("certificate show", &Judged::of(&reader, &loaded, &issued)?, &issued, playbook, ExitCode::Done)
+            answer("certificate show", &Judged::of(&reader, &loaded, &issued, Seen::nothing())?, &issued, playbook, ExitCode::Done)
         }
         CertificateCommand::Export { playbook, output } => {
             let loaded = super::drive::load(everywhere, playbook)?;
@@ -66,7 +71,8 @@ pub fn certificate(everywhere: &Everywhere, command: &CertificateCommand) -> Res
                 Some(file) => read(file)?,
                 None => newest(&reader, &loaded)?,
             };
-            let judged = Judged::of(&reader, &loaded, &issued)?;
+            let seen = Seen::today(everywhere, &reader, &loaded, &issued.certificate).await?;
+            let judged = Judged::of(&reader, &loaded, &issued, seen)?;
             let exit_code = if judged.void.is_empty() { ExitCode::Done } else { ExitCode::Refused };
             answer("certificate check", &judged, &issued, playbook, exit_code)
         }
@@ -110,21 +116,80 @@ fn read(file: &Path) -> Result<Issued, Refusal> {
 /// What is to be said of a certificate today.
 struct Judged {
     void: Vec<Void>,
-    not_compared: Option<&'static str>,
+    not_compared: Option<String>,
+    /// Which rehearsal has issued another one since, and when.
+    newer: Option<String>,
 }
 
-impl Judged {
-    fn of(reader: &JournalReader, playbook: &Playbook, issued: &Issued) -> Result<Judged, Refusal> {
-        let fingerprint = PlaybookFingerprint::of(playbook)
-            .map_err(|error| Refusal::new(ExitCode::Error, format!("the playbook can't be written as JSON: {error}")))?;
-        let facts = match reader.latest_run(&playbook.playbook, RunKind::Production)? {
+/// What is known of the servers.
+struct Seen {
+    facts: Facts,
+    not_compared: Option<String>,
+}
+
+impl Seen {
+    /// Nobody was asked.
+    fn nothing() -> Seen {
+        let not_compared = "schema and server versions: `dbmove certificate check` asks the servers".to_owned();
+        Seen { facts: Facts::new(), not_compared: Some(not_compared) }
+    }
+
+    /// What the servers say now; of what can't be asked, what the newest production run has seen.
+    async fn today(
+        everywhere: &Everywhere,
+        reader: &JournalReader,
+        playbook: &Playbook,
+        certificate: &Certificate,
+    ) -> Result<Seen, Refusal> {
+        let mut facts = match reader.latest_run(&playbook.playbook, RunKind::Production)? {
             Some(latest) if !latest.concluded => certificate::facts_of(&reader.state(&latest.run)?.outputs()),
             _ => Facts::new(),
         };
-        let not_compared = facts.is_empty().then_some("schema and server versions: no production run is under way that has seen them");
-        let mut void = certificate::check(&issued.certificate, &Today { fingerprint, facts }, Timestamp::now());
-        void.extend(certificate::trace(&issued.certificate, reader)?);
-        Ok(Judged { void, not_compared })
+        let outputs = Reading::open(&everywhere.state_directory, &playbook.playbook, RunKind::Production)?.outputs;
+        let mut unseen = None;
+        match steps::build_all(playbook, RunKind::Production, &Resolver::new(outputs.clone())).await {
+            Ok(built) => {
+                for id in certificate.bound_steps() {
+                    let Some(built) = built.steps.iter().find(|built| built.spec.id == id) else { continue };
+                    match facts_today(built, outputs.clone()).await {
+                        Ok(today) => {
+                            if let Some(today) = today {
+                                facts.entry(id.to_owned()).or_default().extend(today);
+                            }
+                        }
+                        Err(error) => {
+                            // What was seen days ago is not today's.
+                            facts.remove(id);
+                            unseen = Some(format!("`{id}` can't see them: {}", error.message));
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                facts.clear();
+                unseen = Some(Refusal::from(error).message);
+            }
+        }
+        if facts.is_empty() && unseen.is_none() {
+            unseen = Some("no step can ask the servers, and no production run is under way that has seen them".to_owned());
+        }
+        Ok(Seen { facts, not_compared: unseen.map(|why| format!("schema and server versions: {why}")) })
+    }
+}
+
+impl Judged {
+    fn of(reader: &JournalReader, playbook: &Playbook, issued: &Issued, seen: Seen) -> Result<Judged, Refusal> {
+        let Seen { facts, not_compared } = seen;
+        let fingerprint = PlaybookFingerprint::of(playbook)
+            .map_err(|error| Refusal::new(ExitCode::Error, format!("the playbook can't be written as JSON: {error}")))?;
+        let today = Today { fingerprint, facts, max_write_gap: Some(max_write_gap(None, playbook)?) };
+        let mut void = certificate::check(&issued.certificate, &today, Timestamp::now());
+        void.extend(certificate::trace(issued, reader)?);
+        let newest = reader.certificates(&playbook.playbook)?.pop().map(|newest| newest.certificate);
+        let newer = newest.filter(|newest| newest.hash != issued.certificate.hash).map(|newest| {
+            format!("rehearsal `{}` issued another one at {:.0}, and `dbmove cutover` goes by that", newest.run, newest.issued)
+        });
+        Ok(Judged { void, not_compared, newer })
     }
 }
 
@@ -142,12 +207,16 @@ fn answer(command: &str, judged: &Judged, issued: &Issued, playbook: &Path, exit
     for reason in &void {
         text.push_str(&format!("\n  {}", printable(reason)));
     }
-    if let Some(what) = judged.not_compared {
-        text.push_str(&format!("\n  not compared: {what}"));
+    if let Some(what) = &judged.not_compared {
+        text.push_str(&format!("\n  not compared: {}", printable(what)));
+    }
+    if let Some(newer) = &judged.newer {
+        text.push_str(&format!("\n  NOT THE NEWEST: {}", printable(newer)));
     }
     text.push('\n');
     text.push_str(&next_lines(&next));
-    let data = Data { holds, void, not_compared: judged.not_compared, certificate: issued };
+    let (not_compared, newer) = (judged.not_compared.as_deref(), judged.newer.as_deref());
+    let data = Data { holds, void, not_compared, newer, certificate: issued };
     Ok(Answer::new(command, exit_code, &data, &next, text))
 }
 

@@ -180,16 +180,16 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         None => {
             let certificate = match reading::journal(&everywhere.state_directory)? {
                 Some(reader) => {
-                    let certificate = reader.certificate(&playbook.playbook)?;
+                    let issued = reader.certificates(&playbook.playbook)?.pop();
                     // A rollback asks for no certificate, only for its times.
-                    if let Some(certificate) = &certificate
+                    if let Some(issued) = &issued
                         && request.kind == RunKind::Production
                         && request.until >= StageName::Cutover
                         && !request.roll_back
                     {
-                        certificate::refuse(&trace(certificate, &reader)?)?;
+                        certificate::refuse(&trace(issued, &reader)?)?;
                     }
-                    certificate
+                    issued.map(|issued| issued.certificate)
                 }
                 None => None,
             };

@@ -138,7 +138,7 @@ fn execute(everywhere: &Everywhere, command: &Command) -> Result<Answer, Refusal
         Command::Ctl(typed) => on_runtime(ctl::ctl(everywhere, typed)),
         Command::Status(typed) => status::status(everywhere, typed),
         Command::Report(typed) => report::report(everywhere, typed),
-        Command::Certificate(command) => certificate::certificate(everywhere, command),
+        Command::Certificate(command) => on_runtime(certificate::certificate(everywhere, command)),
         Command::Audit => audit::audit(everywhere),
         Command::Demo(typed) => on_runtime(demo::demo(everywhere, typed)),
         Command::Completions { shell } => Ok(completions(*shell)),

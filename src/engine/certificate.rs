@@ -8,7 +8,8 @@
 //! journal issued counts for nothing ([`trace`]).
 //!
 //! The facts come from the steps' outputs, under agreed names ([`fact`]): a store's step that knows the
-//! schema says so in its output, and the same step says it again on production, where the two are compared.
+//! schema says so in its output, and the same step says it again on production, where the two are compared: as it is when a cutover begins
+//! ([`Step::facts_today`](super::step::Step::facts_today)), since the run may have begun days before, and the schema have been changed since.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::{Change, PlaybookFingerprint, hash_json};
 use super::journal::chain::Break;
-use super::journal::{JournalError, JournalReader};
+use super::journal::{Issued, JournalError, JournalReader};
 use super::load::CertifiedLoad;
 use super::step::{Output, Work};
+use crate::playbook::quantity::HumanDuration;
 
 /// Names under which steps put facts into their output for the certificate.
 pub mod fact {
@@ -108,6 +110,8 @@ pub struct Today {
     pub fingerprint: PlaybookFingerprint,
     /// The facts known so far; steps not yet run are missing.
     pub facts: Facts,
+    /// How long writes may be held, if that is known.
+    pub max_write_gap: Option<Duration>,
 }
 
 /// Why a certificate does not hold.
@@ -156,6 +160,33 @@ pub enum Void {
         /// What of it, where that is known.
         #[serde(default)]
         changes: Vec<String>,
+    },
+    /// Its drill held writes for longer than they may be held.
+    #[error(
+        "rehearsal `{run}` held writes for {} {when}, and `max_write_gap` is {} today: give a longer one, or rehearse what takes less",
+        milliseconds(*.held), milliseconds(*.limit)
+    )]
+    HeldLonger {
+        /// The rehearsal.
+        run: String,
+        /// Where: at its switch, or in its rollback.
+        when: String,
+        /// For how long, in milliseconds.
+        held: u64,
+        /// How long they may be today, in milliseconds.
+        limit: u64,
+    },
+    /// It stands at another place of the journal than the one it names.
+    #[error(
+        "the certificate of rehearsal `{run}` is event {stands} of the journal, and not event {named} as the file says, or that event's hash is another one"
+    )]
+    Elsewhere {
+        /// The rehearsal.
+        run: String,
+        /// The event that the file names.
+        named: u64,
+        /// The event that it is.
+        stands: u64,
     },
     /// No rehearsal of this journal issued it.
     #[error("no rehearsal in this journal issued the certificate that calls itself one of `{run}`")]
@@ -214,6 +245,12 @@ impl Certificate {
         SignedDuration::try_from(lifetime).ok().and_then(|span| issued.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
     }
 
+    /// The steps whose facts it is held against.
+    pub fn bound_steps(&self) -> impl Iterator<Item = &str> {
+        let binds = |facts: &BTreeMap<String, serde_json::Value>| fact::BINDING.iter().any(|name| facts.contains_key(*name));
+        self.facts.iter().filter(move |(_, facts)| binds(facts)).map(|(step, _)| step.as_str())
+    }
+
     /// The rates of its steps, for estimates.
     #[must_use]
     pub fn rates(&self) -> BTreeMap<String, Work> {
@@ -241,6 +278,16 @@ pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Vo
         let changes = certificate.fingerprint.as_ref().map(|rehearsed| rehearsed.changes(&today.fingerprint)).unwrap_or_default();
         reasons.push(Void::PlaybookChanged { run: run(), changes });
     }
+    let held = [(certificate.write_gap_seconds, "at its switch"), (certificate.rollback_write_gap_seconds, "in its rollback")];
+    for (held, when) in held {
+        let held = held.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        if let (Some(held), Some(limit)) = (held, today.max_write_gap)
+            && held > limit
+        {
+            let whole = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            reasons.push(Void::HeldLonger { run: run(), when: when.to_owned(), held: whole(held), limit: whole(limit) });
+        }
+    }
     for (step, facts) in &certificate.facts {
         for name in fact::BINDING {
             let (Some(rehearsed), Some(found)) = (facts.get(name), today.facts.get(step).and_then(|facts| facts.get(name))) else {
@@ -265,19 +312,29 @@ pub fn check(certificate: &Certificate, today: &Today, now: Timestamp) -> Vec<Vo
     reasons
 }
 
-/// Whether a rehearsal of this journal issued the certificate as it is, and nobody edited the journal since.
+/// Whether a rehearsal of this journal issued the certificate as it is and where it says, and nobody edited the journal since.
 ///
 /// # Errors
 /// [`JournalError`] if the journal can't be read.
-pub fn trace(certificate: &Certificate, journal: &JournalReader) -> Result<Vec<Void>, JournalError> {
+pub fn trace(issued: &Issued, journal: &JournalReader) -> Result<Vec<Void>, JournalError> {
+    let certificate = &issued.certificate;
     let mut reasons = Vec::new();
     if let Some(broken) = journal.audit()?.broken {
         reasons.push(Void::JournalEdited { broken });
     }
-    if !journal.certificates(&certificate.playbook)?.iter().any(|issued| issued.certificate == *certificate) {
-        reasons.push(Void::NotIssuedHere { run: certificate.run.clone() });
+    match journal.certificates(&certificate.playbook)?.into_iter().find(|found| found.certificate == *certificate) {
+        None => reasons.push(Void::NotIssuedHere { run: certificate.run.clone() }),
+        Some(found) if found != *issued => {
+            reasons.push(Void::Elsewhere { run: certificate.run.clone(), named: issued.event, stands: found.event });
+        }
+        Some(_) => {}
     }
     Ok(reasons)
+}
+
+/// A duration for a message.
+fn milliseconds(milliseconds: u64) -> HumanDuration {
+    HumanDuration(Duration::from_millis(milliseconds))
 }
 
 /// Things that are named in a message at most.
@@ -351,7 +408,7 @@ mod tests {
             let text = serde_json::to_string(&certificate.seal().unwrap()).unwrap();
             let read: Certificate = serde_json::from_str(&text).unwrap();
             let fingerprint = PlaybookFingerprint { whole: "hash".to_owned(), ..PlaybookFingerprint::default() };
-            let today = Today { fingerprint, facts: Facts::new() };
+            let today = Today { fingerprint, ..Today::default() };
             assert_eq!(check(&read, &today, Timestamp::UNIX_EPOCH), [], "{text}");
         }
     }

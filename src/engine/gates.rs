@@ -9,15 +9,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::budget::{self, Budget, Remaining};
-use super::certificate::{self, Certificate, Measured, Today};
+use super::certificate::{self, Certificate, Facts, Measured, Today};
 use super::context::RunKind;
 use super::crash;
 use super::deadline::{Attempt, Counts, KeptDeadline};
 use super::driver::{Driver, Stop};
+use super::execute::pause;
 use super::journal::{Event, Rollback};
 use super::outcome::Verdict;
 use super::run::{BuiltStep, EngineError, Rehearsed, undo_reserve};
-use super::step::Estimate;
+use super::step::{Estimate, Failure, StepError};
 use crate::playbook::model::StageName;
 use crate::playbook::quantity::HumanDuration;
 
@@ -89,6 +90,35 @@ impl Driver {
         }
     }
 
+    /// The facts to hold a certificate against, of steps that are done: as they are now where a step can tell, else as it told them then.
+    async fn facts_today(&self, certificate: &Certificate) -> Result<Facts, Stop> {
+        let mut facts = certificate::facts_of(&self.journal.with_state(super::journal::RunState::outputs));
+        for id in certificate.bound_steps() {
+            let (Some(told), Some(index)) = (facts.get_mut(id), self.graph.index(id)) else { continue };
+            let (context, step) = (self.context(index, 1), self.graph.steps[index].step.clone());
+            let mut failures = 0;
+            let today = loop {
+                let asked = tokio::select! {
+                    asked = step.facts_today(&context) => asked,
+                    () = self.cancel.cancelled() => return Err(Stop::Verdict(Verdict::Interrupted)),
+                };
+                match asked {
+                    Err(error) if error.failure == Failure::Transient && failures < self.retries(index) => {
+                        failures += 1;
+                        tokio::time::sleep(pause(&self.request.limits, failures)).await;
+                    }
+                    asked => break asked,
+                }
+            };
+            let failed = |error: StepError| {
+                let message = format!("whether the certificate holds today can't be seen: {}; writes were not held", error.message);
+                Stop::Verdict(Verdict::of_failure(id, &StepError { message, ..error }))
+            };
+            told.extend(today.map_err(failed)?.into_iter().flatten());
+        }
+        Ok(facts)
+    }
+
     /// Whether the rehearsal still speaks for today; asked at the start and when `cutover` begins, by then with all facts.
     pub(super) async fn check_certificate(&mut self, entering: bool) -> Result<(), Stop> {
         if self.request.kind == RunKind::Rehearsal || !self.cutover_ahead() {
@@ -112,8 +142,8 @@ impl Driver {
                 refuse(vec![format!("there is no certificate: playbook `{}` was never rehearsed", self.request.playbook.playbook)])
             }
             Rehearsed::Certificate(Some(certificate)) => {
-                let facts = certificate::facts_of(&self.journal.with_state(super::journal::RunState::outputs));
-                let today = Today { fingerprint: self.fingerprint.clone(), facts };
+                let facts = self.facts_today(&certificate).await?;
+                let today = Today { fingerprint: self.fingerprint.clone(), facts, max_write_gap: Some(self.request.max_write_gap) };
                 let reasons = certificate::check(&certificate, &today, Timestamp::now());
                 if !reasons.is_empty() {
                     return refuse(reasons.iter().map(ToString::to_string).collect());

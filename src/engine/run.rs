@@ -338,20 +338,8 @@ pub async fn preview(
     let (mut previews, mut remaining) = (Vec::new(), Vec::new());
     for (index, built) in graph.steps.iter().enumerate() {
         let context = StepContext {
-            run: "plan".into(),
-            step: built.spec.id.as_str().into(),
-            attempt: 1,
-            kind: request.kind,
-            epoch: Epoch(0),
-            max_write_gap: request.max_write_gap,
             point_of_no_return: graph.point_of_no_return.is_some(),
-            cancel: CancellationToken::new(),
-            progress: super::execute::progress_channel().0,
-            ready: tokio::sync::watch::channel(false).0,
-            steering: Steering::free(),
-            checkpoints: Arc::new(NoCheckpoints),
-            rates: all_rates.clone(),
-            outputs: Arc::clone(&outputs),
+            ..without_a_run(built, request.kind, request.max_write_gap, all_rates.clone(), Arc::clone(&outputs))
         };
         let plan = match built.step.check_write_gap(request.max_write_gap) {
             Ok(()) => built.step.plan(&context).await,
@@ -370,6 +358,41 @@ pub async fn preview(
     let asked_for = (0..graph.steps.len()).filter(|&index| remaining[index].asked_for);
     let reserve = undo_reserve(certificate, request.margin, 1.0) + budget::stopping(&graph, asked_for);
     Ok((previews, budget::forecast(&graph, &remaining, request.margin, reserve, left)))
+}
+
+/// What a step is handed that is only asked.
+fn without_a_run(
+    built: &BuiltStep,
+    kind: RunKind,
+    max_write_gap: Duration,
+    rates: Arc<BTreeMap<String, Work>>,
+    outputs: Arc<Outputs>,
+) -> StepContext {
+    StepContext {
+        run: "plan".into(),
+        step: built.spec.id.as_str().into(),
+        attempt: 1,
+        kind,
+        epoch: Epoch(0),
+        max_write_gap,
+        point_of_no_return: false,
+        cancel: CancellationToken::new(),
+        progress: super::execute::progress_channel().0,
+        ready: tokio::sync::watch::channel(false).0,
+        steering: Steering::free(),
+        checkpoints: Arc::new(NoCheckpoints),
+        rates,
+        outputs,
+    }
+}
+
+/// Asks a step of the production run what a certificate is held against, as it is now. Touches nothing and needs no run.
+///
+/// # Errors
+/// If it can't be told.
+pub async fn facts_today(built: &BuiltStep, outputs: Arc<Outputs>) -> Result<Option<BTreeMap<String, serde_json::Value>>, StepError> {
+    let context = without_a_run(built, RunKind::Production, DEFAULT_MAX_WRITE_GAP, Arc::default(), outputs);
+    built.step.facts_today(&context).await
 }
 
 /// Time kept for undoing the cutover stage on a night so much slower than the rehearsal.

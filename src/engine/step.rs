@@ -272,6 +272,12 @@ pub trait Step: Send + Sync {
     async fn plan(&self, context: &StepContext) -> Result<Plan, StepError>;
     /// How long it should take; says "unknown" rather than guess. Touches nothing.
     async fn estimate(&self, context: &StepContext) -> Result<Estimate, StepError>;
+    /// The facts of its output that a certificate is held against, as they are now: a cutover may begin days after `run` told them.
+    /// `None` of a step that knows of none. Touches nothing.
+    async fn facts_today(&self, context: &StepContext) -> Result<Option<BTreeMap<String, serde_json::Value>>, StepError> {
+        let _ = context;
+        Ok(None)
+    }
     /// Does it. Reports progress, saves checkpoints, stops cleanly on cancel.
     async fn run(&self, context: &StepContext) -> Result<Output, StepError>;
     /// Of a task whose `run` did not come to tell its outcome, and which `probe` found done: does what `run` does once its end state stands. For

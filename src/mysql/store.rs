@@ -30,6 +30,7 @@ use super::shared::Shared;
 use super::status;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
+use crate::engine::certificate::fact;
 use crate::engine::context::{Checkpoints, Outputs};
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
 use crate::playbook::model::{AccountsOption, ObjectsOption, OnDdl, Template};
@@ -78,6 +79,20 @@ const READINGS: u32 = 10;
 
 /// Between two readings.
 const READ_AGAIN: Duration = Duration::from_millis(100);
+
+/// Reads a catalog, and again where a table was dropped or renamed meanwhile.
+async fn read_whole<T, F: Future<Output = Result<T>>>(read: impl Fn() -> F) -> Result<T> {
+    let mut vanished = 0;
+    loop {
+        match read().await {
+            Err(error) if error.code() == Some(NO_SUCH_TABLE) && vanished < READINGS => {
+                vanished += 1;
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+            whole => return whole,
+        }
+    }
+}
 
 /// What is read from the servers when a run starts, and again when definitions change.
 #[derive(Clone)]
@@ -282,17 +297,30 @@ impl MysqlStore {
     /// # Errors
     /// As [`MysqlStore::described`].
     pub async fn describe(&self) -> Result<Described> {
-        let mut vanished = 0;
-        loop {
-            match self.describe_once().await {
-                // Dropped or renamed while the catalog was read: it is read again.
-                Err(error) if error.code() == Some(NO_SUCH_TABLE) && vanished < READINGS => {
-                    vanished += 1;
-                    tokio::time::sleep(READ_AGAIN).await;
-                }
-                described => return described,
-            }
-        }
+        read_whole(|| self.describe_once()).await
+    }
+
+    /// What a certificate is held against, now: the source's schema and the versions of both servers.
+    ///
+    /// # Errors
+    /// If a server can't be read.
+    pub async fn facts_today(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+        read_whole(|| self.facts_once()).await
+    }
+
+    async fn facts_once(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+        let mut source = Session::open(&self.source, Purpose::Catalog).await?;
+        let mut target = Session::open(&self.target, Purpose::Catalog).await?;
+        let versions = (ServerFacts::read(&mut source).await?.version, ServerFacts::read(&mut target).await?.version);
+        let catalog = Catalog::read(&mut source, &self.selection).await?;
+        source.close().await;
+        target.close().await;
+        Ok(BTreeMap::from([
+            (fact::SCHEMA.to_owned(), catalog.fingerprint().into()),
+            (fact::SCHEMA_PARTS.to_owned(), serde_json::json!(catalog.parts())),
+            (fact::SOURCE_VERSION.to_owned(), versions.0.to_string().into()),
+            (fact::TARGET_VERSION.to_owned(), versions.1.to_string().into()),
+        ]))
     }
 
     async fn describe_once(&self) -> Result<Described> {

@@ -217,6 +217,13 @@ impl Step for Deferred {
             },
         }
     }
+    async fn facts_today(&self, context: &StepContext) -> Result<Option<BTreeMap<String, Value>>, StepError> {
+        match self.constructor {
+            // No secret is looked up, and no command run, for what they don't tell.
+            Constructor::Arguments { .. } => self.shape.facts_today(context).await,
+            Constructor::Mysql(_) => self.resolved(context).await?.facts_today(context).await,
+        }
+    }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         self.resolved(context).await?.run(context).await
     }

@@ -96,6 +96,21 @@ fn one_that_no_rehearsal_issued_is_refused_whatever_its_hash() {
     let reasons = void(&place.line("certificate check move.yaml --file forged.json --json"));
     assert!(reasons.len() == 1 && reasons[0].contains("no rehearsal in this journal"), "{reasons:?}");
 
+    // The same certificate, said to stand elsewhere.
+    for (field, value) in [("event", serde_json::json!(7)), ("event_hash", serde_json::json!("0".repeat(64)))] {
+        let mut moved = kept.clone();
+        moved[field] = value;
+        place.write("moved.json", &moved.to_string());
+        let reasons = void(&place.line("certificate check move.yaml --file moved.json --json"));
+        assert!(reasons.len() == 1 && reasons[0].contains("of the journal, and not event"), "{reasons:?}");
+    }
+
+    // Another one was issued since.
+    assert_eq!(place.line("certificate check move.yaml --file kept.json --json").json()["newer"], serde_json::Value::Null);
+    assert_eq!(place.line("rehearse move.yaml").code, 0);
+    let old = place.line("certificate check move.yaml --file kept.json");
+    assert!(old.code == 0 && old.stdout.contains("NOT THE NEWEST: rehearsal `"), "{}", old.shown());
+
     // Another machine's journal does not know it.
     let elsewhere = rehearsed();
     elsewhere.write("kept.json", &kept.to_string());

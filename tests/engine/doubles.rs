@@ -229,6 +229,11 @@ impl Step for LedgerStep {
             None => Estimate::Instant,
         })
     }
+    /// What the file `today_ID` of the world says, while there is one.
+    async fn facts_today(&self, _context: &StepContext) -> Result<Option<BTreeMap<String, Value>>, StepError> {
+        let today = std::fs::read_to_string(self.world.join(format!("today_{}", self.id)));
+        Ok(today.ok().map(|text| serde_json::from_str(&text).unwrap()))
+    }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         self.write("begin");
         append(&self.world.join("keys"), &format!("{} {}", self.id, context.idempotency_key()));

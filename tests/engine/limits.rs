@@ -530,9 +530,50 @@ async fn a_schema_that_changed_since_the_rehearsal_stops_the_cutover_at_its_door
     assert_eq!(net(world.path()).keys().collect::<Vec<_>>(), ["follow", "rows", "snapshot"]);
 }
 
+/// What the run saw when it began is days old when its cutover begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_held_against_what_is_so_when_the_cutover_begins() {
+    let says = |world: &World, schema: &str| {
+        std::fs::write(world.path().join("today_assess"), json!({ "schema_fingerprint": schema }).to_string()).unwrap();
+    };
+    // Rehearsed and begun on one schema, which was changed and followed since.
+    let (mut world, certificate) = rehearsed(whole_story()).await;
+    world.scenario.certificate = Some(certificate.clone());
+    world.scenario.until = StageName::Verify;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+    world.scenario.until = StageName::Settle;
+    says(&world, "changed");
+    let (words, _) = refused(&world).await;
+    assert!(words.contains("it was \"abc\", today it is \"changed\""), "{words}");
+    // Rehearsed again on that one.
+    let mut certificate = certificate;
+    certificate.facts.get_mut("assess").unwrap().insert("schema_fingerprint".to_owned(), json!("changed"));
+    world.scenario.certificate = Some(certificate.seal().unwrap());
+    assert_eq!(world.drive().await.unwrap().serving, Serving::Target);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_held_writes_longer_than_they_may_be_held_today_is_no_proof() {
+    let (world, mut certificate) = rehearsed(story_with_way_back()).await;
+    (certificate.write_gap_seconds, certificate.rollback_write_gap_seconds) = (Some(2.0), Some(5.0));
+    let certificate = certificate.seal().unwrap();
+    let mut now_known = today(&certificate.playbook_hash);
+    for (limit, words) in [(5, &[][..]), (3, &["5s in its rollback"]), (1, &["2s at its switch", "5s in its rollback"])] {
+        now_known.max_write_gap = Some(Duration::from_secs(limit));
+        let found = check(&certificate, &now_known, Timestamp::now());
+        assert_eq!(found.len(), words.len(), "{found:?}");
+        assert!(found.iter().zip(words).all(|(found, words)| found.to_string().contains(words)), "{found:?}");
+    }
+    let mut world = world;
+    world.scenario.certificate = Some(certificate);
+    world.scenario.max_write_gap_ms = 1_000;
+    let (words, _) = refused(&world).await;
+    assert!(words.contains("held writes for 2s at its switch"), "{words}");
+}
+
 fn today(playbook_hash: &str) -> dbmove::engine::certificate::Today {
     let fingerprint = dbmove::engine::drift::PlaybookFingerprint { whole: playbook_hash.to_owned(), ..Default::default() };
-    dbmove::engine::certificate::Today { fingerprint, facts: BTreeMap::new() }
+    dbmove::engine::certificate::Today { fingerprint, ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

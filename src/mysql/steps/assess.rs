@@ -88,6 +88,9 @@ impl Step for Assess {
     async fn estimate(&self, _context: &StepContext) -> Result<Estimate, StepError> {
         Ok(Estimate::Instant)
     }
+    async fn facts_today(&self, _context: &StepContext) -> Result<Option<BTreeMap<String, serde_json::Value>>, StepError> {
+        Ok(Some(self.store.facts_today().await?))
+    }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let assessment = assess::assess(&self.store, Some(&context.run), &self.arguments.looking()).await?;
         // The journal keeps one finding a key: the n-th of an id is told apart by its number.

@@ -290,6 +290,9 @@ impl Step for Prepare {
             Estimate::Unknown("how fast the source's text is read, to prove that the target takes it".to_owned())
         })
     }
+    async fn facts_today(&self, _context: &StepContext) -> Result<Option<BTreeMap<String, serde_json::Value>>, StepError> {
+        Ok(Some(self.store.facts_today().await?))
+    }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         if let Some(evidence) = self.store.prove_copies(&context.checkpoints).await? {
             Self::say_not_asked(context, evidence)?;
