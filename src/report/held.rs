@@ -78,6 +78,7 @@ mod tests {
             name: "test".to_owned(),
             stage: STAGE,
             service: false,
+            keeps_way_back: false,
             point_of_no_return: id == "switch",
             question: None,
         };
