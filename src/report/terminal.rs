@@ -610,11 +610,11 @@ mod tests {
             said(Lifted::Nobody, true, false),
             said(Lifted::Unknown, false, false),
         ];
-        let text = all.concat();
+        let text = format!("\n{}", all.concat());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert_eq!(
             text,
-            "\
+            "
   WRITES WERE HELD when its driver ended, since 2026-11-29T11:16:26Z
       the source lifts that by itself at about 2026-11-29T11:17:11Z, in 12s
   WRITES WERE HELD when its driver fell silent, since 2026-11-29T11:16:26Z
