@@ -35,8 +35,9 @@ fn with_a_command(world: &World) -> String {
     let script = world.path("switch.sh");
     std::fs::write(
         &script,
-        "case \"$2\" in\n  probe) grep -q \":$3\\$\" \"$1/route\" && exit 0; exit 1 ;;\n  *) case $(cat \"$1/mode\") in\n    \
-         fail) echo 'the proxy said no' >&2; exit 9 ;;\n    lie) exit 0 ;;\n    *) echo \"127.0.0.1:$3\" > \"$1/new\"; mv \"$1/new\" \"$1/route\" ;;\n  esac ;;\nesac\n",
+        "case \"$2\" in\n  probe) grep -q \":$3\\$\" \"$1/route\" && exit 0; exit 1 ;;\n  *) case \"$2 $(cat \"$1/mode\")\" in\n    \
+         'go fail') echo 'the proxy said no' >&2; exit 9 ;;\n    *refuse) echo 'the proxy does nothing' >&2; exit 4 ;;\n    \
+         *lie) exit 0 ;;\n    *) echo \"127.0.0.1:$3\" > \"$1/new\"; mv \"$1/new\" \"$1/route\" ;;\n  esac ;;\nesac\n",
     )
     .unwrap();
     let words =
@@ -99,12 +100,13 @@ async fn undone_and_then_done() {
     command(&world.source, &[&format!("KILL {id}")]).await;
     let _ = query.await.unwrap();
 
-    // A switch that fails, and one that only says it was done.
-    for (mode, expected) in [("fail", "the proxy said no"), ("lie", "succeeded, but")] {
+    // A switch that fails and is taken back, one that says it did nothing, and one that only says it was done.
+    for (mode, exit, expected) in [("fail", 1, "the proxy said no"), ("refuse", 4, "the proxy does nothing"), ("lie", 1, "succeeded, but")]
+    {
         std::fs::write(world.path("mode"), mode).unwrap();
         let failed = cut(&[]).await;
         eprintln!("--- {mode}\n{}", said(&failed));
-        assert_eq!(code(&failed), 1, "{}", said(&failed));
+        assert_eq!(code(&failed), exit, "{}", said(&failed));
         assert!(said(&failed).contains(expected), "{}", said(&failed));
         serves_as_before(&world, mode).await;
     }

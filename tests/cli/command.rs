@@ -61,8 +61,13 @@ impl Place {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dbmove"));
-        command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
+        // Whoever runs the tests may ignore hangups (`nohup`), and children would too.
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_dbmove")])
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("DBMOVE_") || matches!(&*text, "RUST_LOG" | "NO_COLOR" | "RUST_BACKTRACE") {
