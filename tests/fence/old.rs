@@ -1,4 +1,4 @@
-//! Servers that are older, or have less, than those that most sources are: without InnoDB, and so without its table of transactions. (None before
+//! Servers that are older, or have less, than those that most sources are: here without InnoDB, whose table of transactions is empty then. (None before
 //! 5.5.8 can be had here: what these say of themselves is tried on their texts, beside the code.) And what a probe leaves behind: nothing.
 
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};

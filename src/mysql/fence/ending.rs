@@ -19,7 +19,7 @@ const NO_SUCH_CONNECTION: u16 = 1094;
 /// "PROCEDURE … does not exist".
 const NO_SUCH_PROCEDURE: u16 = 1305;
 
-/// "Unknown table": a server so old that it has no table of InnoDB's transactions (5.1 without the InnoDB plugin), or without InnoDB.
+/// "Unknown table": a server so old that it has no table of InnoDB's transactions (5.1 without the InnoDB plugin), or that was started without it.
 pub const NO_SUCH_TABLE: u16 = 1109;
 /// No InnoDB there ("not defined", "unknown storage engine"), or our account may not ask it.
 const NO_STATUS: [u16; 3] = [1235, 1286, 1227];
