@@ -8,17 +8,25 @@ use mysql_async::prelude::Queryable;
 
 use super::{Duration, Place, lowered, raised_within, reached_at, real, running};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_innodb_is_fenced_and_written_to() {
-    if real::skipped("a_server_without_innodb_is_fenced_and_written_to", &[ServerKind::Mysql559]) {
+/// Fences a 5.5.9 that is started with these, with a lock in the way, so that it is looked for who waits for a row; and writes to it.
+async fn fenced_and_written_to(test: &str, arguments: &[&str], without: &str) {
+    if real::skipped(test, &[ServerKind::Mysql559]) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let options = ServerOptions::default().argument("--skip-innodb").argument("--default-storage-engine=MyISAM");
+    let options = arguments.iter().fold(ServerOptions::default(), |options, argument| options.argument(*argument));
     let server = LocalServer::start(ServerKind::Mysql559, &directory.path().join("server"), &options).await.unwrap();
     let mut root = real::connect(&server, Account::Root).await;
-    let engines: Vec<(String, String)> = root.query("SELECT engine, support FROM information_schema.engines").await.unwrap();
-    assert!(engines.iter().any(|(engine, support)| engine == "InnoDB" && support == "NO"), "{engines:?}");
+    match without {
+        "InnoDB" => {
+            let engines: Vec<(String, String)> = root.query("SELECT engine, support FROM information_schema.engines").await.unwrap();
+            assert!(engines.iter().any(|(engine, support)| engine == "InnoDB" && support == "NO"), "{engines:?}");
+        }
+        _ => {
+            let unknown = root.query_drop("SELECT 1 FROM information_schema.INNODB_TRX").await.unwrap_err().to_string();
+            assert!(unknown.contains("1109"), "{unknown}");
+        }
+    }
     for statement in ["CREATE DATABASE school", "CREATE TABLE school.t (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY)"] {
         root.query_drop(statement).await.unwrap();
     }
@@ -26,10 +34,9 @@ async fn a_server_without_innodb_is_fenced_and_written_to() {
     let mut place = Place { server, root, app, _directory: directory };
     assert!(place.app_writes().await);
     let direct = reached_at(place.server.port());
-    // A lock in its way, so that it is looked for who waits for a row.
     let mut idle = real::connect(&place.server, Account::Root).await;
     idle.query_drop("LOCK TABLES school.t WRITE").await.unwrap();
-    let mut fence = raised_within(&direct, Duration::from_secs(1), Duration::from_secs(20), "without InnoDB").await;
+    let mut fence = raised_within(&direct, Duration::from_secs(1), Duration::from_secs(20), &format!("without {without}")).await;
     fence.check().await.unwrap();
     place.app = real::connect(&place.server, Account::App).await;
     assert!(!place.app_writes().await);
@@ -38,6 +45,19 @@ async fn a_server_without_innodb_is_fenced_and_written_to() {
     // What the way back writes with.
     let mut writer = Session::open(&direct, Purpose::Write).await.unwrap();
     writer.write(b"INSERT INTO school.t VALUES (NULL)", "writing").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_innodb_is_fenced_and_written_to() {
+    let test = "a_server_without_innodb_is_fenced_and_written_to";
+    fenced_and_written_to(test, &["--skip-innodb", "--default-storage-engine=MyISAM"], "InnoDB").await;
+}
+
+/// As 5.1 is with its built-in InnoDB: there are transactions, and no table of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_table_of_transactions_is_fenced_and_written_to() {
+    let test = "a_server_without_a_table_of_transactions_is_fenced_and_written_to";
+    fenced_and_written_to(test, &["--innodb-trx=OFF"], "a table of transactions").await;
 }
 
 /// As if dbmove were killed while its probe waits: the lock goes with its session, and the probe runs.
