@@ -296,7 +296,7 @@ async fn kill_while_a_hook_is_asked_before_the_switch_and_nobody_comes() {
         let log = std::fs::read_to_string(world.path("asking.log")).unwrap();
         assert_eq!(ended.code(), Some(130), "{kind:?}: {log}");
         let held = "writes are HELD on the source: the cutover is undone first, and the source takes them again. Wait for that; once more stops at once, \
-                    and then its own server lets them through at the latest 31s after they were stopped";
+                    and then its own server lets them through at about ";
         assert!(log.contains(held), "{kind:?}: {log}");
         assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "{kind:?}: {log}");
 

@@ -22,12 +22,14 @@ use super::verify::can_repair;
 use crate::engine::certificate::trace;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
-use crate::engine::journal::{Journal, RunState};
+use crate::engine::held::noted;
+use crate::engine::journal::Journal;
 use crate::engine::outcome::{RunOutcome, Verdict};
 use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
 use crate::playbook::reference::Resolver;
-use crate::report::{gather, held, model, next, terminal};
+use crate::report::held::{self, Held};
+use crate::report::{gather, model, next, terminal};
 use crate::steps;
 use crate::telemetry::progress;
 
@@ -138,16 +140,18 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let journal = Journal::open(&everywhere.state_directory)?;
     let observer = progress::observer(everywhere.progress, &everywhere.screen);
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
-    let held = || newest_state(&journal, &playbook.playbook, request.kind).as_ref().and_then(held::held);
+    let held = || held_now(&journal, &playbook.playbook, request.kind);
     let outcome = signals.guard(driven, &cancel, &everywhere.screen, held).await?;
     answer(everywhere, &request, &journal, &outcome, path)
 }
 
-/// Where the run that is being driven stands, as far as the journal can be read.
-fn newest_state(journal: &Journal, playbook: &str, kind: RunKind) -> Option<RunState> {
+/// What becomes of the writes that the run being driven holds, as far as the journal can be read.
+fn held_now(journal: &Journal, playbook: &str, kind: RunKind) -> Option<Held> {
     let reader = journal.reader().ok()?;
-    let run = reader.runs().ok()?.into_iter().find(|run| run.playbook == playbook && run.kind == kind)?;
-    reader.state(&run.run).ok()
+    let run = reader.runs().ok()?.into_iter().find(|run| run.playbook == playbook && run.kind == kind)?.run;
+    let state = reader.state(&run).ok()?;
+    let noted = noted(&reader, &run, held::hold(&state)?).ok()?;
+    held::held(&state, noted)
 }
 
 /// The steps with `repair` asked of the comparison in stage `verify`. To the run it is the same playbook: only this driver was asked.

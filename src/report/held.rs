@@ -5,11 +5,8 @@
 
 use super::model::Outcome;
 use super::next;
+use crate::engine::held::{Hold, Lifting};
 use crate::engine::journal::{Phase, RunState};
-use crate::telemetry::human;
-
-/// The fact of a step that holds writes: after how many seconds the server lets them through by itself, if it does.
-const WATCHDOG_SECONDS: &str = "watchdog_seconds";
 
 /// What is said of writes that are held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,39 +17,33 @@ pub struct Held {
     pub left: String,
 }
 
-/// What becomes of the writes that a run holds now; `None` if it holds none.
+/// Which writes a run holds now; `None` if it holds none.
 #[must_use]
-pub fn held(state: &RunState) -> Option<Held> {
+pub fn hold(state: &RunState) -> Option<Hold> {
     state.open_write_gap()?;
     let rollback = state.rollback.as_ref().and_then(|rollback| rollback.write_gap.as_ref()).is_some_and(|gap| gap.seconds.is_none());
-    let route = state.point_of_no_return().map(|planned| state.step(&planned.id).phase);
-    // The watchdog is called off right before clients are pointed elsewhere, or back. Without a point of no return nobody knows when that is.
-    let (server, by_itself, what_ends) = if rollback {
-        let ends = if state.rolling_back() {
-            "clients are being pointed back to the source, and that is brought to its end first"
-        } else {
-            "the rollback is called off first, and the target takes them again"
-        };
-        ("target", route == Some(Phase::Done), ends)
-    } else {
-        let ends = match route {
-            Some(Phase::Running) => "clients are being switched, and that is brought to its end first",
-            _ => "the cutover is undone first, and the source takes them again",
-        };
-        // An undo may have taken back a switch that had been begun, and it was called off before that.
-        let undone = state.undo.as_ref().is_some_and(|undo| !undo.finished)
-            && state.point_of_no_return().is_some_and(|planned| state.step(&planned.id).attempt > 0);
-        ("source", route == Some(Phase::NotBegun) && !undone, ends)
+    Some(if rollback { Hold::Target } else { Hold::Source })
+}
+
+/// What becomes of the writes that a run holds now; `None` if it holds none. `noted` is who lifts that without a driver, see
+/// [`noted`](crate::engine::held::noted).
+#[must_use]
+pub fn held(state: &RunState, noted: Option<Lifting>) -> Option<Held> {
+    let (server, what_ends) = match hold(state)? {
+        Hold::Target if state.rolling_back() => {
+            ("target", "clients are being pointed back to the source, and that is brought to its end first")
+        }
+        Hold::Target => ("target", "the rollback is called off first, and the target takes them again"),
+        Hold::Source if state.point_of_no_return().is_some_and(|planned| state.step(&planned.id).phase == Phase::Running) => {
+            ("source", "clients are being switched, and that is brought to its end first")
+        }
+        Hold::Source => ("source", "the cutover is undone first, and the source takes them again"),
     };
-    let fate = if by_itself {
-        let seconds = state.outputs().values().filter_map(|output| output.facts.get(WATCHDOG_SECONDS)?.as_f64()).reduce(f64::max);
-        let when = match seconds {
-            Some(seconds) if !rollback => format!("at the latest {} after they were stopped", human::seconds(seconds)),
-            _ => "when its `watchdog` is over at the latest".to_owned(),
-        };
-        format!("its own server lets them through {when}")
-    } else {
-        "no server lets them through by itself".to_owned()
+    let fate = match noted {
+        Some(Lifting::Itself { at }) => format!("its own server lets them through at about {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        Some(Lifting::Nobody) => "no server lets them through by itself".to_owned(),
+        // Of an earlier try, or of a step that says nothing of it.
+        Some(Lifting::Driver) | None => "whether a server lets them through by itself is not known".to_owned(),
     };
     let again = next::commands(state, Outcome::Crashed, None).into_iter().next().unwrap_or_default();
     Some(Held {
@@ -101,7 +92,7 @@ mod tests {
     }
 
     fn done(step: &str) -> Event {
-        let result = StepResult::Done { output: Output::default().fact(WATCHDOG_SECONDS, 45.0) };
+        let result = StepResult::Done { output: Output::default() };
         Event::Outcome { step: step.to_owned(), attempt: 1, action: Action::Run, result, seconds: 0.1, settled: false }
     }
 
@@ -115,43 +106,34 @@ mod tests {
 
     #[test]
     fn a_cutover_before_and_in_its_switch() {
+        let itself = Some(Lifting::Itself { at: "2026-11-29T11:17:11Z".parse().unwrap() });
         let mut events = vec![Event::StageStarted { stage: STAGE }];
-        assert_eq!(held(&state(events.clone())), None);
+        assert_eq!(held(&state(events.clone()), itself), None);
         events.extend([gap(), intent("fence", Action::Run)]);
-        let raising = held(&state(events.clone())).unwrap();
-        assert!(raising.left.contains("lets them through when its `watchdog` is over at the latest"), "{raising:?}");
+        let raising = held(&state(events.clone()), None).unwrap();
+        assert!(raising.left.contains("whether a server lets them through by itself is not known"), "{raising:?}");
         events.push(done("fence"));
-        let fenced = held(&state(events.clone())).unwrap();
+        let fenced = held(&state(events.clone()), itself).unwrap();
         assert_eq!(
             fenced.asked,
             "writes are HELD on the source: the cutover is undone first, and the source takes them again. Wait for that; once more stops \
-             at once, and then its own server lets them through at the latest 45s after they were stopped"
+             at once, and then its own server lets them through at about 2026-11-29T11:17:11Z"
         );
         assert!(fenced.left.ends_with("Now give `dbmove cutover shop.yaml`, which settles it"), "{fenced:?}");
+        // Called off, and the switch not begun yet.
+        let disarmed = held(&state(events.clone()), Some(Lifting::Nobody)).unwrap();
+        assert!(disarmed.asked.contains("no server lets them through by itself"), "{disarmed:?}");
         events.push(intent("switch", Action::Run));
-        let switching = held(&state(events.clone())).unwrap();
+        let switching = held(&state(events.clone()), Some(Lifting::Nobody)).unwrap();
         assert!(switching.asked.contains("clients are being switched, and that is brought to its end first"), "{switching:?}");
         assert!(switching.left.contains("no server lets them through by itself. Now give"), "{switching:?}");
-        // It turned out not to be done: the watchdog was called off all the same.
-        events.extend([undo(AfterUndo::StartAgain), intent("switch", Action::Undo)]);
-        let outcome = StepResult::Done { output: Output::default() };
-        events.push(Event::Outcome {
-            step: "switch".to_owned(),
-            attempt: 1,
-            action: Action::Undo,
-            result: outcome,
-            seconds: 0.1,
-            settled: false,
-        });
-        let undoing = held(&state(events.clone())).unwrap();
-        assert!(undoing.left.contains("no server lets them through by itself"), "{undoing:?}");
         events.push(Event::WriteGapEnded { seconds: 1.0, switched: false });
-        assert_eq!(held(&state(events)), None);
+        assert_eq!(held(&state(events), Some(Lifting::Nobody)), None);
     }
 
     #[test]
     fn a_rollback_before_and_in_its_own() {
-        let switched = [
+        let mut events = vec![
             Event::StageStarted { stage: STAGE },
             gap(),
             done("fence"),
@@ -160,15 +142,14 @@ mod tests {
             Event::WriteGapEnded { seconds: 1.0, switched: true },
             Event::RollbackStarted,
         ];
-        let mut events = switched.to_vec();
-        assert_eq!(held(&state(events.clone())), None);
+        assert_eq!(hold(&state(events.clone())), None);
         events.push(gap());
-        let taking = held(&state(events.clone())).unwrap();
+        assert_eq!(hold(&state(events.clone())), Some(Hold::Target));
+        let taking = held(&state(events.clone()), Some(Lifting::Nobody)).unwrap();
         assert!(taking.asked.starts_with("writes are HELD on the target: the rollback is called off first"), "{taking:?}");
-        assert!(taking.left.contains("its own server lets them through when its `watchdog` is over at the latest"), "{taking:?}");
         events.push(undo(AfterUndo::End { verdict: Verdict::RolledBack }));
         events.push(intent("switch", Action::Undo));
-        let pointing = held(&state(events)).unwrap();
+        let pointing = held(&state(events), Some(Lifting::Nobody)).unwrap();
         assert!(pointing.asked.contains("clients are being pointed back to the source"), "{pointing:?}");
         assert!(pointing.left.ends_with("no server lets them through by itself. Now give `dbmove rollback shop.yaml`, which settles it"));
     }
