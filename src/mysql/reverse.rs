@@ -460,18 +460,6 @@ mod tests {
     #[test]
     fn tables_that_are_told_apart_otherwise_are_refused() {
         use crate::mysql::table::{Column, ColumnType, Index, IndexPart};
-        let column = |name: &str| Column {
-            name: name.to_owned(),
-            kind: ColumnType::Int,
-            type_text: "int".to_owned(),
-            unsigned: false,
-            zerofill: false,
-            nullable: false,
-            charset: None,
-            collation: None,
-            auto_increment: false,
-            generated: false,
-        };
         let table = |key: &[usize], lookups_fail| Table {
             name: crate::mysql::names::TableName::new("s", "t"),
             engine: "InnoDB".to_owned(),
@@ -479,7 +467,7 @@ mod tests {
             row_estimate: 0,
             data_bytes: 0,
             auto_increment: None,
-            columns: vec![column("a"), column("b")],
+            columns: vec![Column::plain("a", ColumnType::Int), Column::plain("b", ColumnType::Int)],
             indexes: (!key.is_empty())
                 .then(|| Index {
                     name: "PRIMARY".to_owned(),

@@ -115,6 +115,23 @@ pub struct Column {
 }
 
 impl Column {
+    /// A column of tests: of this type, NOT NULL, and nothing else to it.
+    #[cfg(test)]
+    pub(crate) fn plain(name: &str, kind: ColumnType) -> Column {
+        Column {
+            name: name.to_owned(),
+            kind,
+            type_text: String::new(),
+            unsigned: false,
+            zerofill: false,
+            nullable: false,
+            charset: None,
+            collation: None,
+            auto_increment: false,
+            generated: false,
+        }
+    }
+
     /// The largest value that FLOAT(M,D) and DOUBLE(M,D) take, figured as servers do; `None` for every other type.
     ///
     /// A FLOAT(10,3) keeps 9999999.999 as the nearest FLOAT, 10000000: more than the server takes when that is written again.

@@ -429,18 +429,6 @@ mod tests {
     use crate::mysql::table::{Column, Index, IndexPart};
 
     fn table() -> Tables {
-        let column = |name: &str, kind| Column {
-            name: name.to_owned(),
-            kind,
-            type_text: String::new(),
-            unsigned: false,
-            zerofill: false,
-            nullable: false,
-            charset: None,
-            collation: None,
-            auto_increment: false,
-            generated: false,
-        };
         let table = Table {
             name: TableName::new("s", "t"),
             engine: "InnoDB".to_owned(),
@@ -448,7 +436,7 @@ mod tests {
             row_estimate: 0,
             data_bytes: 0,
             auto_increment: None,
-            columns: vec![column("id", ColumnType::Int), column("body", ColumnType::Blob)],
+            columns: vec![Column::plain("id", ColumnType::Int), Column::plain("body", ColumnType::Blob)],
             indexes: vec![Index {
                 name: "PRIMARY".to_owned(),
                 unique: true,

@@ -81,18 +81,7 @@ mod testing {
 
     /// The same with a table of this engine, with one column of this type.
     pub fn with_table(engine: &str, kind: ColumnType) -> Gathered {
-        let column = Column {
-            name: "c".to_owned(),
-            kind,
-            type_text: String::new(),
-            unsigned: false,
-            zerofill: false,
-            nullable: false,
-            charset: None,
-            collation: None,
-            auto_increment: false,
-            generated: false,
-        };
+        let column = Column::plain("c", kind);
         let name = TableName::new("s", "t");
         let table = Table {
             name: name.clone(),
