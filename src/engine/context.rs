@@ -46,6 +46,9 @@ pub struct Progress {
     /// It can do nothing before a service is further than now.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// Why a cutover should not begin to hold writes now, where it would have to wait for this step then (services only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_near: Option<String>,
 }
 
 /// Saves and loads a step's checkpoints; the journal implements it.

@@ -118,11 +118,23 @@ impl Driver {
         Ok(())
     }
 
-    /// True while the cutover's first step waits: for a person, or for guards to be quiet.
+    /// True while the cutover's first step waits: for a person, for guards to be quiet, or for a service that clients would have to wait for.
     fn waits_before_cutover(&mut self) -> bool {
         let waits = self.cutover_held() || self.paused().is_some();
-        self.kept_back = if waits { None } else { self.guards_keep_cutover_back() };
+        self.kept_back = if waits { None } else { self.guards_keep_cutover_back().or_else(|| self.services_keep_cutover_back()) };
         waits || self.kept_back.is_some()
+    }
+
+    /// Which service is not near enough to its end for writes to be held, and why. A rehearsal goes on: whether its target keeps up with
+    /// the load is what it is to find out. So does a driver that finds writes held already.
+    fn services_keep_cutover_back(&self) -> Option<String> {
+        if self.request.kind == RunKind::Rehearsal || self.journal.with_state(|state| state.open_write_gap().is_some()) {
+            return None;
+        }
+        self.running.iter().find_map(|(index, running)| {
+            let why = running.progress.borrow().not_near.clone()?;
+            Some(format!("the cutover waits for `{}`: {why}", self.graph.id(*index)))
+        })
     }
 
     /// Takes gates that have their answer by now out of [`Driver::waiting`].

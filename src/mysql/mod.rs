@@ -25,7 +25,7 @@
 //! | [`steps`] | the steps of a playbook, one file each |
 //! | [`copy`] | copies every row that is there |
 //! | [`tail`], [`rows`], [`status`] | reads the binary log, decodes row events, says where the log ends |
-//! | [`follow`] | tail and applier together, started again where they were |
+//! | [`follow`], [`behind`] | tail and applier together, started again where they were; how far behind they are |
 //! | [`apply`] | folds row changes into batches and writes them in parallel |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
 //! | [`touches`] | which keys have to be compared again |
@@ -41,6 +41,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod assess;
+pub mod behind;
 pub mod bookkeeping;
 pub mod catalog;
 pub mod cell;

@@ -53,6 +53,8 @@ struct Behaviour {
     fails_after_ready_ms: u64,
     /// A service that is so far behind.
     lag_ms: Option<u64>,
+    /// A service that clients would have to wait for while this file stands in the world.
+    not_near_while: String,
     /// A service that falls a second behind every second, and is never ready.
     falls_behind: bool,
     estimate_ms: Option<u64>,
@@ -259,6 +261,11 @@ impl Step for LedgerStep {
                 return Err(StepError::cancelled());
             }
             context.ready();
+            while !self.behaviour.not_near_while.is_empty() && !context.cancel.is_cancelled() {
+                let not_near = self.stands(&self.behaviour.not_near_while).then(|| "the target is far behind".to_owned());
+                context.report(Progress { unit: "changes".to_owned(), not_near, ..Progress::default() });
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             if let Some(lag) = self.behaviour.lag_ms {
                 context.report(Progress { unit: "changes".to_owned(), lag: Some(Duration::from_millis(lag)), ..Progress::default() });
             }

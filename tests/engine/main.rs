@@ -8,7 +8,8 @@
 //! | [`control`] | what a driver may be told, and when not |
 //! | [`leases`] | one driver per run, takeover, handover, stale writes refused |
 //! | [`scheduling`] | order, parallelism, retries, undo, services, drift |
-//! | [`limits`] | deadline, write gap, point of no return, certificates |
+//! | [`limits`] | deadline, write gap, point of no return |
+//! | [`certificates`] | rehearsals to their end, and the certificates that cutovers ask for |
 //! | [`guards`] | what is done about a guard that fires, and one that can't be asked |
 //! | [`load`] | what runs beside a rehearsal in clients' place |
 //! | [`hooks`] | what is called at the moments of a run, and that nothing is left out |
@@ -16,6 +17,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod certificates;
 mod control;
 mod crashes;
 mod doubles;

@@ -203,6 +203,31 @@ async fn a_failing_service_fails_the_stage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_holds_nobody_before_its_services_are_near() {
+    let stages = || {
+        json!({
+            "sync": [step("follow", json!({ "service": true, "not_near_while": "far" })), step("copy", json!({ "sleep_ms": 300 }))],
+            "cutover": [step("fence", json!({ "holds_writes": true })), switch("switch", json!({}))],
+        })
+    };
+    let world = World::new(stages());
+    world.put("far");
+    let (outcome, ()) = tokio::join!(world.drive(), async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let ledger = ledger(world.path());
+        assert!(ledger.contains(&"apply copy".to_owned()) && !ledger.contains(&"begin fence".to_owned()), "{ledger:?}");
+        world.take("far");
+    });
+    assert_eq!(outcome.unwrap().serving, Serving::Target);
+
+    // Whether a target keeps up is what a rehearsal under load finds out.
+    let mut rehearsed = World::new(stages());
+    rehearsed.scenario.rehearsal = true;
+    rehearsed.put("far");
+    assert_eq!(rehearsed.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_step_is_a_failed_step() {
     let world = World::new(json!({ "sync": [step("broken", json!({ "panics": true }))] }));
     let outcome = world.drive().await.unwrap();

@@ -15,7 +15,7 @@ use dbmove::engine::guards::BuiltGuard;
 use dbmove::engine::journal::{Journal, JournalReader, RunState};
 use dbmove::engine::moments::BuiltHook;
 use dbmove::engine::observer::Silent;
-use dbmove::engine::outcome::RunOutcome;
+use dbmove::engine::outcome::{ExitCode, RunOutcome};
 use dbmove::engine::run::{BuiltStep, EngineError, Limits, Rehearsed, RunRequest, drive};
 use dbmove::engine::step::TargetLease;
 use dbmove::playbook::model::{Playbook, StageName, StepSpec};
@@ -313,4 +313,23 @@ fn report(result: Result<RunOutcome, EngineError>) -> i32 {
             error.exit_code().code().into()
         }
     }
+}
+
+/// The stages rehearsed, in a world that cutovers are tried in next, and the certificate of it.
+pub async fn rehearsed(stages: Value) -> (World, Certificate) {
+    let mut world = World::new(stages);
+    world.scenario.rehearsal = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    world.scenario.rehearsal = false;
+    world.scenario.unrehearsed = false;
+    let certificate = outcome.certificate.unwrap();
+    (world, certificate)
+}
+
+/// The words of a refusal, and what to do.
+pub async fn refused(world: &World) -> (String, String) {
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Refused, "{}", outcome.verdict);
+    (outcome.verdict.to_string(), outcome.verdict.hint().unwrap_or_default().to_owned())
 }

@@ -195,6 +195,7 @@ impl Child {
             note: event.get("note").and_then(Value::as_str).unwrap_or_default().to_owned(),
             throttle: event.get("throttle").and_then(Value::as_str).map(str::to_owned),
             waits: false,
+            not_near: None,
         };
         if progress.done == 0 {
             return None;

@@ -1,11 +1,5 @@
-//! The guard `mysql.lag`: how far following is behind the source.
-//!
-//! The source's clock can't tell: after an idle hour the newest change that was applied is an hour old, and nothing is behind. So it is counted
-//! by positions: each look remembers where the source's log ended, and following is as far behind as the oldest end that it has not reached
-//! yet. That is never more than the truth, and less by at most the time between two looks; what was behind already when the guard first
-//! looked counts from then.
+//! The guard `mysql.lag`: how far following is behind the source, by positions ([`crate::mysql::behind`]).
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Eye;
 use crate::engine::guards::{Guard, Look, Sight, Unseen};
+use crate::mysql::behind::Ends;
 use crate::mysql::connect::Session;
-use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::playbook::quantity::HumanDuration;
@@ -35,27 +29,6 @@ pub struct Lag {
     above: Duration,
     eye: Eye,
     ends: Mutex<Ends>,
-}
-
-/// Ends of the source's log that are not reached yet, oldest first.
-#[derive(Default)]
-struct Ends(VecDeque<(Instant, Position)>);
-
-/// Ends that are remembered at most.
-const MOST_ENDS: usize = 4096;
-
-impl Ends {
-    /// How far behind somebody is who has reached `applied` when the log ends at `end`.
-    fn behind(&mut self, now: Instant, applied: &Position, end: Position) -> Duration {
-        let newer = self.0.back().is_none_or(|(_, last)| *last < end);
-        if newer && self.0.len() < MOST_ENDS {
-            self.0.push_back((now, end));
-        }
-        while self.0.front().is_some_and(|(_, end)| end <= applied) {
-            self.0.pop_front();
-        }
-        self.0.front().map_or(Duration::ZERO, |(since, _)| now.duration_since(*since))
-    }
 }
 
 impl Lag {
@@ -95,25 +68,5 @@ impl Guard for Lag {
         } else {
             Look::Holds(found)
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn behind_is_the_oldest_end_not_reached() {
-        let began = Instant::now();
-        let at = |offset| Position::new("log.000001", offset);
-        let mut ends = Ends::default();
-        let mut behind = |second, applied, end| ends.behind(began + Duration::from_secs(second), &at(applied), at(end)).as_secs();
-        assert_eq!(behind(0, 100, 100), 0);
-        // An idle hour, then a change: nothing was behind meanwhile.
-        assert_eq!(behind(3600, 100, 200), 0);
-        assert_eq!(behind(3605, 100, 300), 5);
-        assert_eq!(behind(3610, 200, 400), 5);
-        assert_eq!(behind(3615, 250, 400), 10);
-        assert_eq!(behind(3620, 400, 400), 0);
     }
 }

@@ -17,6 +17,7 @@ use super::{Meter, STOP_GRACE, stoppable};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
+use crate::mysql::behind::Ends;
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::CopySettings;
@@ -30,6 +31,7 @@ use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::verification::{Engine, Pair, Verifier};
+use crate::playbook::quantity::HumanDuration;
 use crate::verify::Difference;
 
 /// Arguments of `mysql.replicate`.
@@ -45,6 +47,9 @@ pub struct Replicate {
 
 /// Between two rounds over the touched keys.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
+
+/// A cutover does not begin while following is further behind (`cutover.md`, the switch, 1): all that is to be caught up with then, clients wait.
+const NEAR: Duration = Duration::from_secs(1);
 
 /// Between two looks at who else is on the target.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -66,6 +71,14 @@ impl Replicate {
         }
     }
 
+    /// Why clients would wait for more than a moment if writes were held now.
+    fn not_near(&self, behind: Duration) -> Option<String> {
+        if let Some(again) = self.store.again.borrow().first() {
+            return Some(format!("`{again}` is being copied again"));
+        }
+        (behind > NEAR).then(|| format!("the target is {} behind the source", HumanDuration(Duration::from_secs(behind.as_secs()))))
+    }
+
     /// Says how far behind the source we are, and calls ready once.
     async fn watch(&self, context: &StepContext) -> Result<(), MysqlError> {
         let mut following = self.store.following.subscribe();
@@ -83,6 +96,7 @@ impl Replicate {
         let mut others: Option<Session> = None;
         let mut looked: Option<Instant> = None;
         let mut last_end = first.clone();
+        let mut ends = Ends::default();
         loop {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 looked = Some(Instant::now());
@@ -111,6 +125,7 @@ impl Replicate {
             }
             last_end = end.clone();
             let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            let behind = ends.behind(Instant::now(), &self.store.applied.borrow().position, end);
             // Asked for each time: it is another one when definitions have changed.
             let shared = self.store.described().await?.shared.clone();
             let touched = shared.touches.count();
@@ -128,6 +143,7 @@ impl Replicate {
                 note,
                 throttle: shared.throttled(),
                 waits: false,
+                not_near: self.not_near(behind),
             });
             tokio::time::sleep(Duration::from_millis(250)).await;
         }

@@ -274,7 +274,7 @@ impl Reverse {
     async fn compare_all(&self, context: &StepContext, back: &Arc<MysqlStore>) -> Result<u64, StepError> {
         let verifier = Verifier::new(back, Engine::Client, false).await?;
         let found = verifier.last(&Verification::default(), &context.cancel).await?;
-        super::refuse_not_compared(&found.not_compared)?;
+        super::carrying::refuse_not_compared(&found.not_compared)?;
         match (found.difference_count, found.differences.first()) {
             (0, _) => Ok(found.rows()),
             (count, first) => {
