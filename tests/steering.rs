@@ -8,7 +8,8 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use dbmove::local::ServerKind;
+use dbmove::local::{Account, ServerKind};
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 use world::{World, code, said};
 
@@ -106,4 +107,53 @@ async fn a_copy_is_slowed_down_and_paused_while_following_goes_on() {
     assert_eq!(report["verifications"][0]["difference_count"], 0, "{report:#}");
     let told: Vec<&str> = report["approvals"]["told"].as_array().unwrap().iter().filter_map(|told| told["act"].as_str()).collect();
     assert_eq!(told, ["throttle 2000 rows/s", "pause", "throttle off", "resume"]);
+}
+
+async fn said_in(world: &World, log: &str, words: &str) {
+    let (path, began) = (world.path(log), Instant::now());
+    while !world::says(&path, words) {
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "`{words}` never came:\n{}",
+            std::fs::read_to_string(&path).unwrap_or_default()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Writes are not held for what could be caught up with while they pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cutover_waits_until_the_target_is_near() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("a_cutover_waits_until_the_target_is_near", &kinds) {
+        return;
+    }
+    let mut world = World::start(kinds[0], kinds[1], 0.1).await;
+    let writers = world.write(60.0, 30.0).await;
+    let playbook = world.playbook_argument();
+    let mut run = world.started(&["--yes", "run", &playbook], "run.log");
+    said_in(&world, "run.log", "stage verify done").await;
+    let held = ctl(&world, &["hold-cutover"]).await;
+    assert_eq!(code(&held), 0, "{}", said(&held));
+    let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of what it waits for"];
+    let mut cutover = world.started(&arguments, "cutover.log");
+    said_in(&world, "cutover.log", "follow ready after").await;
+    run.wait().await.unwrap();
+
+    let mut target = world::connect(&world.target, Account::Root).await;
+    target.query_drop("FLUSH TABLES WITH READ LOCK").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let go = ctl(&world, &["go"]).await;
+    assert_eq!(code(&go), 0, "{}", said(&go));
+    said_in(&world, "cutover.log", "the cutover waits for `follow`: the target is").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "writes were held for what was still to come");
+    target.query_drop("UNLOCK TABLES").await.unwrap();
+
+    let status = tokio::time::timeout(Duration::from_secs(120), cutover.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "{}", std::fs::read_to_string(world.path("cutover.log")).unwrap());
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    world::stopped(writers).await;
+    let verdict = world.ledger_on(&world.target).await;
+    assert!(verdict.is_clean(), "{verdict:#?}");
 }

@@ -124,8 +124,10 @@ impl Replicate {
                 return Err(MysqlError::another_log(&end, &why));
             }
             last_end = end.clone();
-            let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            let reached = applied.position >= end;
             let behind = ends.behind(Instant::now(), &self.store.applied.borrow().position, end);
+            // Before anything was applied by this driver only positions tell.
+            let lag = if reached { Duration::ZERO } else { applied.lag().max(behind) };
             // Asked for each time: it is another one when definitions have changed.
             let shared = self.store.described().await?.shared.clone();
             let touched = shared.touches.count();
