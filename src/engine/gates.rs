@@ -27,6 +27,15 @@ const OTHER_WORDS: &str =
     "The same words mean the same moment; others give another deadline from now on, such as `--deadline 18h` or a moment with its date";
 
 impl Driver {
+    /// What a gate that says no has left: nothing, or what this driver undid on its way there of what an earlier one had begun.
+    pub(super) fn untouched(&self) -> String {
+        if self.undone.is_empty() {
+            return "nothing was touched".to_owned();
+        }
+        let steps: Vec<String> = self.undone.iter().map(|step| format!("`{step}`")).collect();
+        format!("what an earlier driver had begun was undone first ({}); nothing else was touched", steps.join(", "))
+    }
+
     pub(super) async fn check_drift(&mut self) -> Result<(), Stop> {
         let state = self.journal.state();
         let changes = state
@@ -50,7 +59,7 @@ impl Driver {
         };
         for built in self.graph.steps.iter().filter(holds) {
             if let Err(error) = built.step.check_write_gap(self.request.max_write_gap) {
-                let reasons = vec![format!("{}; nothing was touched", error.message)];
+                let reasons = vec![format!("{}; {}", error.message, self.untouched())];
                 return Err(Stop::Verdict(Verdict::Refused { step: Some(built.spec.id.clone()), reasons, hint: error.hint }));
             }
         }
@@ -124,10 +133,10 @@ impl Driver {
         if self.request.kind == RunKind::Rehearsal || !self.cutover_ahead() {
             return Ok(());
         }
+        let left = if entering { "writes were not held, and nothing was switched".to_owned() } else { self.untouched() };
         let refuse = |reasons: Vec<String>| {
-            let left = if entering { "writes were not held, and nothing was switched" } else { "nothing was touched" };
             let hint = Some(format!(
-                "{left}. Run `dbmove rehearse` with this playbook, or give `--without-rehearsal \"reason\"`, which is recorded"
+                "{left}. `dbmove rehearse PLAYBOOK` leaves a certificate; or give `--without-rehearsal \"reason\"`, which is recorded"
             ));
             Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint }))
         };
@@ -180,7 +189,7 @@ impl Driver {
                     "the deadline `{}`, given at {:.0}, was {:.0}: it has passed, and the driver that worked towards it died",
                     kept.text, kept.given, kept.until
                 )],
-                hint: Some(format!("nothing was touched. {OTHER_WORDS}")),
+                hint: Some(format!("{}. {OTHER_WORDS}", self.untouched())),
             })),
             _ => match asked {
                 Some(asked) => {
@@ -205,9 +214,10 @@ impl Driver {
         match forecast.refusal() {
             Some(reason) if bounds => {
                 let KeptDeadline { text, until, given, attempt, .. } = deadline;
+                let left = self.untouched();
                 let (since, hint) = match attempt {
-                    Attempt::Given => (String::new(), "give a later deadline, or more hours; nothing was touched".to_owned()),
-                    _ => (format!(", given at {given:.0}"), format!("nothing was touched. {OTHER_WORDS}")),
+                    Attempt::Given => (String::new(), format!("give a later deadline, or more hours; {left}")),
+                    _ => (format!(", given at {given:.0}"), format!("{left}. {OTHER_WORDS}")),
                 };
                 let reasons = vec![format!("{reason} until {until:.0} (the deadline `{text}`{since})")];
                 Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint: Some(hint) }))

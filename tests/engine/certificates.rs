@@ -180,6 +180,24 @@ async fn a_cutover_asks_for_a_certificate_that_holds() {
     assert!(world.kinds().contains(&"certificate_accepted".to_owned()));
 }
 
+/// The source serves again before anything is refused, and whoever reads the refusal has to know that something was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_was_undone_on_the_way_to_it() {
+    let mut world = World::new(whole_story());
+    assert!(was_killed(world.drive_elsewhere(Some("step.outcome_written#5"))));
+    assert!(net(world.path()).contains_key("drain"));
+    world.scenario.unrehearsed = false;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.exit_code(), outcome.serving), (ExitCode::Refused, Serving::Source), "{}", outcome.verdict);
+    let hint = outcome.verdict.hint().unwrap();
+    assert!(!hint.contains("nothing was touched"), "{hint}");
+    assert!(hint.starts_with("what an earlier driver had begun was undone first (`drain`, `fence`); nothing else"), "{hint}");
+    assert!(!net(world.path()).contains_key("drain"));
+    // The next one finds nothing to undo.
+    let hint = world.drive().await.unwrap().verdict.hint().unwrap().to_owned();
+    assert!(hint.starts_with("nothing was touched. "), "{hint}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_changed_since_the_rehearsal_stops_the_cutover_at_its_door() {
     let (mut world, mut certificate) = rehearsed(whole_story()).await;
