@@ -15,6 +15,7 @@ use crate::engine::load::{AskedLoad, DEFAULT_AT_LEAST};
 use crate::mysql::replay::captured::Captured;
 use crate::mysql::replay::load::{DEFAULT_WINDOW, Log};
 use crate::playbook::model::StageName;
+use crate::report::next::shell_word;
 use crate::steps::Built;
 use crate::telemetry::printable::printable;
 
@@ -29,6 +30,8 @@ pub struct UnderLoad {
     pub at_least: Duration,
     /// Log files in production's place.
     pub files: Vec<LogFiles>,
+    /// The options as they were typed, for whoever goes on with the rehearsal from another directory.
+    pub options: String,
 }
 
 /// What one `--load-log` says.
@@ -50,8 +53,23 @@ fn under_load(typed: &Rehearse) -> Result<Option<UnderLoad>, Refusal> {
         return Err(Refusal::usage("`--load-window` is shorter than a second")
             .hint("old servers stamp their log by the second; `--load-window 1h` is the default"));
     }
-    let files = typed.load_log.iter().map(|text| log_files(text)).collect::<Result<_, _>>()?;
-    Ok(Some(UnderLoad { multiple, window, at_least, files }))
+    let files = typed.load_log.iter().map(|text| log_files(text)).collect::<Result<Vec<_>, _>>()?;
+    let options = options(typed, text, &files);
+    Ok(Some(UnderLoad { multiple, window, at_least, files, options }))
+}
+
+/// The options about load, to be typed again.
+fn options(typed: &Rehearse, load: &str, files: &[LogFiles]) -> String {
+    let mut options = vec![("--load", load.to_owned())];
+    options.extend(typed.load_window.clone().map(|window| ("--load-window", window)));
+    options.extend(typed.load_for.clone().map(|at_least| ("--load-for", at_least)));
+    options.extend(files.iter().map(|files| {
+        let store = files.store.as_ref().map(|store| format!("{store}=")).unwrap_or_default();
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        ("--load-log", format!("{store}{}", files.paths.iter().map(absolute).collect::<Vec<_>>().join(",")))
+    }));
+    let words: Vec<String> = options.iter().map(|(option, value)| format!("{option} {}", shell_word(value))).collect();
+    words.join(" ")
 }
 
 /// `FILE,FILE,…` or `STORE=FILE,FILE,…`. What stands before a `=` is a store unless it leads to a directory.
@@ -79,7 +97,7 @@ impl UnderLoad {
             Some(files) => Log::Captured(Arc::clone(files)),
             None => Log::Production { window: self.window.unwrap_or(DEFAULT_WINDOW) },
         });
-        Ok(AskedLoad { multiple: self.multiple, at_least: self.at_least, loads })
+        Ok(AskedLoad { multiple: self.multiple, at_least: self.at_least, loads, options: self.options.clone() })
     }
 
     /// Files by the store whose log they are: of none, or of every store, so that it is never half production's log that is read.
@@ -150,7 +168,7 @@ mod tests {
 
     fn captured(typed: &[&str], stores: &[&str]) -> Result<Vec<String>, String> {
         let files = typed.iter().map(|text| log_files(text)).collect::<Result<_, _>>().map_err(|refusal| refusal.message)?;
-        let load = UnderLoad { multiple: "1x".parse().unwrap(), window: None, at_least: DEFAULT_AT_LEAST, files };
+        let load = UnderLoad { multiple: "1x".parse().unwrap(), window: None, at_least: DEFAULT_AT_LEAST, files, options: String::new() };
         load.captured(stores).map(|captured| captured.into_keys().collect()).map_err(|refusal| refusal.message)
     }
 

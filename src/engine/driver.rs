@@ -281,6 +281,7 @@ impl Driver {
         }
         crash::point("lease.claimed");
         self.check_drift().await?;
+        self.check_load_is_given()?;
         if self.resumed {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             self.journal
@@ -328,8 +329,8 @@ impl Driver {
             }
         }
         if self.way_back_runs() {
-            let text = "the target serves, and what clients write there is written to the source too. This goes on until `dbmove rollback` or the end of \
-                        the way back; stopped, `dbmove cutover` goes on with it";
+            let text = "the target serves, and what clients write there is written to the source too. This goes on until `dbmove rollback PLAYBOOK` or the end of \
+                        the way back; stopped, `dbmove cutover PLAYBOOK` goes on with it";
             tracing::warn!("{text}");
             self.journal.append(Event::Note { step: None, text: text.to_owned() }).await?;
             while self.way_back_runs() {

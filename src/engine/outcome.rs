@@ -206,7 +206,7 @@ impl Verdict {
             Verdict::StoppedByGuard { .. } => Some("when the guard is quiet, the same command goes on from here"),
             Verdict::Interrupted => Some("the same command goes on from here"),
             Verdict::RolledBack => Some(
-                "the copy on the target is left as it is, `read_only` where that could be set; `dbmove undo` drops it, then `dbmove run --new-run` starts another run",
+                "the copy on the target is left as it is, `read_only` where that could be set; `dbmove undo PLAYBOOK` drops it, then `dbmove run PLAYBOOK --new-run` starts another run",
             ),
             _ => None,
         }
@@ -286,7 +286,7 @@ impl EngineError {
             EngineError::Lease(_) => ExitCode::LeaseHeld,
             EngineError::Drift(_) => ExitCode::Refused,
             EngineError::Playbook(_) => ExitCode::Usage,
-            EngineError::Finished { .. } | EngineError::Hidden { .. } => ExitCode::Refused,
+            EngineError::Finished { .. } | EngineError::Hidden { .. } | EngineError::LoadLeftOut { .. } => ExitCode::Refused,
             EngineError::Step { error, .. } if error.failure == Failure::LeaseLost => ExitCode::LeaseHeld,
             EngineError::Step { error, .. } if error.failure == Failure::Refused => ExitCode::Refused,
             EngineError::StoppedWaiting { .. } => ExitCode::Interrupted,

@@ -213,7 +213,7 @@ pub enum EngineError {
     Playbook(String),
     /// The run of this playbook is over.
     #[error(
-        "run `{run}` of playbook `{playbook}` is over; nothing was touched. `dbmove report` shows how it ended; `--new-run` starts another one"
+        "run `{run}` of playbook `{playbook}` is over; nothing was touched. `dbmove report {run}` shows how it ended; `--new-run` starts another one"
     )]
     Finished {
         /// The run.
@@ -232,6 +232,17 @@ pub enum EngineError {
         why: &'static str,
         /// What to do.
         instead: &'static str,
+    },
+    /// A rehearsal under load would go on without it.
+    #[error(
+        "rehearsal `{run}` was asked for with `{options}`, and what is left of it would be tried without that load; nothing was touched. Give the \
+         same options again, or give it up with `dbmove undo PLAYBOOK --rehearsal`"
+    )]
+    LoadLeftOut {
+        /// The run.
+        run: String,
+        /// The options it was asked for with.
+        options: String,
     },
     /// Asked to stop while another driver was asked to hand over.
     #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
@@ -256,15 +267,15 @@ impl EngineError {
         let (why, instead) = match (state.kind, state.switched()) {
             (RunKind::Rehearsal, _) => (
                 "it has begun its cutover, and what it made on the rehearsal pair is not undone",
-                "`dbmove rehearse` without `--new-run` goes on with it; `dbmove undo --rehearsal` gives it up",
+                "`dbmove rehearse PLAYBOOK` goes on with it; `dbmove undo PLAYBOOK --rehearsal` gives it up",
             ),
             (RunKind::Production, true) => (
                 "it has switched the clients to the target, and is not over",
-                "`dbmove cutover` without `--new-run` goes on with it; `dbmove rollback` points clients back",
+                "`dbmove cutover PLAYBOOK` goes on with it; `dbmove rollback PLAYBOOK` points clients back",
             ),
             (RunKind::Production, false) => (
                 "it has begun its cutover, which is neither done nor undone",
-                "`dbmove cutover` without `--new-run` settles it and goes on; `dbmove undo` gives it up",
+                "`dbmove cutover PLAYBOOK` settles it and goes on; `dbmove undo PLAYBOOK` gives it up",
             ),
         };
         EngineError::Hidden { run: state.run.clone(), playbook: state.playbook.clone(), why, instead }

@@ -72,8 +72,8 @@ fn a_dead_drivers_run_is_taken_over_at_once_with_a_higher_epoch() {
 async fn a_new_run_hides_none_that_needs_care() {
     for (point, rehearsal, words) in [
         ("point_of_no_return.effect_done", false, "neither done nor undone"),
-        ("point_of_no_return.passed", false, "`dbmove rollback`"),
-        ("point_of_no_return.passed", true, "`dbmove undo --rehearsal`"),
+        ("point_of_no_return.passed", false, "`dbmove rollback PLAYBOOK`"),
+        ("point_of_no_return.passed", true, "`dbmove undo PLAYBOOK --rehearsal`"),
     ] {
         let mut world = World::new(whole_story());
         world.scenario.rehearsal = rehearsal;

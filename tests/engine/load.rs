@@ -59,7 +59,8 @@ async fn rehearsed(world: &World, load: &Arc<Told>) -> RunOutcome {
 async fn rehearsed_until(world: &World, load: &Arc<Told>, cancel: CancellationToken) -> RunOutcome {
     let mut request = world.scenario.request();
     let loads = vec![Arc::clone(load) as Arc<dyn Load>];
-    request.load = Some(AskedLoad { multiple: "3x".parse().unwrap(), at_least: Duration::from_millis(300), loads });
+    let options = "--load 3x --load-for 300ms".to_owned();
+    request.load = Some(AskedLoad { multiple: "3x".parse().unwrap(), at_least: Duration::from_millis(300), loads, options });
     let lease: Arc<dyn TargetLease> = Arc::new(FileLease(world.path().join("target_copy")));
     let journal = Journal::open(&world.path().join("state")).unwrap();
     drive(request, world.scenario.built(), vec![lease], journal, Arc::new(Silent), cancel).await.unwrap()
@@ -154,4 +155,64 @@ async fn what_was_never_looked_at_is_not_certified() {
     let report = world.state().load.unwrap();
     assert_eq!(report.keeps_up, None);
     assert!(report.sentences.iter().any(|sentence| sentence.starts_with("whether following keeps up at 3x is not known")), "{report:?}");
+}
+
+/// Its certificate would have no load, and whoever asked for one would not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_under_load_does_not_go_on_without() {
+    let mut world = world();
+    let watch = world.scenario.playbook.stages.settle.iter_mut().find(|step| step.id == "watch").unwrap();
+    watch.with.insert("waits_for".to_owned(), serde_json::json!("seen"));
+    let cancel = CancellationToken::new();
+    let under_load = async {
+        while !world.kinds_if_any().contains(&"load_started".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cancel.cancel();
+    };
+    let (load, again) = (Arc::new(Told::default()), Arc::new(Told::default()));
+    let (interrupted, ()) = tokio::join!(rehearsed_until(&world, &load, cancel.clone()), under_load);
+    assert_eq!(interrupted.verdict, Verdict::Interrupted);
+    world.put("seen");
+    let (before, stood) = (world.kinds(), net(world.path()));
+    let error = world.drive().await.unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::Refused, "{error}");
+    assert!(error.to_string().contains("was asked for with `--load 3x --load-for 300ms`"), "{error}");
+    assert_eq!(net(world.path()), stood, "the rehearsal was not left as it was");
+    let since = world.kinds().split_off(before.len());
+    assert!(since.iter().all(|kind| kind.starts_with("lease_")), "{since:?}");
+    let next = dbmove::report::next::commands(&world.state(), dbmove::report::model::Outcome::Interrupted, None);
+    assert_eq!(next[0], "dbmove rehearse ledger.yaml --load 3x --load-for 300ms");
+    let outcome = rehearsed(&world, &again).await;
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    assert!(outcome.certificate.unwrap().load.is_some());
+}
+
+/// What is left of it is only undone: the load was seen, and is in the certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_that_is_only_to_be_undone_needs_no_load() {
+    let world = world();
+    let load = Arc::new(Told::default());
+    let (mut request, loads) = (world.scenario.request(), vec![Arc::clone(&load) as Arc<dyn Load>]);
+    let options = "--load 3x".to_owned();
+    request.load = Some(AskedLoad { multiple: "3x".parse().unwrap(), at_least: Duration::from_millis(300), loads, options });
+    let lease: Arc<dyn TargetLease> = Arc::new(FileLease(world.path().join("target_copy")));
+    let journal = Journal::open(&world.path().join("state")).unwrap();
+    let driven = drive(request, world.scenario.built(), vec![lease], journal, Arc::new(Silent), CancellationToken::new());
+    let ended = async {
+        while !world.kinds_if_any().contains(&"load_ended".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Dropped where it stands, which is as good as a crash.
+    tokio::select! {
+        outcome = driven => panic!("it was too quick to be stopped: {:?}", outcome.map(|outcome| outcome.verdict)),
+        () = ended => {}
+    }
+    let journal = rusqlite::Connection::open(world.path().join("state/journal.sqlite")).unwrap();
+    journal.execute("UPDATE leases SET held = 0", []).unwrap();
+    drop(journal);
+    let outcome = world.drive().await.unwrap();
+    assert_eq!(outcome.exit_code(), ExitCode::Done, "{}", outcome.verdict);
+    assert!(outcome.certificate.unwrap().load.is_some());
 }

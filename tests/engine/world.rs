@@ -182,6 +182,12 @@ impl World {
         let run = reader.runs().unwrap().first().unwrap().run.clone();
         reader.events(&run, 0).unwrap().iter().map(|event| event.event.kind().to_owned()).collect()
     }
+    /// The same while there may be no run yet.
+    pub fn kinds_if_any(&self) -> Vec<String> {
+        let run =
+            JournalReader::open(&self.path().join("state")).ok().and_then(|reader| reader.runs().ok()?.first().map(|run| run.run.clone()));
+        if run.is_some() { self.kinds() } else { Vec::new() }
+    }
     pub async fn drive(&self) -> Result<RunOutcome, EngineError> {
         self.scenario.drive(CancellationToken::new()).await
     }

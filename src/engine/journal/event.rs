@@ -292,6 +292,11 @@ pub enum Event {
         /// True if the switch was done, false if the holding was undone.
         switched: bool,
     },
+    /// A rehearsal was asked to run under load.
+    LoadAsked {
+        /// The options it was asked with, as a shell takes them: whoever goes on with it has to give them again.
+        options: String,
+    },
     /// A rehearsal is under load from now on.
     LoadStarted {
         /// How many times production's own rate.
@@ -381,6 +386,7 @@ impl Event {
             Event::Forecast { .. } => "forecast",
             Event::WriteGapStarted { .. } => "write_gap_started",
             Event::WriteGapEnded { .. } => "write_gap_ended",
+            Event::LoadAsked { .. } => "load_asked",
             Event::LoadStarted { .. } => "load_started",
             Event::LoadEnded { .. } => "load_ended",
             Event::PointOfNoReturn { .. } => "point_of_no_return",

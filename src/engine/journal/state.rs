@@ -204,6 +204,9 @@ pub struct RunState {
     /// The load that the rehearsal was under last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadReport>,
+    /// The options with which it was asked for a load last, as a shell takes them; empty if it was not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub load_options: String,
     /// What a passed rehearsal left behind.
     pub certificate: Option<Certificate>,
     /// Why there was no rehearsal.
@@ -248,6 +251,7 @@ impl RunState {
             not_undone: BTreeMap::new(),
             write_gap: None,
             load: None,
+            load_options: String::new(),
             certificate: None,
             without_rehearsal: None,
             approvals: Vec::new(),
@@ -268,9 +272,18 @@ impl RunState {
         let at = recorded.at;
         match &recorded.event {
             Event::RunStarted(_) | Event::Probed { .. } | Event::Forecast { .. } | Event::Note { .. } | Event::Unknown => {}
-            Event::LoadStarted { .. } => self.load = None,
+            Event::LoadAsked { options } => self.load_options.clone_from(options),
+            Event::LoadStarted { asked } => {
+                self.load = None;
+                if self.load_options.is_empty() {
+                    // A journal of an older build has no more of it.
+                    self.load_options = format!("--load {asked}");
+                }
+            }
             Event::LoadEnded { load } => self.load = Some((**load).clone()),
-            Event::CertificateAccepted { .. } | Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
+            Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
+            // An earlier try may have begun without.
+            Event::CertificateAccepted { .. } => self.without_rehearsal = None,
             Event::RunResumed { until, .. } => {
                 self.finished = None;
                 if let Some(deadline) = &mut self.deadline {

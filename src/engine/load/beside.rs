@@ -18,8 +18,9 @@ use super::judge::{self, Look};
 use super::{Clients, LoadContext, LoadFigures, LoadReport};
 use crate::engine::context::{Progress, RunKind};
 use crate::engine::driver::{Driver, Stop};
-use crate::engine::journal::{Event, JournalError, RunState, Sample};
+use crate::engine::journal::{AfterUndo, Event, JournalError, RunState, Sample, UndoScope};
 use crate::engine::outcome::Verdict;
+use crate::engine::run::EngineError;
 use crate::engine::step::{Failure, StepError};
 use crate::playbook::model::StageName;
 
@@ -76,9 +77,32 @@ fn too_slow(message: String) -> Verdict {
 }
 
 impl Driver {
+    /// Refuses to go on without the load that the rehearsal was asked to run under, as long as something is left to be tried under it. Nothing is
+    /// written before that, so that the rehearsal stays as it is.
+    pub(in crate::engine) fn check_load_is_given(&self) -> Result<(), Stop> {
+        if self.request.kind != RunKind::Rehearsal || self.request.load.is_some() || self.request.give_up {
+            return Ok(());
+        }
+        let state = self.journal.state();
+        let going_back = state.undo.as_ref().is_some_and(|undo| match &undo.then {
+            AfterUndo::StartAgain => false,
+            AfterUndo::Certify | AfterUndo::EndRehearsal => true,
+            AfterUndo::End { verdict } => !verdict.resumable(),
+        });
+        let left = self.graph.steps.iter().any(|built| !state.stage_done(built.stage));
+        if state.load_options.is_empty() || going_back || state.rolled_back() || !left {
+            return Ok(());
+        }
+        Err(Stop::Engine(EngineError::LoadLeftOut { run: state.run, options: state.load_options }))
+    }
+
     /// Whether every load can be made; asked before anything is touched.
     pub(in crate::engine) async fn check_load(&self) -> Result<(), Stop> {
         let Some(asked) = self.request.load.as_ref().filter(|_| self.request.kind == RunKind::Rehearsal) else { return Ok(()) };
+        let options = asked.options.clone();
+        if self.journal.with_state(|state| state.load_options != options) {
+            self.journal.append(Event::LoadAsked { options }).await?;
+        }
         let checkpoints = self.checkpoints();
         for load in &asked.loads {
             let outputs = self.outputs();
@@ -89,7 +113,9 @@ impl Driver {
                 checked = load.check(self.journal.run(), &outputs, &checkpoints) => checked,
             };
             checked.map_err(|error| {
-                let reason = format!("the load of `{}` can't be made: {}; nothing was touched", load.store(), error.message);
+                let begun = self.journal.with_state(|state| !state.begun_in(UndoScope::Everything).is_empty());
+                let left = if begun { "the rehearsal ends by that, and is undone".to_owned() } else { self.untouched() };
+                let reason = format!("the load of `{}` can't be made: {}; {left}", load.store(), error.message);
                 Stop::Verdict(Verdict::Refused { step: None, reasons: vec![reason], hint: error.hint })
             })?;
         }

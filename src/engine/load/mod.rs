@@ -8,7 +8,8 @@
 //! * What was asked and what was reached are told apart, and both from how following kept up ([`judge`]). All of it is in the journal
 //!   ([`LoadReport`]) whether the rehearsal passed or not.
 //! * A load lives in this process. A driver that is killed leaves nothing but what was written to the copy; one that goes on with a rehearsal
-//!   starts the load anew, and its figures are those since then.
+//!   starts the load anew, and its figures are those since then. One that was not asked for a load is refused there: the certificate would
+//!   come without it, and nobody would notice.
 //!
 //! | file | what it is for |
 //! | --- | --- |
@@ -49,6 +50,8 @@ pub struct AskedLoad {
     pub at_least: Duration,
     /// One for each store.
     pub loads: Vec<Arc<dyn Load>>,
+    /// The options it was asked for with, as a shell takes them: for whoever goes on with the rehearsal.
+    pub options: String,
 }
 
 /// Where clients are.

@@ -125,7 +125,12 @@ pub fn announcement(event: &Event) -> Option<String> {
         }
         Event::Note { step: Some(step), text } => format!("{}: {}", printable(step), printable(text)),
         Event::Note { step: None, text } => printable(text).into_owned(),
-        Event::Forecast { .. } | Event::LeaseTaken { .. } | Event::LeaseReleased { .. } | Event::RunFinished { .. } | Event::Unknown => {
+        Event::LoadAsked { .. }
+        | Event::Forecast { .. }
+        | Event::LeaseTaken { .. }
+        | Event::LeaseReleased { .. }
+        | Event::RunFinished { .. }
+        | Event::Unknown => {
             return None;
         }
     };
