@@ -161,6 +161,8 @@ async fn comes_back(test: &str, source: ServerKind, target: ServerKind) {
     assert_eq!(code(&again), 4, "{}", said(&again));
     let given_up = world.finished(&["--yes", "undo", &playbook]).await;
     assert_eq!(code(&given_up), 0, "{}", said(&given_up));
+    let anew = format!("dbmove run {playbook} --new-run");
+    assert!(said(&given_up).contains(&anew), "what is over was to be undone again: {}", said(&given_up));
     let writers = world.write(150.0, 100.0).await;
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));

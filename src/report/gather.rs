@@ -250,6 +250,7 @@ fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>, 
         // As `RunOutcome::exit_code` has it: a failed undo is an error whatever led to it.
         (_, false) => outcome::ExitCode::Error.code(),
     });
+    let word = next::playbook_word(&state.playbook, path.or(state.playbook_file.as_deref()));
     let mut sentence = status::sentence(state, outcome, driver);
     for (step, why) in state.not_undone.iter().filter(|(_, why)| !sentence.contains(why.as_str())).collect::<Vec<_>>() {
         sentence.push_str(&format!("; step `{step}` could not be undone: {why}"));
@@ -259,7 +260,7 @@ fn verdict(state: &RunState, outcome: Outcome, driver: Option<&status::Driver>, 
         sentence,
         hint: finished
             .and_then(|finished| finished.verdict.hint())
-            .map(str::to_owned)
+            .map(|hint| next::with_playbook(hint, &word))
             .or_else(|| next::approval(state, path).map(|command| format!("`{command}` gives the approval"))),
         exit_code,
         serving: serving(finished.map_or_else(|| state.serving(), |finished| finished.serving)),

@@ -82,6 +82,9 @@ pub struct RunStatus {
     /// The command that would point clients back, behind the switch.
     #[serde(skip)]
     pub rollback: String,
+    /// The command that would give a production run up.
+    #[serde(skip)]
+    pub undo: String,
     /// Steps in order, with where each stands.
     pub steps: Vec<StepStatus>,
     /// The commands that make sense now.
@@ -227,7 +230,7 @@ pub fn sentence(state: &RunState, outcome: Outcome, driver: Option<&Driver>) -> 
                 format!("step `{step}` has been approved by {by} since; the same command goes on from here")
             }
             Verdict::Done { until } => format!("everything up to and including `{}`", until.as_str()),
-            verdict => verdict.to_string(),
+            verdict => next::with_playbook(&verdict.to_string(), &next::playbook_word(&state.playbook, state.playbook_file.as_deref())),
         },
         (None, Outcome::Running, Some(driver)) if driver.liveness == Presence::Silent => {
             format!(
@@ -326,6 +329,7 @@ pub fn of_run(reader: &JournalReader, run: &str, now: Timestamp) -> Result<RunSt
         control: state.control.clone(),
         guards: state.guards.clone(),
         rollback: next::rollback(&state),
+        undo: next::undo(&state),
         steps,
         next: next::commands(&state, outcome, None),
         driver,
