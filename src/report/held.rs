@@ -25,11 +25,27 @@ pub fn hold(state: &RunState) -> Option<Hold> {
     Some(if rollback { Hold::Target } else { Hold::Source })
 }
 
+/// How a person lifts held writes where nobody else does and no command of dbmove's can be given any more, and when not to; line by line. Nobody but
+/// who looks at the route can tell where clients are: a driver that died may have moved some of them.
+#[must_use]
+pub fn by_hand(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Source => {
+            "last resort, where dbmove can't be run: look where clients are pointed;\nonly if none is on the target: `SET GLOBAL read_only = 0` on the source"
+        }
+        Hold::Target => {
+            "last resort, where dbmove can't be run: look where clients are pointed;\nonly if none is on the source: `SET GLOBAL read_only = 0` on the target,\nor, of \
+             accounts that were locked there, `ALTER USER … ACCOUNT UNLOCK`"
+        }
+    }
+}
+
 /// What becomes of the writes that a run holds now; `None` if it holds none. `noted` is who lifts that without a driver, see
 /// [`noted`](crate::engine::held::noted).
 #[must_use]
 pub fn held(state: &RunState, noted: Option<Lifting>) -> Option<Held> {
-    let (server, what_ends) = match hold(state)? {
+    let hold = hold(state)?;
+    let (server, what_ends) = match hold {
         Hold::Target if state.rolling_back() => {
             ("target", "clients are being pointed back to the source, and that is brought to its end first")
         }
@@ -45,10 +61,14 @@ pub fn held(state: &RunState, noted: Option<Lifting>) -> Option<Held> {
         // Of an earlier try, or of a step that says nothing of it.
         Some(Lifting::Driver) | None => "whether a server lets them through by itself is not known".to_owned(),
     };
+    let last = match noted {
+        Some(Lifting::Nobody) => format!(". The {}", by_hand(hold).replace('\n', " ")),
+        _ => String::new(),
+    };
     let again = next::commands(state, Outcome::Crashed, None).into_iter().next().unwrap_or_default();
     Some(Held {
         asked: format!("writes are HELD on the {server}: {what_ends}. Wait for that; once more stops at once, and then {fate}"),
-        left: format!("stopped at once while writes are HELD on the {server}: {fate}. Now give `{again}`, which settles it"),
+        left: format!("stopped at once while writes are HELD on the {server}: {fate}. Now give `{again}`, which settles it{last}"),
     })
 }
 
@@ -127,6 +147,7 @@ mod tests {
         let switching = held(&state(events.clone()), Some(Lifting::Nobody)).unwrap();
         assert!(switching.asked.contains("clients are being switched, and that is brought to its end first"), "{switching:?}");
         assert!(switching.left.contains("no server lets them through by itself. Now give"), "{switching:?}");
+        assert!(switching.left.ends_with("only if none is on the target: `SET GLOBAL read_only = 0` on the source"), "{switching:?}");
         events.push(Event::WriteGapEnded { seconds: 1.0, switched: false });
         assert_eq!(held(&state(events), Some(Lifting::Nobody)), None);
     }
@@ -151,6 +172,14 @@ mod tests {
         events.push(intent("switch", Action::Undo));
         let pointing = held(&state(events), Some(Lifting::Nobody)).unwrap();
         assert!(pointing.asked.contains("clients are being pointed back to the source"), "{pointing:?}");
-        assert!(pointing.left.ends_with("no server lets them through by itself. Now give `dbmove rollback shop.yaml`, which settles it"));
+        assert!(
+            pointing
+                .left
+                .contains("no server lets them through by itself. Now give `dbmove rollback shop.yaml`, which settles it. The last")
+        );
+        assert!(
+            pointing.left.contains("only if none is on the source: `SET GLOBAL read_only = 0` on the target, or, of accounts"),
+            "{pointing:?}"
+        );
     }
 }

@@ -3,19 +3,22 @@
 use std::fmt::Write as _;
 
 use super::{Text, outcome_word, serving_words, state_word};
+use crate::engine::held::Hold;
+use crate::report::held;
 use crate::report::model::StepState;
 use crate::report::status::{LeftHeld, Lifted, Presence, RunStatus};
 use crate::telemetry::human;
 use crate::telemetry::printable::{printable, shortened};
 
-/// What a driver that is gone has left of its hold, and who lifts that.
-fn left_held(left: &LeftHeld) -> String {
+/// What a driver that is gone has left of its hold, and who lifts that. `undo` is the command that goes back before the switch.
+fn left_held(left: &LeftHeld, undo: &str) -> String {
     let since = format!("{:.0}", left.since);
     let ended = if left.silent { "fell silent" } else { "ended" };
-    let (server, go) = match left.rolling_back {
-        true => ("target", "go on at once with the command below"),
-        false => ("source", "go on at once with the command below, or back with `dbmove undo`"),
+    let (server, hold, go) = match left.rolling_back {
+        true => ("target", Hold::Target, "go on at once with the command below".to_owned()),
+        false => ("source", Hold::Source, format!("go on at once with the command below, or back with\n`{undo}`")),
     };
+    let by_hand = held::by_hand(hold);
     match left.lifted {
         Lifted::Itself { at, seconds } if seconds > 0.0 => format!(
             "WRITES WERE HELD when its driver {ended}, since {since}\nthe {server} lifts that by itself at about {at:.0}, in {}",
@@ -31,10 +34,14 @@ fn left_held(left: &LeftHeld) -> String {
         ),
         Lifted::Driver => format!("writes were held since {since}\nthey were let through again before its driver {ended}"),
         Lifted::Nobody => {
-            format!("WRITES ARE HELD since {since}, and its driver {ended}\nit was about to switch: nothing lifts that by itself\n{go}")
+            format!(
+                "WRITES ARE HELD since {since}, and its driver {ended}\nit was about to switch: nothing lifts that by itself\n{go}\n{by_hand}"
+            )
         }
         Lifted::Unknown => {
-            format!("WRITES WERE HELD when its driver {ended}, since {since}\nwhether anything lifts that by itself is not known\n{go}")
+            format!(
+                "WRITES WERE HELD when its driver {ended}, since {since}\nwhether anything lifts that by itself is not known\n{go}\n{by_hand}"
+            )
         }
     }
 }
@@ -61,7 +68,7 @@ pub fn status(status: &RunStatus) -> String {
         text.line(format!("  deadline  {}: {left}", printable(deadline)));
     }
     match (&status.left_held, status.writes_held_seconds) {
-        (Some(left), _) => text.block("  ", &left_held(left)),
+        (Some(left), _) => text.block("  ", &left_held(left, &status.undo)),
         (None, Some(held)) => text.line(format!("  WRITES ARE HELD, for {}", human::seconds(held))),
         (None, None) => {}
     }
@@ -109,7 +116,7 @@ mod tests {
         let at = moment("2026-11-29T11:17:11Z");
         let said = |lifted, rolling_back, silent| {
             let left = LeftHeld { since: moment("2026-11-29T11:16:26.4Z"), lifted, rolling_back, silent };
-            block("  ", &left_held(&left))
+            block("  ", &left_held(&left, "dbmove undo shop.yaml"))
         };
         let all = [
             said(Lifted::Itself { at, seconds: 12.0 }, false, false),
@@ -140,13 +147,22 @@ mod tests {
       they were let through again before its driver ended
   WRITES ARE HELD since 2026-11-29T11:16:26Z, and its driver ended
       it was about to switch: nothing lifts that by itself
-      go on at once with the command below, or back with `dbmove undo`
+      go on at once with the command below, or back with
+      `dbmove undo shop.yaml`
+      last resort, where dbmove can't be run: look where clients are pointed;
+      only if none is on the target: `SET GLOBAL read_only = 0` on the source
   WRITES ARE HELD since 2026-11-29T11:16:26Z, and its driver ended
       it was about to switch: nothing lifts that by itself
       go on at once with the command below
+      last resort, where dbmove can't be run: look where clients are pointed;
+      only if none is on the source: `SET GLOBAL read_only = 0` on the target,
+      or, of accounts that were locked there, `ALTER USER … ACCOUNT UNLOCK`
   WRITES WERE HELD when its driver ended, since 2026-11-29T11:16:26Z
       whether anything lifts that by itself is not known
-      go on at once with the command below, or back with `dbmove undo`
+      go on at once with the command below, or back with
+      `dbmove undo shop.yaml`
+      last resort, where dbmove can't be run: look where clients are pointed;
+      only if none is on the target: `SET GLOBAL read_only = 0` on the source
 "
         );
     }
