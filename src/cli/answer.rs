@@ -106,8 +106,10 @@ impl Refusal {
 
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Refusal {
-        let hint = matches!(error, JournalError::Missing { .. })
-            .then(|| "`--state-dir` or `DBMOVE_STATE_DIR` say where it lies; `dbmove rehearse` or `dbmove run` begin one".to_owned());
+        let hint = matches!(error, JournalError::Missing { .. }).then(|| {
+            "`--state-dir` or `DBMOVE_STATE_DIR` say where it lies; `dbmove rehearse PLAYBOOK` or `dbmove run PLAYBOOK` begin one"
+                .to_owned()
+        });
         Refusal { hint, ..Refusal::new(error.exit_code(), error.to_string()) }
     }
 }

@@ -55,7 +55,7 @@ pub async fn approve(everywhere: &Everywhere, typed: &Approve) -> Result<Answer,
         Given::Stood(given) => (given, false),
     };
     let status = status::of_run(&journal.reader()?, &run, jiff::Timestamp::now())?;
-    let next = next::commands(&journal.reader()?.state(&run)?, status.outcome, Some(&typed.playbook));
+    let next = everywhere.typed.commands(&next::commands(&journal.reader()?.state(&run)?, status.outcome, Some(&typed.playbook)));
     let approval = &given.approval;
     let mut text = format!(
         "{}: step `{}` of run {}, by {} at {:.0}{}\n  {}\n",

@@ -93,6 +93,7 @@ pub async fn assess(everywhere: &Everywhere, typed: &Assess) -> Result<Answer, R
     } else {
         vec![format!("dbmove plan {word}")]
     };
+    let next = everywhere.typed.commands(&next);
     let word = if kind == RunKind::Rehearsal { "rehearsal" } else { "production" };
     let data = Data { playbook: &playbook.playbook, kind: word, errors, warnings, infos, stores: &stores, tries: &tries };
     let mut text: String = stores.iter().map(|store| self::text(store, everywhere.columns)).collect();

@@ -42,7 +42,7 @@ pub fn audit(everywhere: &Everywhere) -> Result<Answer, Refusal> {
             format!("BROKEN: {}\n{} events before it are intact; what comes after it can't be trusted.\n", printable(broken), audit.intact),
         ),
     };
-    let next = vec![if broken.is_none() { "dbmove report".to_owned() } else { "dbmove status".to_owned() }];
+    let next = vec![everywhere.typed.command(if broken.is_none() { "dbmove report" } else { "dbmove status" })];
     let data =
         Data { intact: broken.is_none(), journal: reader.path(), events: audit.intact, head: &audit.head.hash, broken, audit: &audit };
     Ok(Answer::new("audit", exit_code, &data, &next, text))

@@ -50,7 +50,14 @@ pub async fn certificate(everywhere: &Everywhere, command: &CertificateCommand) 
             let loaded = super::drive::load(everywhere, playbook)?;
             let reader = JournalReader::open(&everywhere.state_directory)?;
             let issued = newest(&reader, &loaded)?;
-            answer("certificate show", &Judged::of(&reader, &loaded, &issued, Seen::nothing())?, &issued, playbook, ExitCode::Done)
+            answer(
+                everywhere,
+                "certificate show",
+                &Judged::of(&reader, &loaded, &issued, Seen::nothing())?,
+                &issued,
+                playbook,
+                ExitCode::Done,
+            )
         }
         CertificateCommand::Export { playbook, output } => {
             let loaded = super::drive::load(everywhere, playbook)?;
@@ -74,7 +81,7 @@ pub async fn certificate(everywhere: &Everywhere, command: &CertificateCommand) 
             let seen = Seen::today(everywhere, &reader, &loaded, &issued.certificate).await?;
             let judged = Judged::of(&reader, &loaded, &issued, seen)?;
             let exit_code = if judged.void.is_empty() { ExitCode::Done } else { ExitCode::Refused };
-            answer("certificate check", &judged, &issued, playbook, exit_code)
+            answer(everywhere, "certificate check", &judged, &issued, playbook, exit_code)
         }
     }
 }
@@ -96,7 +103,7 @@ pub fn refuse(reasons: &[Void]) -> Result<(), Refusal> {
 fn newest(reader: &JournalReader, playbook: &Playbook) -> Result<Issued, Refusal> {
     reader.certificates(&playbook.playbook)?.pop().ok_or_else(|| {
         Refusal::new(ExitCode::Refused, format!("there is no certificate: playbook `{}` was never rehearsed", playbook.playbook))
-            .hint("`dbmove rehearse` leaves one")
+            .hint("`dbmove rehearse PLAYBOOK` leaves one")
     })
 }
 
@@ -130,7 +137,7 @@ struct Seen {
 impl Seen {
     /// Nobody was asked.
     fn nothing() -> Seen {
-        let not_compared = "schema and server versions: `dbmove certificate check` asks the servers".to_owned();
+        let not_compared = "schema and server versions: `dbmove certificate check PLAYBOOK` asks the servers".to_owned();
         Seen { facts: Facts::new(), not_compared: Some(not_compared) }
     }
 
@@ -186,17 +193,24 @@ impl Judged {
         let mut void = certificate::check(&issued.certificate, &today, Timestamp::now());
         void.extend(certificate::trace(issued, reader)?);
         let newest = reader.certificates(&playbook.playbook)?.pop().map(|newest| newest.certificate);
-        let newer = newest.filter(|newest| newest.hash != issued.certificate.hash).map(|newest| {
-            format!("rehearsal `{}` issued another one at {:.0}, and `dbmove cutover` goes by that", newest.run, newest.issued)
-        });
+        let newer = newest
+            .filter(|newest| newest.hash != issued.certificate.hash)
+            .map(|newest| format!("rehearsal `{}` issued another one at {:.0}, and a cutover goes by that", newest.run, newest.issued));
         Ok(Judged { void, not_compared, newer })
     }
 }
 
-fn answer(command: &str, judged: &Judged, issued: &Issued, playbook: &Path, exit_code: ExitCode) -> Result<Answer, Refusal> {
+fn answer(
+    everywhere: &Everywhere,
+    command: &str,
+    judged: &Judged,
+    issued: &Issued,
+    playbook: &Path,
+    exit_code: ExitCode,
+) -> Result<Answer, Refusal> {
     let word = playbook_word("", Some(playbook));
     let holds = judged.void.is_empty();
-    let next = vec![if holds { format!("dbmove cutover {word}") } else { format!("dbmove rehearse {word}") }];
+    let next = [everywhere.typed.command(&format!("dbmove {} {word}", if holds { "cutover" } else { "rehearse" }))];
     let void: Vec<String> = judged.void.iter().map(ToString::to_string).collect();
     let mut text = shown(issued);
     if holds {
@@ -208,7 +222,7 @@ fn answer(command: &str, judged: &Judged, issued: &Issued, playbook: &Path, exit
         text.push_str(&format!("\n  {}", printable(reason)));
     }
     if let Some(what) = &judged.not_compared {
-        text.push_str(&format!("\n  not compared: {}", printable(what)));
+        text.push_str(&format!("\n  not compared: {}", printable(&everywhere.typed.words(what))));
     }
     if let Some(newer) = &judged.newer {
         text.push_str(&format!("\n  NOT THE NEWEST: {}", printable(newer)));

@@ -62,7 +62,8 @@ pub async fn ctl(everywhere: &Everywhere, typed: &Ctl) -> Result<Answer, Refusal
             return Err(Refusal::new(ExitCode::Error, message).next([format!("dbmove status {}", shell_word(&run))]));
         }
     };
-    let status = of_run(&reader, &run, Timestamp::now())?;
+    let mut status = of_run(&reader, &run, Timestamp::now())?;
+    everywhere.typed.status(&mut status);
     let mut text = String::new();
     if let Some(act) = &act {
         text.push_str(&format!("{}: {}\n", if taken { shouted(act) } else { "NOTHING TO DO".to_owned() }, printable(&message)));
@@ -155,7 +156,7 @@ fn driven(everywhere: &Everywhere, reader: &JournalReader, typed: &Ctl) -> Resul
                 next.extend(word.map(|word| format!("dbmove run {word}")));
             }
             Err(Refusal::new(ExitCode::Error, format!("nobody drives {what}, so there is nobody to tell{stands}; nothing was changed"))
-                .hint("`ctl` steers a run while it is driven; an approval or an undo needs no driver: `dbmove approve`, `dbmove undo`")
+                .hint("`ctl` steers a run while it is driven; an approval or an undo needs no driver: `dbmove approve PLAYBOOK STEP`, `dbmove undo PLAYBOOK`")
                 .next(next))
         }
         _ => {

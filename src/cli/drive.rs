@@ -29,7 +29,7 @@ use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
 use crate::playbook::reference::Resolver;
 use crate::report::held::{self, Held};
-use crate::report::{gather, model, next, terminal};
+use crate::report::{gather, model, terminal};
 use crate::steps;
 use crate::telemetry::progress;
 
@@ -130,8 +130,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
             let data = serde_json::to_value(&planned).unwrap_or_default();
             go_ahead::Plan { playbook: playbook.playbook.clone(), shown: planning::text(&planned), data }
         };
-        let again = format!("dbmove {} {}", request.command, next::playbook_word("", Some(path)));
-        go_ahead::ask(everywhere, plan, &format!("{action} of `{}`", playbook.playbook), &again)?;
+        go_ahead::ask(everywhere, plan, &format!("{action} of `{}`", playbook.playbook))?;
     }
     drop(reading);
 
@@ -140,7 +139,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let journal = Journal::open(&everywhere.state_directory)?;
     let observer = progress::observer(everywhere.progress, &everywhere.screen);
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
-    let held = || held_now(&journal, &playbook.playbook, request.kind);
+    let held = || held_now(&journal, &playbook.playbook, request.kind).map(|held| everywhere.typed.held(held));
     let outcome = signals.guard(driven, &cancel, &everywhere.screen, held).await?;
     answer(everywhere, &request, &journal, &outcome, path)
 }
@@ -238,12 +237,13 @@ fn answer(everywhere: &Everywhere, request: &Request<'_>, journal: &Journal, out
         report.verdict.outcome = model::Outcome::LeaseLost;
         report.verdict.sentence = outcome.verdict.to_string();
         report.verdict.hint = Some(
-            "look with `dbmove status` at the other run; if it is given up, `dbmove undo` it from the state directory that it has"
+            "look with `dbmove status` at the other run; if that is given up, `dbmove undo PLAYBOOK --state-dir DIRECTORY` undoes it, with the state directory that it has"
                 .to_owned(),
         );
         report.verdict.exit_code = Some(exit_code.code());
         report.next = vec!["dbmove status".to_owned(), format!("dbmove report {}", outcome.run)];
     }
+    everywhere.typed.report(&mut report);
     let file: PathBuf = everywhere.state_directory.join(format!("report-{}.json", outcome.run));
     let written = super::report::write(&report, &file);
     if let Err(error) = &written {

@@ -26,14 +26,16 @@ pub struct Plan {
 ///
 /// # Errors
 /// If nobody can be asked (exit code 2, with the plan), or the answer is another one (exit code 130: nothing was touched).
-pub fn ask(everywhere: &Everywhere, plan: Plan, action: &str, again: &str) -> Result<(), Refusal> {
+pub fn ask(everywhere: &Everywhere, plan: Plan, action: &str) -> Result<(), Refusal> {
     if everywhere.go_ahead == GoAhead::Given {
         return Ok(());
     }
     if everywhere.go_ahead == GoAhead::Missing {
+        // Word by word: what was typed is what the plan was made from.
+        let again = everywhere.typed.with_go_ahead();
         let mut refusal = Refusal::usage(format!("this would {action}, and there is no go-ahead; nothing was touched"))
-            .hint(format!("this is the plan; `{again} --yes` gives the go-ahead, or give it at a terminal"))
-            .next([format!("{again} --yes")]);
+            .hint(format!("this is the plan; `{again}` gives the go-ahead, or give it at a terminal"))
+            .next([again]);
         refusal.shown = Some(plan.shown.into());
         refusal.details.insert("plan".to_owned(), plan.data);
         return Err(refusal);

@@ -14,6 +14,7 @@
 //! | [`rollback`], [`undo`], [`approve`], [`status`], [`report`], [`certificate`], [`audit`] | the same |
 //! | [`demo`] | `demo`: all of it, here, on private servers |
 //! | [`go_ahead`], [`signals`], [`reading`] | the question before what is dangerous; Ctrl-C; what the journal knows before |
+//! | [`proposals`] | commands that are proposed, as they have to be typed here |
 //! | [`stores`] | the stores of a playbook, for commands that only look |
 
 pub mod answer;
@@ -30,6 +31,7 @@ pub mod go_ahead;
 pub mod plan;
 pub mod planning;
 pub mod playbook;
+pub mod proposals;
 pub mod reading;
 pub mod rehearse;
 pub mod report;
@@ -44,11 +46,14 @@ pub mod undo;
 pub mod verify;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use clap::{CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches};
 
 use answer::{Answer, Refusal};
 use arguments::{Arguments, CertificateCommand, Command, PlaybookCommand, SchemaCommand};
+use proposals::Typed;
 use settings::Everywhere;
 
 use crate::engine::outcome::ExitCode;
@@ -60,8 +65,8 @@ use crate::telemetry::printable::printable_lines;
 /// The whole program: arguments in, exit code out.
 #[must_use]
 pub fn main() -> std::process::ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let (arguments, typed) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             // `--help` and `--version` are errors to clap too; it knows which stream each belongs to.
             let _ = error.print();
@@ -70,17 +75,56 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     let name = arguments.command.name();
-    let everywhere = Everywhere::resolve(&arguments.common, arguments.command.shows_progress());
+    let everywhere = Everywhere::resolve(&arguments.common, typed, arguments.command.shows_progress());
     let result = logs::start(&everywhere.screen, everywhere.verbosity, everywhere.log_format)
         .map_err(Refusal::usage)
         .and_then(|()| execute(&everywhere, &arguments.command));
     match result {
         Ok(answer) => print_answer(&everywhere, &answer).into(),
-        Err(refusal) => print_refusal(&everywhere, name, &refusal).into(),
+        Err(refusal) => print_refusal(&everywhere, name, &everywhere.typed.refusal(refusal)).into(),
     }
 }
 
+/// What was typed, and what of it other commands repeat.
+fn parse() -> Result<(Arguments, Typed), clap::Error> {
+    let matches = Arguments::command().try_get_matches()?;
+    let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut Arguments::command()))?;
+    let by_hand = matches.value_source("state_dir") == Some(ValueSource::CommandLine);
+    let state_directory = by_hand.then_some(arguments.common.state_dir.as_path());
+    let typed = Typed::new(std::env::args_os().skip(1), state_directory, arguments.command.playbook());
+    Ok((arguments, typed))
+}
+
 impl Command {
+    /// The playbook that it names.
+    fn playbook(&self) -> Option<&Path> {
+        Some(match self {
+            Command::Playbook(PlaybookCommand::Check { file }) => file,
+            Command::Assess(typed) => &typed.playbook,
+            Command::Schema(SchemaCommand::Diff(typed)) => &typed.playbook,
+            Command::Plan(typed) => &typed.playbook,
+            Command::Rehearse(typed) => &typed.driving.playbook,
+            Command::Run(typed) => &typed.driving.playbook,
+            Command::Verify(typed) => &typed.playbook,
+            Command::Cutover(typed) => &typed.driving.playbook,
+            Command::Rollback(typed) => &typed.playbook,
+            Command::Undo(typed) => &typed.playbook,
+            Command::Approve(typed) => &typed.playbook,
+            Command::Ctl(typed) => return typed.playbook.as_deref(),
+            Command::Certificate(
+                CertificateCommand::Show { playbook }
+                | CertificateCommand::Export { playbook, .. }
+                | CertificateCommand::Check { playbook, .. },
+            ) => playbook,
+            Command::Playbook(_)
+            | Command::Status(_)
+            | Command::Report(_)
+            | Command::Audit
+            | Command::Demo(_)
+            | Command::Completions { .. } => return None,
+        })
+    }
+
     /// Its name, as in the frame of its JSON.
     #[must_use]
     pub fn name(&self) -> &'static str {

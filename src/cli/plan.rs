@@ -39,6 +39,7 @@ pub async fn plan(everywhere: &Everywhere, typed: &Plan) -> Result<Answer, Refus
     let command = if typed.rehearsal || has_pair { "rehearse" } else { "run" };
     let exit_code = if planned.failed { ExitCode::Error } else { ExitCode::Done };
     let next = if planned.failed { vec![format!("dbmove playbook check {word}")] } else { vec![format!("dbmove {command} {word}")] };
+    let next = everywhere.typed.commands(&next);
     let mut text = planning::text(&planned);
     text.push_str(&crate::report::terminal::next_lines(&next));
     Ok(Answer::new("plan", exit_code, &planned, &next, text))

@@ -32,6 +32,7 @@ pub fn report(everywhere: &Everywhere, typed: &Typed) -> Result<Answer, Refusal>
         },
     };
     let mut report = gather::report(&reader, &run, None, Timestamp::now())?;
+    everywhere.typed.report(&mut report);
     if typed.redact {
         report.verifications.iter_mut().for_each(verification::redact);
     }

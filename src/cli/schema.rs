@@ -89,7 +89,7 @@ pub async fn diff(everywhere: &Everywhere, typed: &SchemaDiff) -> Result<Answer,
     let rules = rules::all().filter(|rule| fired(rule.name)).map(|rule| RuleText { name: rule.name, about: rule.about, why: rule.why });
     let rules: Vec<RuleText> = rules.collect();
     let word = next::playbook_word("", Some(&typed.playbook));
-    let next = vec![format!("dbmove assess {word}{}", if typed.rehearsal { " --rehearsal" } else { "" })];
+    let next = [everywhere.typed.command(&format!("dbmove assess {word}{}", if typed.rehearsal { " --rehearsal" } else { "" }))];
     let colour = everywhere.colour && std::io::stdout().is_terminal();
     let mut text: String = stores.iter().map(|store| self::text(store, everywhere.columns, colour)).collect();
     if !rules.is_empty() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::answer::Refusal;
 use super::arguments::{Colour, Common};
+use super::proposals::Typed;
 use crate::engine::budget::DEFAULT_MARGIN;
 use crate::engine::certificate::DEFAULT_LIFETIME;
 use crate::engine::deadline::Deadline;
@@ -51,6 +52,8 @@ pub struct Everywhere {
     pub columns: usize,
     /// The way to stderr.
     pub screen: Screen,
+    /// What was typed, for the commands that are proposed.
+    pub typed: Typed,
 }
 
 /// How wide the terminal is.
@@ -71,29 +74,30 @@ fn colours(wanted: Colour, terminal: bool, no_color: bool) -> bool {
 }
 
 impl Everywhere {
-    /// Resolves what was typed, for this process's own terminal and environment. `draws` says if the command shows progress.
+    /// Resolves the `options` that were typed, for this process's own terminal and environment. `draws` says if the command shows progress.
     #[must_use]
-    pub fn resolve(typed: &Common, draws: bool) -> Everywhere {
+    pub fn resolve(options: &Common, typed: Typed, draws: bool) -> Everywhere {
         let terminal = Screen::is_terminal();
-        let json_log = typed.log_format == LogFormat::Json;
+        let json_log = options.log_format == LogFormat::Json;
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = colours(typed.color, terminal, no_color) && !json_log;
-        let progress = typed.progress.resolve(terminal, json_log);
-        let can_ask = !typed.no_input && terminal && std::io::stdin().is_terminal() && !json_log;
+        let colour = colours(options.color, terminal, no_color) && !json_log;
+        let progress = options.progress.resolve(terminal, json_log);
+        let can_ask = !options.no_input && terminal && std::io::stdin().is_terminal() && !json_log;
         Everywhere {
-            state_directory: typed.state_dir.clone(),
-            json: typed.json,
-            go_ahead: match (typed.yes, can_ask) {
+            state_directory: options.state_dir.clone(),
+            json: options.json,
+            go_ahead: match (options.yes, can_ask) {
                 (true, _) => GoAhead::Given,
                 (false, true) => GoAhead::Ask,
                 (false, false) => GoAhead::Missing,
             },
-            verbosity: i16::from(typed.verbose) - i16::from(typed.quiet),
-            log_format: typed.log_format,
+            verbosity: i16::from(options.verbose) - i16::from(options.quiet),
+            log_format: options.log_format,
             progress,
             colour,
             columns: columns(),
             screen: Screen::new(draws && progress == Mode::Bars, if json_log { Words::Events } else { Words::Text }, colour),
+            typed,
         }
     }
 }

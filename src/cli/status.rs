@@ -24,10 +24,11 @@ struct Data<'a> {
 pub fn status(everywhere: &Everywhere, typed: &Status) -> Result<Answer, Refusal> {
     let reader = JournalReader::open(&everywhere.state_directory)?;
     let now = Timestamp::now();
-    let runs = match &typed.run {
+    let mut runs = match &typed.run {
         Some(run) => vec![of_run(&reader, run, now)?],
         None => of_all(&reader, now)?,
     };
+    runs.iter_mut().for_each(|run| everywhere.typed.status(run));
     let texts: Vec<String> = runs.iter().map(terminal::status).collect();
     let next = runs.first().map(|run| run.next.clone()).unwrap_or_default();
     let mut text = if texts.is_empty() { "no run was started yet\n".to_owned() } else { texts.join("\n") };

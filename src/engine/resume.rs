@@ -32,7 +32,7 @@ impl Driver {
                 AfterUndo::End { verdict: Verdict::Undone } => {
                     self.given_up = true;
                     let reasons = vec!["`dbmove undo` had begun to undo this run, and that has been carried through".to_owned()];
-                    let hint = Some("`--new-run` starts another one".to_owned());
+                    let hint = Some("`dbmove run PLAYBOOK --new-run` starts another one".to_owned());
                     Some(Verdict::Refused { step: None, reasons, hint })
                 }
                 AfterUndo::End { verdict: Verdict::RolledBack } => Some(Verdict::RolledBack),

@@ -356,7 +356,8 @@ impl Driver {
             }
             // A run that ended here would leave the way back unattended for as long as the person thinks.
             Err(Halt::Step(error)) if error.failure == Failure::Waiting && self.way_back_runs() => {
-                tracing::warn!("`{}` waits for approval (`dbmove approve`): {}", self.graph.id(index), error.message);
+                let id = self.graph.id(index);
+                tracing::warn!("`{id}` waits for approval (`dbmove approve PLAYBOOK {id}`): {}", error.message);
                 self.waiting.insert(index);
                 Ok(())
             }

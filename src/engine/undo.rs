@@ -95,9 +95,9 @@ impl Driver {
                         .to_owned(),
                 ],
                 hint: Some(match self.no_rollback() {
-                    None => "`dbmove rollback` takes clients back to the source, with all that; `dbmove cutover` drives the run forward"
+                    None => "`dbmove rollback PLAYBOOK` takes clients back to the source, with all that; `dbmove cutover PLAYBOOK` drives the run forward"
                         .to_owned(),
-                    Some(_) => "the run can only be driven forward: `dbmove cutover`".to_owned(),
+                    Some(_) => "the run can only be driven forward: `dbmove cutover PLAYBOOK`".to_owned(),
                 }),
             });
         }

@@ -178,11 +178,11 @@ impl Driver {
             return Some(rolled_back_already());
         }
         if !state.switched() {
-            let reason = "the clients were not switched, so there is nothing to roll back; nothing was touched".to_owned();
-            return Some((reason, "`dbmove undo` gives the run up: the source serves before and after".to_owned()));
+            let reason = format!("the clients were not switched, so there is nothing to roll back; {}", self.untouched());
+            return Some((reason, "`dbmove undo PLAYBOOK` gives the run up: the source serves before and after".to_owned()));
         }
         let steps = self.way_back_steps();
-        let forward = "the run can only be driven forward: `dbmove cutover`".to_owned();
+        let forward = "the run can only be driven forward: `dbmove cutover PLAYBOOK`".to_owned();
         if steps.is_empty() {
             return Some(("the playbook has no `mysql.reverse`: nothing carried back what was written on the target".to_owned(), forward));
         }
@@ -211,7 +211,7 @@ impl Driver {
                 "a rollback took {rehearsed:.0} s in the rehearsal, so {needed:.0} s are needed, and {left:.0} s are left; nothing was touched, clients stay on \
                  the target"
             );
-            let hint = "give it a later `--deadline`, or none; until then `dbmove cutover` goes on carrying back what clients write";
+            let hint = "give it a later `--deadline`, or none; until then `dbmove cutover PLAYBOOK` goes on carrying back what clients write";
             (reason, hint.to_owned())
         })
     }
@@ -450,6 +450,6 @@ impl Driver {
 pub(super) fn rolled_back_already() -> (String, String) {
     (
         "this run was rolled back: the source serves, and what was written on the target is there".to_owned(),
-        "`dbmove undo` drops the copy on the target, then `dbmove run --new-run` starts another run".to_owned(),
+        "`dbmove undo PLAYBOOK` drops the copy on the target, then `dbmove run PLAYBOOK --new-run` starts another run".to_owned(),
     )
 }

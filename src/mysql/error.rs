@@ -142,7 +142,7 @@ impl MysqlError {
         MysqlError::Stream {
             position: position.clone(),
             message: format!("the source's binary log is not the one that was followed: {why}. Nothing of it was applied"),
-            hint: "somebody ran `RESET MASTER`, or this is another server or one put back from a backup: what happened in between is not known. Give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`".to_owned(),
+            hint: "somebody ran `RESET MASTER`, or this is another server or one put back from a backup: what happened in between is not known. Give this run up with `dbmove undo PLAYBOOK`, which drops what it made on the target, then start again with `dbmove run PLAYBOOK --new-run`".to_owned(),
         }
     }
 
@@ -210,11 +210,11 @@ impl MysqlError {
                 return Some(hint.clone());
             }
             MysqlError::Warnings { warnings, .. } if warnings.contains("Incorrect string value") => {
-                "the source holds bytes that are no text in the column's character set, and the target does not take them: correct them on the source, or make the column VARBINARY or BLOB there; `dbmove assess --deep` names all such columns. If they came by the log they are still in it: drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run --new-run`"
+                "the source holds bytes that are no text in the column's character set, and the target does not take them: correct them on the source, or make the column VARBINARY or BLOB there; `dbmove assess PLAYBOOK --deep` names all such columns. If they came by the log they are still in it: drop on the target the databases that this run made and `_dbmove`, then start again with `dbmove run PLAYBOOK --new-run`"
             }
             MysqlError::LeaseLost(_) => "another `dbmove` drives this run; look at it with `dbmove status`",
             MysqlError::Drift { .. } => {
-                "something else wrote to the target, or its schema was changed; `dbmove verify` names every differing row"
+                "something else wrote to the target, or its schema was changed; `dbmove verify PLAYBOOK` names every differing row"
             }
             MysqlError::Connect { source, .. } if matches!(source.as_ref(), mysql_async::Error::Io(error) if distrusted(error)) => {
                 "the server's identity could not be proven: check `ca` (for RDS and Aurora Amazon's `global-bundle.pem`) and that the url has the name that is in its certificate"
@@ -234,9 +234,9 @@ impl MysqlError {
                 Some(1130) => "the server does not allow this host; check the account's host part",
                 Some(1236) if !self.to_string().contains("Could not find first log") => {
                     if self.to_string().contains("impossible position") {
-                        "the source's log ends before the saved position: somebody ran `RESET MASTER`, or the server lost the end of its log in a crash (`sync_binlog`). Give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`"
+                        "the source's log ends before the saved position: somebody ran `RESET MASTER`, or the server lost the end of its log in a crash (`sync_binlog`). Give this run up with `dbmove undo PLAYBOOK`, which drops what it made on the target, then start again with `dbmove run PLAYBOOK --new-run`"
                     } else {
-                        "the source ended the binary log for the reason it gives above; if that does not heal, give this run up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`"
+                        "the source ended the binary log for the reason it gives above; if that does not heal, give this run up with `dbmove undo PLAYBOOK`, which drops what it made on the target, then start again with `dbmove run PLAYBOOK --new-run`"
                     }
                 }
                 Some(1236) => {

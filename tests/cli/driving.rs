@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::command::{Place, mode};
+use super::command::{Ended, Place, mode};
 
 /// Four stages of hooks; `copy` takes as long as the file `seconds` says.
 const STAGES: &str = r#"  prepare:
@@ -263,6 +263,71 @@ fn a_killed_driver_is_seen_and_succeeded() {
     place.write("seconds", "0");
     assert_eq!(place.line("run move.yaml --yes --no-follow").code, 0);
     assert_eq!(place.line("report --json").json()["run"]["drivers"], 2);
+}
+
+/// Without it, what is proposed would look into another journal, in which there is nothing to settle.
+#[test]
+fn a_state_directory_that_was_typed_is_in_every_command_that_is_proposed() {
+    let place = place();
+    let here = |line: &str| place.line(&format!("{line} --state-dir there"));
+    let proposed = |ended: &Ended| -> Vec<String> {
+        let next = ended.json()["next"].as_array().unwrap().iter().map(|command| command.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        assert!(!next.is_empty(), "{}", ended.shown());
+        next
+    };
+    place.write("seconds", "60");
+    let running = here("plan move.yaml --json");
+    assert!(proposed(&running).iter().all(|command| command.ends_with(" --state-dir there")), "{}", running.shown());
+    let running = place.start("run move.yaml --yes --no-follow --state-dir there");
+    let began = std::time::Instant::now();
+    while !here("status").stdout.contains("copy              hook.exec           running") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", here("status").shown());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    running.signal(Signal::KILL);
+    running.end();
+    let next = "dbmove run ".to_owned() + &place.path("move.yaml").display().to_string() + " --state-dir there";
+    assert!(here("status").stdout.contains(&next), "{}", here("status").shown());
+    assert_eq!(proposed(&here("status --json"))[0], next);
+    let nobody = here("ctl move.yaml pause");
+    assert!(nobody.stderr.contains("`dbmove undo move.yaml --state-dir there`"), "{}", nobody.shown());
+    place.write("seconds", "0");
+    for line in
+        ["run move.yaml --yes --no-follow --json", "cutover move.yaml --yes --json", "report --json", "audit --json", "status --json"]
+    {
+        let ended = here(line);
+        assert!(proposed(&ended).iter().all(|command| command.ends_with(" --state-dir there")), "{line}: {}", ended.shown());
+    }
+    let refused = here("cutover move.yaml --yes");
+    assert_eq!(refused.code, 4, "{}", refused.shown());
+    assert!(refused.stdout.contains("`dbmove rehearse move.yaml --state-dir there` leaves a certificate"), "{}", refused.shown());
+    assert!(!place.path(".dbmove").exists());
+    // What comes from the environment comes with the next command too.
+    let ended = Ended::of(&place.command(&["status", "--json"]).env("DBMOVE_STATE_DIR", "there").output().unwrap());
+    assert!(proposed(&ended).iter().all(|command| !command.contains("--state-dir")), "{}", ended.shown());
+}
+
+/// A cutover that was begun without a certificate is settled by a command that says so again: without, it would only be undone.
+#[test]
+fn what_is_proposed_after_a_killed_cutover_goes_on_with_it() {
+    let place = place();
+    let reason = "the pair's disk is gone";
+    let killed = place
+        .command(&["cutover", "move.yaml", "--yes", "--without-rehearsal", reason])
+        .env("DBMOVE_CRASH_AT", "step.outcome_written#4")
+        .output()
+        .unwrap();
+    assert!(killed.status.code().is_none(), "{killed:?}");
+    assert!(place.path("held").exists() && route(&place) == "old\n");
+    let status = place.line("status --json").json();
+    let next = format!("dbmove cutover {} --without-rehearsal", place.path("move.yaml").display());
+    assert_eq!(status["next"][0], format!(r"{next} 'the pair'\''s disk is gone'"));
+    let without = place.line("cutover move.yaml --yes");
+    assert_eq!(without.code, 4, "{}", without.shown());
+    assert!(!place.path("held").exists() && !without.stdout.contains("nothing was touched"), "{}", without.shown());
+    assert!(without.stdout.contains("what an earlier driver had begun was undone first (`hold`)"), "{}", without.shown());
+    assert_eq!(place.run(&["cutover", "move.yaml", "--yes", "--without-rehearsal", reason]).code, 0);
+    assert_eq!(route(&place), "new\n");
 }
 
 #[test]

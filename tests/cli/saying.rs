@@ -1,6 +1,6 @@
 //! What is said before anything is driven: help, mistakes, missing things; and how it is said: JSON, colours, hostile text.
 
-use super::command::{Place, acts};
+use super::command::{Ended, Place, acts};
 
 const COMMANDS: [&str; 14] = [
     "",
@@ -110,6 +110,77 @@ fn values_of_options_are_checked() {
         assert!(ended.stderr.starts_with(&format!("error: `{name}`")), "{}", ended.shown());
     }
     assert!(!place.path(".dbmove").exists(), "a wrong option made a state directory");
+}
+
+/// The plan was made from all that was typed, and so has to be what is done when the command that is shown is copied.
+#[test]
+fn the_go_ahead_is_for_the_command_that_was_typed() {
+    let place = Place::new();
+    let file = place.playbook("p", "  cutover:\n    - { id: look, run: hook.exec, with: { command: [\"true\"], undo: none } }\n");
+    let typed =
+        ["cutover", &file, "--deadline", "16h", "--max-write-gap", "5s", "--without-rehearsal", "it's on fire", "--take-over", "1m"];
+    let refused = place.run(&typed);
+    let again = r"dbmove cutover p.yaml --deadline 16h --max-write-gap 5s --without-rehearsal 'it'\''s on fire' --take-over 1m --yes";
+    assert_eq!(refused.code, 2, "{}", refused.shown());
+    assert!(refused.stderr.contains(&format!("this is the plan; `{again}` gives the go-ahead")), "{}", refused.shown());
+    let line = format!("--state-dir state run {file} --new-run --no-follow --accept-changes --json");
+    assert_eq!(place.line(&line).json()["next"], serde_json::json!([format!("dbmove {line} --yes")]));
+    let copied = std::process::Command::new("sh")
+        .args(["-c", &again.replacen("dbmove", env!("CARGO_BIN_EXE_dbmove"), 1)])
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(Ended::of(&copied).code, 0, "{}", Ended::of(&copied).shown());
+    let report = place.line("report --json").json();
+    assert_eq!(report["approvals"]["without_rehearsal"], "it's on fire", "{report}");
+}
+
+/// Words that name a command without what it needs would end with exit code 2, were they copied. Where it is only spoken of, it is listed here.
+#[test]
+fn every_command_that_is_proposed_names_its_playbook() {
+    const SPOKEN_OF: [&str; 10] = [
+        "`dbmove ctl` can't reach this driver",
+        "were set by `dbmove ctl`",
+        "`dbmove undo` had begun to undo this run",
+        "What `dbmove assess` looks for",
+        "another `dbmove assess --try` is under way",
+        "what an interrupted `dbmove assess --try` left there",
+        "source too, for `dbmove rollback`.",
+        "yes, given by `dbmove approve`; without",
+        "`dbmove run` (process {run_pid}) handed over",
+        "and compare it, until `dbmove rollback` or `mysql.retire`",
+    ];
+    let with_playbook =
+        ["rehearse", "run", "verify", "cutover", "rollback", "undo", "approve", "plan", "ctl", "assess", "schema", "certificate"];
+    let lacking = |command: &str| {
+        let mut words = command.split_whitespace().filter(|word| !matches!(*word, "diff" | "show" | "export" | "check"));
+        let named = words.next().is_some_and(|name| with_playbook.contains(&name));
+        named && words.next().is_none_or(|word| word.starts_with('-'))
+    };
+    let mut found = Vec::new();
+    let mut directories = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            // What is said of a command in comments, and the help of options, proposes nothing.
+            let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let code = code.join("\n");
+            for (begin, _) in code.match_indices("`dbmove ") {
+                let command = code[begin + "`dbmove ".len()..].split('`').next().unwrap_or_default();
+                let around = |text: &&str| code.match_indices(*text).any(|(at, text)| (at..at + text.len()).contains(&begin));
+                if lacking(command) && !SPOKEN_OF.iter().any(|text| around(&text)) {
+                    found.push(format!("{}: `dbmove {command}`", path.display()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "they lack a playbook (write PLAYBOOK where it is not known):\n{}", found.join("\n"));
 }
 
 #[test]

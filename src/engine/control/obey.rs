@@ -196,7 +196,7 @@ impl Driver {
             Act::Unthrottle => "copying goes as fast as it can".to_owned(),
             Act::HoldCutover => "the cutover's first step waits for `go`; following goes on".to_owned(),
             Act::Go if self.request.until >= StageName::Cutover => "the cutover begins as soon as what comes before it is done".to_owned(),
-            Act::Go => "the cutover is not held any more; `dbmove cutover` begins it".to_owned(),
+            Act::Go => "the cutover is not held any more; `dbmove cutover PLAYBOOK` begins it".to_owned(),
             Act::Abort if self.in_cutover() && !state.switched() => "the cutover is undone, and the run ends; the source serves".to_owned(),
             Act::Abort if self.may_call_rollback_off() => {
                 "the rollback is called off; clients stay on the target and write there".to_owned()

@@ -283,7 +283,8 @@ impl Driver {
                         Ok(())
                     }
                     Effect::Told => {
-                        let back = if way_back { "`dbmove rollback` points clients back" } else { "there is no way back but by hand" };
+                        let back =
+                            if way_back { "`dbmove rollback PLAYBOOK` points clients back" } else { "there is no way back but by hand" };
                         tracing::error!(guard = %spec.id, "A guard fired behind the switch: {found}. Nothing is undone by it; {back}");
                         Ok(())
                     }

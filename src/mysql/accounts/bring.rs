@@ -98,7 +98,7 @@ impl<'a> Bringing<'a> {
         if !unused.is_empty() {
             return Err(MysqlError::Object {
                 message: format!("`passwords` of store `{}` names {}, and no account of that name moves. No account was touched", self.store.name, unused.join(", ")),
-                hint: "write each as `user@host`, host patterns as on the source (`SELECT User, Host FROM mysql.user`); why an account does not move is in `dbmove assess`".to_owned(),
+                hint: "write each as `user@host`, host patterns as on the source (`SELECT User, Host FROM mysql.user`); why an account does not move is in what `dbmove assess PLAYBOOK` says".to_owned(),
             });
         }
         Ok(())

@@ -110,7 +110,8 @@ pub async fn load(session: &mut Session, store: &str, table: &TableName) -> Resu
             .map(|text| {
                 hex::decode(text).map(|bytes| Key(bytes.into_boxed_slice())).map_err(|_| MysqlError::Object {
                     message: format!("the bookkeeping of `{table}` in `_dbmove` is damaged"),
-                    hint: "something changed `_dbmove` on the target; `dbmove undo` the run and start again".to_owned(),
+                    hint: "something changed `_dbmove` on the target; give the run up with `dbmove undo PLAYBOOK` and start again"
+                        .to_owned(),
                 })
             })
             .transpose()

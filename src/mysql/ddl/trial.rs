@@ -66,7 +66,8 @@ pub async fn all(target: &mut Session, tables: &[TableDdl]) -> Result<()> {
             target.server(),
             tables_of(refused.len())
         ),
-        hint: "change the table on the source, or leave it out with `exclude`; `dbmove schema diff` shows the whole definition".to_owned(),
+        hint: "change the table on the source, or leave it out with `exclude`; `dbmove schema diff PLAYBOOK` shows the whole definition"
+            .to_owned(),
     })
 }
 

@@ -79,7 +79,7 @@ use super::names::TableName;
 use super::position::Position;
 
 /// What to do about a table that was altered where that is not followed.
-pub const ALTERED: &str = "give the run up with `dbmove undo`, which drops what it made on the target; say `on_ddl: apply` in the store to have altered tables copied again, or let nobody change the structure until the switch is done; then start again with `dbmove run --new-run`";
+pub const ALTERED: &str = "give the run up with `dbmove undo PLAYBOOK`, which drops what it made on the target; say `on_ddl: apply` in the store to have altered tables copied again, or let nobody change the structure until the switch is done; then start again with `dbmove run PLAYBOOK --new-run`";
 
 /// A statement of the log that makes tables begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -142,7 +142,7 @@ impl RaiseFence {
             Failure::Refused,
             format!("somebody else wrote to the {} since it was compared; writes to the source were not stopped:\n{}", self.store.target, lines.join("\n")),
         )
-        .hint("stop it, then compare everything again (`dbmove verify`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
+        .hint("stop it, then compare everything again (`dbmove verify PLAYBOOK`, with `--repair` if rows differ); or, if it is meant to be, say why in `accept_foreign_writers` of this step"))
     }
 
     /// Refuses while the source applies what another server sends it: the lock would hold that up, but behind the switch it is let go,

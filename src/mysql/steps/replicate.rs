@@ -322,7 +322,7 @@ impl Replicate {
 fn differ(count: u64, first: Option<&Difference>) -> StepError {
     let first = first.map(|difference| format!("; the first: {}", difference.line())).unwrap_or_default();
     StepError::new(Failure::Differences, format!("{count} rows differ that events touched{first}"))
-        .hint("look at who else writes to the target; `dbmove verify` lists every differing row")
+        .hint("look at who else writes to the target; `dbmove verify PLAYBOOK` lists every differing row")
 }
 
 #[async_trait]

@@ -239,13 +239,13 @@ fn judge(verification: &Verification, repairing: bool) -> Result<(), StepError> 
     }
     Err(StepError::new(Failure::Differences, format!("{what}:\n{}", lines.join("\n"))).hint(match (rows, repairing) {
         (0, _) => {
-            "only rows are repaired, never the structure: find what changed it, put it back on the target by hand and compare again, or `dbmove undo` the run and copy again"
+            "only rows are repaired, never the structure: find what changed it, put it back on the target by hand and compare again, or give the run up with `dbmove undo PLAYBOOK` and copy again"
         }
         (_, true) => {
-            "these rows could not be repaired: they were written all the while, or the target refused them; find what writes to the target, repair again, or `dbmove undo` the run and copy again"
+            "these rows could not be repaired: they were written all the while, or the target refused them; find what writes to the target, repair again, or give the run up with `dbmove undo PLAYBOOK` and copy again"
         }
         (_, false) => {
-            "nothing was repaired; find what wrote to the target, then copy these rows again with `dbmove verify --repair`, or `dbmove undo` the run"
+            "nothing was repaired; find what wrote to the target, then copy these rows again with `dbmove verify PLAYBOOK --repair`, or give the run up with `dbmove undo PLAYBOOK`"
         }
     }))
 }

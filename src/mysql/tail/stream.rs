@@ -89,7 +89,7 @@ pub(super) struct Reading<'a> {
 }
 
 /// What to do where the run can't go on from: the log that it needs says what can't be followed, now and when read again.
-pub(super) const START_OVER: &str = "this run can't get past it: give it up with `dbmove undo`, which drops what it made on the target, then start again with `dbmove run --new-run`";
+pub(super) const START_OVER: &str = "this run can't get past it: give it up with `dbmove undo PLAYBOOK`, which drops what it made on the target, then start again with `dbmove run PLAYBOOK --new-run`";
 
 impl Tail {
     /// Reads from `start` until cancelled, and hands on what it finds.

@@ -239,7 +239,7 @@ impl Step for LowerTtl {
                     "`{}` is `{}` now, and was `{}` when this step began. It was left as it is",
                     named.name, now.value, kept.before.value
                 ))
-                .hint("find out who changed it; put the old value there, or `dbmove undo` and begin anew"));
+                .hint("find out who changed it; put the old value there, or give the run up with `dbmove undo PLAYBOOK` and begin anew"));
             }
         };
         let wanted = named.wanted(context, &self.target).await?;

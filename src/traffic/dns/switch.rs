@@ -229,7 +229,7 @@ impl Step for TrafficDns {
                         "clients may keep `{}` for {} again, not for {}. Nothing was changed",
                         named.name, now.ttl, switched.from.ttl
                     ))
-                    .hint("find out who changed its TTL; `dbmove undo` and a new run lower it again and wait"));
+                    .hint("find out who changed its TTL; `dbmove undo PLAYBOOK` and a new run lower it again and wait"));
                 }
                 keep(context, CHECKPOINT, Some(&switched))?;
                 context.save_output(&output)?;

@@ -7,7 +7,7 @@ use super::super::gather::values::{Answer, Question, SAMPLE};
 use super::{Check, Found, Gathered, Level, Part};
 
 /// What can be done about bytes that are no text.
-const NOT_TEXT: &str = "correct these values on the source; or make the column VARBINARY or BLOB there, which holds any bytes (and text again only in a charset that they fit); or leave the table out with `exclude`. `dbmove assess --deep` looks at all rows, and `mysql.prepare` names them by key";
+const NOT_TEXT: &str = "correct these values on the source; or make the column VARBINARY or BLOB there, which holds any bytes (and text again only in a charset that they fit); or leave the table out with `exclude`. `dbmove assess PLAYBOOK --deep` looks at all rows, and `mysql.prepare` names them by key";
 
 /// All of them.
 pub const CHECKS: &[Check] = &[

@@ -161,7 +161,7 @@ impl Reverse {
             "level": "info",
             "object": self.store.name,
             "found": format!("while no driver runs nothing is carried back, and {kept}: the way back can be lost by that"),
-            "fix": "`dbmove cutover` goes on carrying back what clients write; keep it running, or keep that log longer",
+            "fix": "`dbmove cutover PLAYBOOK` goes on carrying back what clients write; keep it running, or keep that log longer",
         });
         context.find("way-back-can-be-purged", &finding)
     }
