@@ -69,7 +69,7 @@ impl Typed {
         let text = self.playbook.as_ref().map_or_else(|| text.to_owned(), |playbook| with_playbook(text, playbook));
         in_commands(&text, |command| {
             let mut words = command.split(' ').skip(1);
-            let whole = words.next().is_some_and(|name| WHOLE.contains(&name)) || words.next().is_some();
+            let whole = words.next().is_some_and(|name| WHOLE.contains(&name)) || words.next().is_some_and(|word| !word.starts_with('-'));
             if whole { self.command(command) } else { command.to_owned() }
         })
     }
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn words_keep_everything_but_the_commands_they_propose() {
-        let text = "`db`.`t` differs; `dbmove undo` was begun. `dbmove status` names it, `dbmove verify PLAYBOOK --repair` copies `PLAYBOOK` again";
+        let text = "`db`.`t` differs; `dbmove undo` was begun, `dbmove assess --try` too. `dbmove status` names it, `dbmove verify PLAYBOOK --repair` copies `PLAYBOOK` again";
         assert_eq!(
             typed(&[], Some("s")).words(text),
-            "`db`.`t` differs; `dbmove undo` was begun. `dbmove status --state-dir s` names it, `dbmove verify shop.yaml --repair --state-dir s` copies \
+            "`db`.`t` differs; `dbmove undo` was begun, `dbmove assess --try` too. `dbmove status --state-dir s` names it, `dbmove verify shop.yaml --repair --state-dir s` copies \
              `PLAYBOOK` again"
         );
         let nothing_named = Typed::new([], None, None);

@@ -33,7 +33,7 @@ pub async fn enter(session: &mut Session, name: &str, run: &str, epoch: Epoch) -
             return Err(refused(
                 format!("the {} holds the copy that run `{holder}` has made", session.server()),
                 format!(
-                    "end that rehearsal with `dbmove undo PLAYBOOK --rehearsal`; if its journal is gone, drop {} and `_dbmove` there by hand",
+                    "end that rehearsal with `dbmove undo PLAYBOOK --rehearsal --state-dir DIRECTORY`, where its journal is; if that is gone, drop {} and `_dbmove` there by hand",
                     made.join(", ")
                 ),
             ));
