@@ -119,6 +119,7 @@ impl From<EngineError> for Refusal {
         let exit_code = error.exit_code();
         let hint = match &error {
             EngineError::Step { error, .. } => error.hint.clone(),
+            EngineError::Beforehand { verdict } => verdict.hint().map(str::to_owned),
             _ => None,
         };
         Refusal { hint, ..Refusal::new(exit_code, error.to_string()) }

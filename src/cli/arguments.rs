@@ -327,6 +327,9 @@ pub struct Rollback {
     /// How long writes may be held [default: the playbook's, or 30s]
     #[arg(long, value_name = "DURATION", env = "DBMOVE_MAX_WRITE_GAP", hide_env_values = true)]
     pub max_write_gap: Option<String>,
+    /// Go on though the playbook changed, if only steps changed that have not begun
+    #[arg(long)]
+    pub accept_changes: bool,
     /// How long to wait for a running `dbmove cutover` to hand over
     #[arg(long, value_name = "DURATION", env = "DBMOVE_TAKE_OVER", hide_env_values = true, default_value = "60s")]
     pub take_over: String,

@@ -23,7 +23,7 @@ use crate::engine::certificate::trace;
 use crate::engine::context::RunKind;
 use crate::engine::deadline::Deadline;
 use crate::engine::held::noted;
-use crate::engine::journal::Journal;
+use crate::engine::journal::{Journal, JournalReader};
 use crate::engine::outcome::{RunOutcome, Verdict};
 use crate::engine::run::{Limits, Rehearsed, RunRequest, drive as drive_run};
 use crate::playbook::model::{Playbook, StageName};
@@ -184,11 +184,8 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
             let certificate = match reading::journal(&everywhere.state_directory)? {
                 Some(reader) => {
                     let issued = reader.certificates(&playbook.playbook)?.pop();
-                    // A rollback asks for no certificate, only for its times.
                     if let Some(issued) = &issued
-                        && request.kind == RunKind::Production
-                        && request.until >= StageName::Cutover
-                        && !request.roll_back
+                        && asks_for_certificate(&reader, request, &playbook.playbook)?
                     {
                         certificate::refuse(&trace(issued, &reader)?)?;
                     }
@@ -207,6 +204,7 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         until: request.until,
         keep_services: request.keep_services,
         deadline,
+        deadline_typed: matches!(request.deadline, Some(Some(_))),
         max_write_gap: settings::max_write_gap(request.driving.max_write_gap.as_deref(), playbook)?,
         max_write_gap_typed: request.driving.max_write_gap.is_some(),
         margin: settings::margin(request.margin)?,
@@ -225,6 +223,17 @@ fn resolve(everywhere: &Everywhere, request: &Request<'_>, playbook: &Playbook) 
         hooks: Vec::new(),
         limits: Limits::default(),
     })
+}
+
+/// Whether a command is going to ask for a certificate that holds. A rollback asks for its times only; what gives a run up, or goes on behind
+/// the switch or with an undo, asks for none: a journal that was altered must not keep clients where they are.
+fn asks_for_certificate(reader: &JournalReader, request: &Request<'_>, playbook: &str) -> Result<bool, Refusal> {
+    if request.kind == RunKind::Rehearsal || request.until < StageName::Cutover || request.roll_back || request.give_up {
+        return Ok(false);
+    }
+    let Some(latest) = reader.latest_run(playbook, request.kind)?.filter(|_| !request.driving.new_run) else { return Ok(true) };
+    let state = reader.state(&latest.run)?;
+    Ok(!state.switched() && state.undo.as_ref().is_none_or(|undo| undo.finished))
 }
 
 /// The summary of a driven run; writes `report.json` beside the journal.

@@ -24,8 +24,12 @@ use crate::telemetry::printable::printable;
 pub async fn rollback(everywhere: &Everywhere, typed: &Rollback) -> Result<Answer, Refusal> {
     let playbook = load(everywhere, &typed.playbook)?;
     newest(everywhere, &playbook.playbook, RunKind::Production, "roll back")?;
-    let driving =
-        Driving { playbook: typed.playbook.clone(), new_run: false, accept_changes: false, max_write_gap: typed.max_write_gap.clone() };
+    let driving = Driving {
+        playbook: typed.playbook.clone(),
+        new_run: false,
+        accept_changes: typed.accept_changes,
+        max_write_gap: typed.max_write_gap.clone(),
+    };
     let request = Request {
         command: "rollback",
         driving: &driving,

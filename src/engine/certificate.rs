@@ -258,6 +258,16 @@ impl Certificate {
     }
 }
 
+/// That there is none.
+pub(super) fn none_of(playbook: &str) -> String {
+    format!("there is no certificate: playbook `{playbook}` was never rehearsed")
+}
+
+/// What to do where a cutover is refused for want of one; `left` says what was left as it was.
+pub(super) fn what_to_do(left: &str) -> String {
+    format!("{left}. `dbmove rehearse PLAYBOOK` leaves a certificate; or give `--without-rehearsal \"reason\"`, which is recorded")
+}
+
 /// Whether a certificate holds today: an empty list, or every reason why it does not. A fact that is not known yet is not held
 /// against it; the engine checks again when the cutover begins, with every fact of the stages before.
 #[must_use]

@@ -12,7 +12,7 @@
 //! ([`KeptDeadline`]), because an attempt may take several drivers. What follows is by what was said and what became of it:
 //!
 //! * *Other words are another promise*, at once. So is a moment that is set by `dbmove ctl`, which stands for the words it took the place of.
-//! * *The same words, or none, mean the same moment as long as it lies ahead*, whatever ended the driver: a crash, Ctrl-C, a gate, a
+//! * *The same words, or none, mean the same moment as long as it lies ahead* (the playbook's own are no words of a person's), whatever ended the driver: a crash, Ctrl-C, a gate, a
 //!   failure, a refusal because too little time is left. A command that comes back by itself or by habit must not carry the switch
 //!   into the morning.
 //! * *A moment that has passed* is over if the driver that worked towards it ended in order: whoever gives the same words on the next evening means

@@ -12,6 +12,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::beforehand;
 use super::budget::{Budget, Remaining};
 use super::context::{Checkpoints, Outputs, Progress, RunKind, StepContext};
 use super::control::socket::Socket;
@@ -271,14 +272,7 @@ impl Driver {
 
     /// The way forward: everything up to the verdict `Done`, or why not.
     pub(super) async fn forward(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<Verdict, Stop> {
-        let (outputs, checkpoints) = (self.outputs(), self.checkpoints());
-        for lease in leases {
-            let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
-            lease.claim(&run, epoch, &outputs, &checkpoints).await.map_err(|error| match error.failure {
-                Failure::LeaseLost => Stop::Verdict(Verdict::LeaseLost { message: error.message }),
-                _ => Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }),
-            })?;
-        }
+        self.claim(leases).await?;
         crash::point("lease.claimed");
         self.check_drift().await?;
         self.check_load_is_given()?;
@@ -304,6 +298,9 @@ impl Driver {
             }
             let (reason, hint) = rolled_back_already();
             return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
+        }
+        if let Some(refused) = self.journal.with_state(|state| beforehand::behind_the_switch(&self.request, state)) {
+            return Ok(refused);
         }
         if self.way_back_is_open() {
             self.give_back().await?;
@@ -348,6 +345,32 @@ impl Driver {
             return self.end_rehearsal().await;
         }
         Ok(Verdict::Done { until: self.request.until })
+    }
+
+    /// Claims every target. One that can't be reached must not keep the source without writes: where a dead driver held them, the cutover is
+    /// settled before that ends this one. The journal's epoch alone fences its predecessor then.
+    async fn claim(&mut self, leases: &[Arc<dyn TargetLease>]) -> Result<(), Stop> {
+        let (outputs, checkpoints) = (self.outputs(), self.checkpoints());
+        for lease in leases {
+            let (run, epoch) = (self.journal.run().clone(), self.journal.epoch());
+            let Err(mut error) = lease.claim(&run, epoch, &outputs, &checkpoints).await else { continue };
+            if error.failure == Failure::LeaseLost {
+                return Err(Stop::Verdict(Verdict::LeaseLost { message: error.message }));
+            }
+            let held = |state: &RunState| state.open_write_gap().is_some() && !state.switched() && !state.rolling_back();
+            if self.journal.with_state(held) {
+                let text = format!("the target of `{}` can't be claimed, so the cutover is only settled: {}", lease.store(), error.message);
+                tracing::warn!("{text}");
+                self.journal.append(Event::Note { step: None, text }).await?;
+                self.check_drift().await?;
+                self.settle_undo().await?;
+                if self.journal.with_state(|state| !state.switched() && state.open_write_gap().is_none()) {
+                    error.message = format!("{}; the source takes writes again as before the cutover", error.message);
+                }
+            }
+            return Err(Stop::Engine(EngineError::Step { step: lease.store().to_owned(), error }));
+        }
+        Ok(())
     }
 
     async fn end_rehearsal(&mut self) -> Result<Verdict, Stop> {

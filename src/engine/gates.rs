@@ -134,12 +134,8 @@ impl Driver {
             return Ok(());
         }
         let left = if entering { "writes were not held, and nothing was switched".to_owned() } else { self.untouched() };
-        let refuse = |reasons: Vec<String>| {
-            let hint = Some(format!(
-                "{left}. `dbmove rehearse PLAYBOOK` leaves a certificate; or give `--without-rehearsal \"reason\"`, which is recorded"
-            ));
-            Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint }))
-        };
+        let refuse =
+            |reasons: Vec<String>| Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint: Some(certificate::what_to_do(&left)) }));
         match self.request.rehearsed.clone() {
             Rehearsed::Without { reason } => {
                 if self.journal.with_state(|state| state.without_rehearsal.as_ref() != Some(&reason)) {
@@ -147,9 +143,7 @@ impl Driver {
                 }
                 Ok(())
             }
-            Rehearsed::Certificate(None) => {
-                refuse(vec![format!("there is no certificate: playbook `{}` was never rehearsed", self.request.playbook.playbook)])
-            }
+            Rehearsed::Certificate(None) => refuse(vec![certificate::none_of(&self.request.playbook.playbook)]),
             Rehearsed::Certificate(Some(certificate)) => {
                 let facts = self.facts_today(&certificate).await?;
                 let today = Today { fingerprint: self.fingerprint.clone(), facts, max_write_gap: Some(self.request.max_write_gap) };
@@ -170,7 +164,8 @@ impl Driver {
         let now = Timestamp::now();
         let (kept, set) = self.journal.with_state(|state| (state.deadline.clone(), state.control.deadline_stands_for().map(str::to_owned)));
         let asked = self.request.deadline.clone();
-        let counts = |kept: &KeptDeadline| kept.counts(asked.as_ref().map(|asked| asked.text.as_str()), set.as_deref(), now);
+        let typed = asked.as_ref().filter(|_| self.request.deadline_typed).map(|asked| asked.text.clone());
+        let counts = |kept: &KeptDeadline| kept.counts(typed.as_deref(), set.as_deref(), now);
         if asked.is_none() && self.request.until < StageName::Cutover {
             if let Some(kept) = kept.filter(|kept| counts(kept) == Counts::Still) {
                 let text = format!(

@@ -277,8 +277,14 @@ fn give_up(cancel: &CancellationToken, run: String, view: LeaseView) -> super::r
     LeaseError::Held { run, owner: Box::new(view.owner), epoch: view.epoch.0 }.into()
 }
 
-/// Enters a run: takes it, starts it, or waits for a handover. Cancelled while it waits it takes its request back.
-pub(super) async fn enter(journal: &Journal, entry: Entry, cancel: &CancellationToken) -> Result<Entered, super::run::EngineError> {
+/// Enters a run: takes it, starts it, or waits for a handover, unless `refuse` says no to the run as it stands: then its driver is not
+/// asked. Cancelled while it waits it takes its request back.
+pub(super) async fn enter(
+    journal: &Journal,
+    entry: Entry,
+    refuse: &(dyn Fn(&RunState) -> Result<(), super::run::EngineError> + Sync),
+    cancel: &CancellationToken,
+) -> Result<Entered, super::run::EngineError> {
     let owner = Owner::current();
     let patience = Instant::now() + entry.take_over.unwrap_or_default();
     let mut asked: Option<(String, RequestId)> = None;
@@ -304,6 +310,7 @@ pub(super) async fn enter(journal: &Journal, entry: Entry, cancel: &Cancellation
                     // Nobody was asked yet, or the run asked for is no longer the newest.
                     _ if waited_enough => return Err(give_up(cancel, run, *view)),
                     _ => {
+                        refuse(&journal.reader()?.state(&run)?)?;
                         let request = request_handover(journal, &run).await?;
                         asked = Some((run, request));
                     }

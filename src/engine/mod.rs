@@ -7,6 +7,7 @@
 //! | [`journal`] | the append-only record; state is a fold over it |
 //! | [`lease`], [`handover`] | one driver per run, and how one hands over to the next |
 //! | `driver`, `gates`, `resume` | a run from where it stands to where it should go; what may be started; what a crash left open |
+//! | `beforehand` | what is refused before a running driver is asked for its run |
 //! | `scheduler`, `execute`, `undo`, `graph` | a stage's steps side by side; one step's run; undo; who waits for whom |
 //! | `way_back` | rollback: clients back to the source behind the point of no return |
 //! | [`budget`], [`deadline`] | the forecast, the deadline, when to refuse and when to give up |
@@ -23,6 +24,7 @@
 //! | [`crash`] | where a test may pull the plug |
 
 pub mod approval;
+mod beforehand;
 pub mod budget;
 pub mod certificate;
 pub mod context;

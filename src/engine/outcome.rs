@@ -284,7 +284,7 @@ impl EngineError {
         match self {
             EngineError::Journal(error) => error.exit_code(),
             EngineError::Lease(_) => ExitCode::LeaseHeld,
-            EngineError::Drift(_) => ExitCode::Refused,
+            EngineError::Drift(_) | EngineError::Beforehand { .. } => ExitCode::Refused,
             EngineError::Playbook(_) => ExitCode::Usage,
             EngineError::Finished { .. } | EngineError::Hidden { .. } | EngineError::LoadLeftOut { .. } => ExitCode::Refused,
             EngineError::Step { error, .. } if error.failure == Failure::LeaseLost => ExitCode::LeaseHeld,

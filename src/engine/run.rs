@@ -32,6 +32,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::beforehand;
 use super::budget::{self, DEFAULT_MARGIN, Forecast, Remaining};
 use super::certificate::{Certificate, DEFAULT_LIFETIME};
 use super::context::{NoCheckpoints, Outputs, RunKind, StepContext};
@@ -46,7 +47,7 @@ use super::lease::{self, Entry, LeaseError};
 use super::load::AskedLoad;
 use super::moments::BuiltHook;
 use super::observer::Observer;
-use super::outcome::RunOutcome;
+use super::outcome::{RunOutcome, Verdict};
 use super::steering::Steering;
 use super::step::{Epoch, Estimate, Plan, Step, StepError, TargetLease, Work};
 use crate::playbook::model::{Playbook, StageName, StepSpec};
@@ -111,6 +112,8 @@ pub struct RunRequest {
     pub keep_services: bool,
     /// By when everything must be done or undone. On a resumed run the same text means the same moment as before.
     pub deadline: Option<Deadline>,
+    /// True if it came with the command. One that only the playbook has is no word of a person's: a deadline that stands counts more.
+    pub deadline_typed: bool,
     /// How long writes may be held.
     pub max_write_gap: Duration,
     /// True if that was said to this driver, and not left to the playbook.
@@ -155,6 +158,7 @@ impl RunRequest {
             until,
             keep_services: false,
             deadline: None,
+            deadline_typed: false,
             max_write_gap: duration(&playbook.max_write_gap).unwrap_or(DEFAULT_MAX_WRITE_GAP),
             max_write_gap_typed: false,
             margin: DEFAULT_MARGIN,
@@ -244,6 +248,12 @@ pub enum EngineError {
         /// The options it was asked for with.
         options: String,
     },
+    /// Refused, as it would be anyway, before the driver of the run was asked to hand over.
+    #[error("{verdict}. The driver that has the run goes on")]
+    Beforehand {
+        /// The refusal.
+        verdict: Box<Verdict>,
+    },
     /// Asked to stop while another driver was asked to hand over.
     #[error("stopped while it waited for the driver of run `{run}` to hand over; the request was taken back, and nothing was touched")]
     StoppedWaiting {
@@ -307,7 +317,8 @@ pub async fn drive(
         steps: graph.plan(),
     };
     let entry = Entry { started, new_run: request.new_run, take_over: request.take_over };
-    let entered = lease::enter(&journal, entry, &cancel).await?;
+    let refuse = |state: &RunState| beforehand::refuse(&request, &graph, &fingerprint, state);
+    let entered = lease::enter(&journal, entry, &refuse, &cancel).await?;
     super::crash::point("run.started");
     Driver::new(request, graph, fingerprint, entered, journal, observer, cancel).drive(&leases).await
 }

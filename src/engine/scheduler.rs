@@ -48,6 +48,10 @@ impl Driver {
                 || self.running.get(&index).is_some_and(|running| *running.ready.borrow());
         }
         let built = &self.graph.steps[index];
+        if switched && built.stage < StageName::Cutover {
+            // Nobody follows the source any more: one that was stopped when it was run once more can't be done again.
+            return true;
+        }
         let lives_on = (!built.step.volatile() && self.request.again != Some(built.stage)) || self.graph.point_of_no_return == Some(index);
         // Behind the switch a run can only be driven forward: what a person was asked and answered is not asked again.
         let lives_on = lives_on || (switched && built.step.question().is_some());
@@ -207,12 +211,24 @@ impl Driver {
     /// behind it.
     pub(super) fn is_switching(&self) -> bool {
         self.graph.point_of_no_return.is_some_and(|point| self.running.contains_key(&point))
-            || (self.journal.with_state(RunState::switched) && self.cutover_is_open() && !self.may_call_rollback_off())
+            || (self.journal.with_state(RunState::switched)
+                && self.cutover_is_open()
+                && !self.only_waits_for_a_person()
+                && !self.may_call_rollback_off())
+    }
+
+    /// True while a gate behind the switch waits for a person and nothing else is under way. Whoever is asked must be able to say no:
+    /// nothing is undone by that, and what is left of the cutover is done by the next driver, or taken back by a rollback.
+    fn only_waits_for_a_person(&self) -> bool {
+        !self.waiting.is_empty() && self.running.keys().all(|index| self.is_service(*index))
     }
 
     /// A driver that is not asked for the cutover is not in it: one that waits at a gate there has begun nothing.
     pub(super) fn in_cutover(&self) -> bool {
-        self.request.until >= StageName::Cutover && self.cutover_is_open() && !self.may_call_rollback_off()
+        self.request.until >= StageName::Cutover
+            && self.cutover_is_open()
+            && !self.only_waits_for_a_person()
+            && !self.may_call_rollback_off()
     }
 
     fn cutover_is_open(&self) -> bool {

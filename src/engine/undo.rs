@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::beforehand;
 use super::crash;
 use super::driver::{Driver, Stop, engine_error};
 use super::execute::{Halt, pause};
@@ -87,19 +88,8 @@ impl Driver {
             Some(undo) => self.undo(&undo.why, undo.scope, undo.then.clone(), true).await?,
             None => self.settle_cutover().await?,
         }
-        if self.request.kind == RunKind::Production && self.journal.with_state(RunState::switched) {
-            return Ok(Verdict::Refused {
-                step: None,
-                reasons: vec![
-                    "the clients were switched to the target, and what they have written there since would be lost; nothing was undone"
-                        .to_owned(),
-                ],
-                hint: Some(match self.no_rollback() {
-                    None => "`dbmove rollback PLAYBOOK` takes clients back to the source, with all that; `dbmove cutover PLAYBOOK` drives the run forward"
-                        .to_owned(),
-                    Some(_) => "the run can only be driven forward: `dbmove cutover PLAYBOOK`".to_owned(),
-                }),
-            });
+        if let Some(refused) = self.journal.with_state(|state| beforehand::no_undo(&self.graph, state)) {
+            return Ok(refused);
         }
         if self.undo_failed("").is_none() && !self.journal.state().begun_in(UndoScope::Everything).is_empty() {
             self.undo("asked for", UndoScope::Everything, AfterUndo::End { verdict: Verdict::Undone }, false).await?;

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::beforehand;
 use super::budget::Budget;
 use super::context::RunKind;
 use super::crash;
@@ -39,7 +40,7 @@ use super::load::Clients;
 use super::outcome::Verdict;
 #[cfg(doc)]
 use super::step::Step;
-use super::step::{Failure, StepError, Undoable};
+use super::step::{Failure, StepError};
 use crate::playbook::model::StageName;
 
 /// What one part of it is, or of a cutover.
@@ -97,7 +98,7 @@ impl Driver {
         }
         self.check_write_gap()?;
         if let Some(deadline) = self.request.deadline.clone() {
-            if let Some((reason, hint)) = self.no_time(deadline.until) {
+            if let Some((reason, hint)) = beforehand::no_time(&self.request) {
                 return Ok(Verdict::Refused { step: None, reasons: vec![reason], hint: Some(hint) });
             }
             self.journal.append(Event::DeadlineSet { text: deadline.text, until: deadline.until }).await?;
@@ -172,48 +173,9 @@ impl Driver {
     }
 
     /// Why there is no rollback of this run, and what to do.
-    pub(super) fn no_rollback(&self) -> Option<(String, String)> {
-        let state = self.journal.state();
-        if state.rolled_back() {
-            return Some(rolled_back_already());
-        }
-        if !state.switched() {
-            let reason = format!("the clients were not switched, so there is nothing to roll back; {}", self.untouched());
-            return Some((reason, "`dbmove undo PLAYBOOK` gives the run up: the source serves before and after".to_owned()));
-        }
-        let steps = self.way_back_steps();
-        let forward = "the run can only be driven forward: `dbmove cutover PLAYBOOK`".to_owned();
-        if steps.is_empty() {
-            return Some(("the playbook has no `mysql.reverse`: nothing carried back what was written on the target".to_owned(), forward));
-        }
-        let closed = steps.iter().find(|index| matches!(state.step(self.graph.id(**index)).phase, Phase::Done | Phase::NotBegun));
-        if let Some(&closed) = closed {
-            let reason = format!("`{}` has closed the way back; what was written on the target since is only there", self.graph.id(closed));
-            return Some((reason, forward));
-        }
-        let point = self.graph.point_of_no_return?;
-        match self.graph.steps[point].step.undoable() {
-            Undoable::No(why) => {
-                let reason = format!("the route can't be put back by `{}`: {why}; nothing was touched", self.graph.id(point));
-                Some((reason, "give the step an `undo`, or point clients by hand and run the cutover's smoke test".to_owned()))
-            }
-            Undoable::Yes | Undoable::Nothing => None,
-        }
-    }
-
-    /// Why a rollback would not be over by then, as far as the rehearsal tells, and what to do.
-    fn no_time(&self, until: Timestamp) -> Option<(String, String)> {
-        let rehearsed = self.certificate()?.rollback_seconds?;
-        let needed = rehearsed * self.request.margin;
-        let left = until.duration_since(Timestamp::now()).as_secs_f64();
-        (needed > left).then(|| {
-            let reason = format!(
-                "a rollback took {rehearsed:.0} s in the rehearsal, so {needed:.0} s are needed, and {left:.0} s are left; nothing was touched, clients stay on \
-                 the target"
-            );
-            let hint = "give it a later `--deadline`, or none; until then `dbmove cutover PLAYBOOK` goes on carrying back what clients write";
-            (reason, hint.to_owned())
-        })
+    fn no_rollback(&self) -> Option<(String, String)> {
+        let left = self.untouched();
+        self.journal.with_state(|state| beforehand::no_rollback(&self.graph, state, &left))
     }
 
     /// Before an undo of a rollback goes on: holds the target's writes and takes them along once more, unless the way back is closed already.

@@ -138,4 +138,7 @@ fn an_edited_journal_lets_nobody_through() {
     assert_eq!(std::fs::read_to_string(place.path("route")).unwrap(), "old\n");
     // Before the switch it counts for nothing, and with a reason it can be done without.
     assert_eq!(place.line("run move.yaml --yes --no-follow").code, 0);
+    // It keeps nobody from going back.
+    let undone = place.line("undo move.yaml --yes");
+    assert_eq!(undone.code, 0, "{}", undone.shown());
 }

@@ -126,3 +126,23 @@ fn a_deadline_and_a_write_gap_are_set_and_outlive_the_driver() {
     assert_eq!(told(&place), ["set deadline=3h alice", "set max_write_gap=1s500ms bob"]);
     assert_eq!(place.line("audit").code, 0);
 }
+
+#[test]
+fn the_playbooks_deadline_takes_back_none_that_a_person_gave() {
+    let health = Health::start();
+    let place = guards::place(&health, "pause", "");
+    let text = std::fs::read_to_string(place.path("night.yaml")).unwrap();
+    place.write("night.yaml", &text.replace("stores:\n", "deadline: 16h\nstores:\n"));
+    place.write("drained", "");
+    place.write("switched", "");
+    let driver = place.start(&format!("{} --deadline 3h", guards::CUTOVER));
+    place.wait_for("copy", "running");
+    driver.signal(Signal::KILL);
+    assert_eq!(driver.end().code, -1);
+    let driver = place.start(guards::CUTOVER);
+    until(&place, "ctl night.yaml status", |status| status.code == 0);
+    let (text, left) = deadline(&place);
+    assert!(text == "3h" && left <= 10_800.0, "{text} {left}");
+    place.write("copied", "");
+    assert_eq!(driver.end().code, 0);
+}

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use dbmove::engine::crash::POINTS;
-use dbmove::engine::outcome::{Serving, Verdict};
+use dbmove::engine::outcome::{ExitCode, Serving, Verdict};
 
 use serde_json::json;
 
-use crate::world::{World, ledger, lines, net, story_with_way_back, switch, was_killed, whole_story};
+use crate::world::{World, ledger, lines, net, step, story_with_way_back, switch, was_killed, whole_story};
 
 /// The ways a run can go that together pass every point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -338,4 +339,37 @@ fn every_point_called_is_listed_and_every_point_listed_is_called() {
     let listed: BTreeSet<String> = POINTS.iter().map(|point| (*point).to_owned()).collect();
     assert_eq!(called, listed);
     assert_eq!(listed.len(), POINTS.len(), "a point is listed twice");
+}
+
+/// The target is gone, maybe because of that somebody killed the driver: the source takes writes again all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_cant_be_claimed_does_not_keep_the_source_without_writes() {
+    for give_up in [false, true] {
+        let mut world = World::new(json!({ "cutover": [
+            step("fence", json!({ "holds_writes": true })),
+            step("drain", json!({ "waits_for": "drained" })),
+            switch("switch", json!({})),
+        ]}));
+        let mut first = world.start_elsewhere(None);
+        let began = Instant::now();
+        while !world.path().join("ledger").exists() || !ledger(world.path()).contains(&"begin drain".to_owned()) {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        first.kill().unwrap();
+        assert!(was_killed(first.wait().unwrap()));
+        assert!(world.state().open_write_gap().is_some());
+        world.put("target.unreachable");
+        world.scenario.give_up = give_up;
+        let error = world.drive().await.unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Error);
+        assert!(error.to_string().contains("the source takes writes again"), "{error}");
+        assert!(net(world.path()).is_empty() && world.state().open_write_gap().is_none(), "{:?}", ledger(world.path()));
+        // Where nothing is held there is nothing to settle.
+        let error = world.drive().await.unwrap_err().to_string();
+        assert!(error.contains("can't be reached") && !error.contains("takes writes again"), "{error}");
+        world.take("target.unreachable");
+        world.put("drained");
+        assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+    }
 }

@@ -411,6 +411,9 @@ impl TargetLease for FileLease {
         "school"
     }
     async fn claim(&self, run: &str, epoch: Epoch, _outputs: &Arc<Outputs>, _checkpoints: &Arc<dyn Checkpoints>) -> Result<(), StepError> {
+        if self.0.with_extension("unreachable").exists() {
+            return Err(StepError::new(Failure::Transient, "the target of `school` can't be reached"));
+        }
         if let Some((other, stands)) = self.stands()
             && (other != run || stands > epoch.0)
         {

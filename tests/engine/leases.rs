@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbmove::engine::certificate::Certificate;
 use dbmove::engine::context::{Checkpoints, NoCheckpoints};
 use dbmove::engine::handover::{accept_request, request_handover, withdraw_request};
 use dbmove::engine::journal::Journal;
@@ -12,9 +13,10 @@ use dbmove::engine::run::EngineError;
 use dbmove::engine::step::{Epoch, TargetLease};
 use dbmove::playbook::model::StageName;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::doubles::FileLease;
-use crate::world::{World, ledger, step, switch, was_killed, whole_story};
+use crate::world::{Scenario, World, ledger, rehearsed, step, story_with_way_back, switch, was_killed, whole_story};
 
 fn until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -166,20 +168,18 @@ async fn a_run_that_waits_for_a_person_in_its_cutover_is_followed_and_handed_ove
 fn who_is_handed_a_run_waits_until_it_has_it() {
     // Deaf to requests to stop, so that letting go takes the grace of four seconds: longer than the asker's patience.
     let mut world = World::new(json!({
-        "sync": [step("slow", json!({ "sleep_ms": 60_000, "deaf": true, "undoable": "nothing" }))],
+        "sync": [step("slow", json!({ "waits_for": "on", "deaf": true, "undoable": "nothing" }))],
         "settle": [step("after", json!({}))],
     }));
     world.scenario.until = StageName::Sync;
     world.scenario.stop_grace_ms = 4_000;
     let mut first = world.start_elsewhere(None);
     until(Duration::from_secs(20), "the first driver is at work", || ledger(world.path()).contains(&"begin slow".to_owned()));
-    world.scenario.playbook.stages.sync[0].with.insert("sleep_ms".to_owned(), json!(0));
-    world.scenario.accept_drift = true;
     world.scenario.take_over_ms = Some(3_000);
-    // What changed has begun, so the second driver is refused: but by the playbook, with the run in its hands, not by the lease.
-    let second = world.drive_elsewhere(None);
+    let mut second = world.start_elsewhere(None);
     assert_eq!(first.wait().unwrap().code(), Some(0), "the first driver did not hand over");
-    assert_eq!(second.code(), Some(4), "the asker gave up on a driver that was stopping for it");
+    world.put("on");
+    assert_eq!(second.wait().unwrap().code(), Some(0), "the asker gave up on a driver that was stopping for it");
     assert_eq!(world.state().epoch, Some(Epoch(2)));
 }
 
@@ -308,4 +308,96 @@ async fn two_drivers_that_start_together_start_one_run() {
     let (one, two) = tokio::join!(world.drive(), world.drive());
     assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
     assert_eq!(world.reader().runs().unwrap().len(), 1);
+}
+
+/// Clients are on the target, and a driver carries back what they write.
+fn carrying_back() -> (World, std::process::Child) {
+    let mut stages = story_with_way_back();
+    stages["settle"].as_array_mut().unwrap().insert(0, step("trusted", json!({ "waits_for": "trusted" })));
+    let world = World::new(stages);
+    let driver = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "clients are on the target", || {
+        world.path().join("ledger").exists() && ledger(world.path()).contains(&"begin trusted".to_owned())
+    });
+    (world, driver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_anyway_takes_no_run_from_its_driver() {
+    let (mut world, mut first) = carrying_back();
+    world.scenario.take_over_ms = Some(20_000);
+    let scenario = world.scenario.clone();
+    let changed = {
+        let mut playbook = scenario.playbook.clone();
+        playbook.about = Some("edited since".to_owned());
+        playbook.stages.settle[0].with.insert("threads".to_owned(), json!(8));
+        playbook
+    };
+    let rehearsal_took = Certificate { rollback_seconds: Some(600.0), ..rehearsed(story_with_way_back()).await.1 };
+    let asked: Vec<(&str, Scenario, &str)> = vec![
+        ("verify", Scenario { until: StageName::Verify, ..scenario.clone() }, "clients are on the target"),
+        ("undo", Scenario { give_up: true, ..scenario.clone() }, "would be lost"),
+        ("rollback", Scenario { roll_back: true, playbook: changed.clone(), ..scenario.clone() }, "the playbook changed"),
+        (
+            "rollback",
+            Scenario {
+                roll_back: true,
+                deadline: Some("2m".to_owned()),
+                unrehearsed: false,
+                certificate: Some(rehearsal_took),
+                ..scenario.clone()
+            },
+            "a rollback took 600 s",
+        ),
+    ];
+    for (command, scenario, words) in asked {
+        let error = Scenario::drive(&scenario, CancellationToken::new()).await.unwrap_err();
+        assert!(error.to_string().contains(words) && error.exit_code() == ExitCode::Refused, "{command}: {error}");
+        assert_eq!(world.state().epoch, Some(Epoch(1)), "{command} took the run over");
+        assert!(first.try_wait().unwrap().is_none(), "{command} ended the driver that carries back");
+    }
+
+    // What is not refused does take it over.
+    world.scenario.roll_back = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.verdict, outcome.serving), (Verdict::RolledBack, Serving::Source));
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+/// Nobody but a person can tell whether what a gate asks is so; that must not make the run deaf to everything but a yes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_behind_the_switch_can_be_answered_by_leaving() {
+    let mut stages = story_with_way_back();
+    let gate = step("looks_right", json!({ "fails": "waiting", "fails_while": "asked" }));
+    stages["cutover"].as_array_mut().unwrap().push(gate);
+    let mut world = World::new(stages);
+    world.put("asked");
+    let asked = |world: &World| {
+        let path = world.path().to_owned();
+        let before = if path.join("ledger").exists() { ledger(&path).len() } else { 0 };
+        move || path.join("ledger").exists() && ledger(&path)[before..].contains(&"begin looks_right".to_owned())
+    };
+
+    let cancel = CancellationToken::new();
+    let (stands, stop) = (asked(&world), cancel.clone());
+    let (outcome, ()) = tokio::join!(world.scenario.drive(cancel), async {
+        while !stands() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stop.cancel();
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.verdict, outcome.serving), (Verdict::Interrupted, Serving::Target));
+    assert!(outcome.undone.is_empty(), "{:?}", outcome.undone);
+
+    // Handed over to a rollback.
+    let stands = asked(&world);
+    let mut second = world.start_elsewhere(None);
+    until(Duration::from_secs(20), "the gate asks again", stands);
+    world.scenario.take_over_ms = Some(20_000);
+    world.scenario.roll_back = true;
+    let outcome = world.drive().await.unwrap();
+    assert_eq!((outcome.verdict, outcome.serving), (Verdict::RolledBack, Serving::Source));
+    assert_eq!(second.wait().unwrap().code(), Some(0));
 }

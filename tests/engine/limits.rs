@@ -200,6 +200,19 @@ async fn a_refusal_gives_no_fresh_hours_to_the_same_words() {
     assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
 }
 
+/// What the playbook says is what counts where nobody has said anything; it takes back nothing that a person said.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playbooks_deadline_is_no_other_words() {
+    let (mut world, until) = killed_under_a_deadline(3_600);
+    world.scenario.deadline = Some("18h".to_owned());
+    world.scenario.deadline_of_playbook = true;
+    world.scenario.margin = 100.0;
+    let (words, _) = refused(&world).await;
+    assert!(words.contains(&format!("until {until:.0} (the deadline `16h`, given at ")), "{words}");
+    world.scenario.deadline_of_playbook = false;
+    assert_eq!(world.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passed_behind_a_dead_driver_is_ended_by_a_person() {
     let (mut world, until) = killed_under_a_deadline(20);

@@ -62,6 +62,8 @@ pub struct Scenario {
     pub until: StageName,
     pub keep_services: bool,
     pub deadline: Option<String>,
+    /// It stands in the playbook alone.
+    pub deadline_of_playbook: bool,
     /// When that is, whatever the words say.
     pub deadline_at: Option<Timestamp>,
     pub margin: f64,
@@ -139,6 +141,7 @@ impl World {
             until: StageName::Settle,
             keep_services: false,
             deadline: None,
+            deadline_of_playbook: false,
             deadline_at: None,
             margin: 1.25,
             give_up: false,
@@ -230,6 +233,7 @@ impl Scenario {
         let mut request = RunRequest::new(Arc::new(self.playbook.clone()), kind, self.until);
         request.keep_services = self.keep_services;
         request.deadline = self.deadline.as_ref().map(|text| Deadline::parse(text, &jiff::ZonedDateTime::now()).unwrap());
+        request.deadline_typed = request.deadline.is_some() && !self.deadline_of_playbook;
         if let (Some(deadline), Some(at)) = (&mut request.deadline, self.deadline_at) {
             deadline.until = at;
         }
