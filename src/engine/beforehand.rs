@@ -141,7 +141,7 @@ pub(super) fn no_time(request: &RunRequest) -> Option<(String, String)> {
             "a rollback took {rehearsed:.0} s in the rehearsal, so {needed:.0} s are needed, and {left:.0} s are left; nothing was touched, clients stay on \
              the target"
         );
-        let hint = "give it a later `--deadline`, or none; what clients write is carried back while a `dbmove cutover` of this playbook runs";
+        let hint = "give it a later `--deadline`, or none; what clients write is carried back as long as `dbmove cutover PLAYBOOK` runs";
         (reason, hint.to_owned())
     })
 }
