@@ -11,6 +11,7 @@ use super::settings::Everywhere;
 use crate::demo::run::{DemoError, DemoOptions, Told, tell};
 use crate::demo::story::narrator::{Narrator, Stage};
 use crate::engine::outcome::ExitCode;
+use crate::report::next::shell_word;
 use crate::telemetry::human;
 
 /// The largest school: ten times that is a day's seeding.
@@ -86,7 +87,7 @@ fn answer(told: &Told, narrator: &Narrator) -> Answer {
         narrator.show(what, &value);
     }
     if let Some(directory) = judged.verdict.report.parent() {
-        narrator.to_copy("look again", &format!("dbmove report --state-dir {}", directory.display()));
+        narrator.to_copy("look again", &format!("dbmove report --state-dir {}", shell_word(&directory.display().to_string())));
     }
     for reason in &judged.wrong {
         narrator.show("WRONG", reason);

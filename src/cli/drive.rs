@@ -139,7 +139,7 @@ pub async fn drive(everywhere: &Everywhere, request: Request<'_>) -> Result<Answ
     let journal = Journal::open(&everywhere.state_directory)?;
     let observer = progress::observer(everywhere.progress, &everywhere.screen);
     let driven = drive_run(run_request, built.steps, built.leases, journal.clone(), observer, cancel.clone());
-    let held = || held_now(&journal, &playbook.playbook, request.kind).map(|held| everywhere.typed.held(held));
+    let held = || held_now(&journal, &playbook.playbook, request.kind).map(|held| everywhere.typed.held(&held));
     let outcome = signals.guard(driven, &cancel, &everywhere.screen, held).await?;
     answer(everywhere, &request, &journal, &outcome, path)
 }

@@ -87,7 +87,7 @@ impl Typed {
 
     /// What is said of held writes.
     #[must_use]
-    pub fn held(&self, held: Held) -> Held {
+    pub fn held(&self, held: &Held) -> Held {
         Held { asked: self.words(&held.asked), left: self.words(&held.left) }
     }
 

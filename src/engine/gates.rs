@@ -138,7 +138,7 @@ impl Driver {
             |reasons: Vec<String>| Err(Stop::Verdict(Verdict::Refused { step: None, reasons, hint: Some(certificate::what_to_do(&left)) }));
         match self.request.rehearsed.clone() {
             Rehearsed::Without { reason } => {
-                if self.journal.with_state(|state| state.without_rehearsal.as_ref() != Some(&reason)) {
+                if self.journal.with_state(|state| !state.unrehearsed || state.without_rehearsal.as_ref() != Some(&reason)) {
                     self.journal.append(Event::WithoutRehearsal { reason }).await?;
                 }
                 Ok(())

@@ -61,6 +61,17 @@ pub fn with_playbook(text: &str, word: &str) -> String {
     in_commands(text, |command| command.split(' ').map(|part| if part == "PLAYBOOK" { word } else { part }).collect::<Vec<_>>().join(" "))
 }
 
+/// Where the backquote is that ends a command: not one that is quoted as part of a word, as in the reason of `--without-rehearsal`.
+fn end_of_command(text: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    let end = text.char_indices().find(|(_, c)| {
+        let plain = !std::mem::replace(&mut escaped, *c == '\\' && !quoted);
+        quoted ^= plain && *c == '\'';
+        *c == '`' && !quoted
+    });
+    end.map(|(end, _)| end).or_else(|| text.find('`'))
+}
+
 /// The text with each command of dbmove's that it names between backquotes changed.
 #[must_use]
 pub fn in_commands(text: &str, change: impl Fn(&str) -> String) -> String {
@@ -68,7 +79,7 @@ pub fn in_commands(text: &str, change: impl Fn(&str) -> String) -> String {
     let mut rest = text;
     while let Some(begin) = rest.find("`dbmove ") {
         let (before, from) = rest.split_at(begin + 1);
-        let Some(end) = from.find('`') else { break };
+        let Some(end) = end_of_command(from) else { break };
         changed.push_str(before);
         changed.push_str(&change(&from[..end]));
         rest = &from[end..];
@@ -100,7 +111,7 @@ fn again(state: &RunState, playbook: &str) -> String {
         command = format!("{command} {}", state.load_options);
     }
     let ahead = command.starts_with("dbmove cutover") && !state.switched() && !state.stage_done(StageName::Cutover);
-    if let Some(reason) = state.without_rehearsal.as_ref().filter(|_| ahead) {
+    if let Some(reason) = state.without_rehearsal.as_ref().filter(|_| ahead && state.unrehearsed) {
         command = format!("{command} --without-rehearsal {}", shell_word(reason));
     }
     command
@@ -157,6 +168,12 @@ mod tests {
         assert_eq!(
             with_playbook(text, "'x y.yaml'"),
             "`PLAYBOOK` is a word, `dbmove undo 'x y.yaml'` drops `it`, then `dbmove run 'x y.yaml' --new-run`, and `dbmove run PLAYBOOK"
+        );
+        let quoted = r"give `dbmove cutover PLAYBOOK --without-rehearsal 'see `it'\''s`'`, which isn't `it`";
+        assert_eq!(in_commands(quoted, |command| format!("{command} END")), quoted.replace("'`,", "' END`,"));
+        assert_eq!(
+            in_commands("it isn't `dbmove run 'x` or `y`", |command| format!("{command} END")),
+            "it isn't `dbmove run 'x END` or `y`"
         );
     }
 

@@ -211,6 +211,9 @@ pub struct RunState {
     pub certificate: Option<Certificate>,
     /// Why there was no rehearsal.
     pub without_rehearsal: Option<String>,
+    /// True if that is the last word: no cutover has begun on a certificate since.
+    #[serde(default)]
+    pub unrehearsed: bool,
     /// What people have said yes to, in order; a driver's own copy lacks what others wrote since it began.
     pub approvals: Vec<Given>,
     /// What people have told it that still stands.
@@ -254,6 +257,7 @@ impl RunState {
             load_options: String::new(),
             certificate: None,
             without_rehearsal: None,
+            unrehearsed: false,
             approvals: Vec::new(),
             control: Control::default(),
             guards: Guards::default(),
@@ -283,7 +287,7 @@ impl RunState {
             Event::LoadEnded { load } => self.load = Some((**load).clone()),
             Event::LeaseReleased { .. } | Event::PointOfNoReturn { .. } => {}
             // An earlier try may have begun without.
-            Event::CertificateAccepted { .. } => self.without_rehearsal = None,
+            Event::CertificateAccepted { .. } => self.unrehearsed = false,
             Event::RunResumed { until, .. } => {
                 self.finished = None;
                 if let Some(deadline) = &mut self.deadline {
@@ -318,7 +322,10 @@ impl RunState {
             Event::Controlled(controlled) => self.control.apply(at, controlled),
             Event::Guard(guarded) => self.guards.apply(at, guarded),
             Event::Hook(hooked) => self.calls.apply(hooked),
-            Event::WithoutRehearsal { reason } => self.without_rehearsal = Some(reason.clone()),
+            Event::WithoutRehearsal { reason } => {
+                self.without_rehearsal = Some(reason.clone());
+                self.unrehearsed = true;
+            }
             Event::CertificateIssued { certificate } => self.certificate = Some((**certificate).clone()),
             Event::DeadlineSet { text, until } => {
                 let mut deadline = KeptDeadline::given(text, *until, at);
