@@ -25,6 +25,8 @@ enum Manner {
     Later(u32),
     /// Says that it will, and shows nothing of it until it is told to get on.
     Late,
+    /// The same, and answers as a form does: look there for what has become of it.
+    SeeOther,
     /// The same, and ends the connection without an answer.
     SilentLate,
     /// Does it, and ends the connection without an answer.
@@ -143,11 +145,12 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) {
                 Manner::Lies | Manner::Refuses => {}
                 Manner::Later(looks) => state.coming = Some((host, looks)),
                 Manner::Silent => state.host = host,
-                Manner::Late | Manner::SilentLate => state.queue.push_back(host),
+                Manner::Late | Manner::SeeOther | Manner::SilentLate => state.queue.push_back(host),
             }
             match state.manner {
                 Manner::Silent | Manner::SilentLate => None,
                 Manner::Refuses => Some((503, format!("busy; you are {}", std::env::var("PATH").unwrap()))),
+                Manner::SeeOther => Some((303, String::new())),
                 _ => Some((202, "{}".to_owned())),
             }
         }
@@ -230,7 +233,7 @@ async fn what_the_call_says_is_settled_by_looking() {
 /// A balancer that applies what it answered well after `within` is over: the cutover is undone by then, and its fence is lifted.
 #[tokio::test]
 async fn a_call_that_takes_effect_later_is_taken_back() {
-    for manner in [Manner::Late, Manner::SilentLate] {
+    for manner in [Manner::Late, Manner::SeeOther, Manner::SilentLate] {
         let router = Router::start(manner).await;
         let mut arguments = router.arguments();
         arguments["within"] = json!("300ms");
@@ -245,8 +248,9 @@ async fn a_call_that_takes_effect_later_is_taken_back() {
         } else {
             // Whether it took this one is not known either.
             let error = step.undo(&production).await.unwrap_err();
-            assert!(error.message.contains("gave no answer") && error.message.contains("it may still come"), "{error}");
-            assert_eq!(error.failure, Failure::Transient);
+            let answered = if manner == Manner::SeeOther { "answered status 303" } else { "gave no answer" };
+            assert!(error.message.contains(answered) && error.message.contains("it may still come"), "{error}");
+            assert_eq!(error.failure, if manner == Manner::SeeOther { Failure::Definite } else { Failure::Transient });
             assert!(matches!(step.probe(&production).await.unwrap(), Probe::Partly { .. }));
             router.state.lock().unwrap().manner = Manner::Late;
             step.undo(&production).await.unwrap();

@@ -79,10 +79,12 @@ pub(super) fn unanswered(error: &HttpError) -> StepError {
     error_of_step.hint(error.hint())
 }
 
-/// Whether a status says that nothing was done. Those of a gateway that lost the answer, or of a server that failed half way, don't; nor does
-/// a success that `expect` does not list.
+/// Whether a status says that nothing was done: only those that are said before anything is. Not a redirect: 303 is how a server answers what it
+/// has done, and 302 often is. Not those of a proxy that lost what it had passed on (408, 499, 502, 504), of a server that failed half way or found no
+/// words for what it had done (406, 424, 500, 507), or that has the change under way already (409). Nor a success that `expect` does not list, or a
+/// status that nobody has given a meaning.
 fn is_a_no(status: u16) -> bool {
-    matches!(status, 300..=499 | 501 | 503 | 505)
+    matches!(status, 400..=405 | 407 | 410..=417 | 421..=423 | 425 | 426 | 428 | 429 | 431 | 451 | 501 | 503 | 505)
 }
 
 /// What references in a value's texts lead to.
@@ -255,5 +257,17 @@ impl Look {
         } else {
             Probe::Foreign { found: printable(&shown) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_a_no;
+
+    #[test]
+    fn only_what_is_said_before_anything_is_done_is_a_no() {
+        let may_have_acted = |status: &u16| !is_a_no(*status);
+        assert!([200, 202, 302, 303, 307, 406, 408, 409, 424, 499, 500, 502, 504, 507, 520].iter().all(may_have_acted));
+        assert!(![400, 401, 403, 404, 405, 413, 422, 429, 501, 503, 505].iter().any(may_have_acted));
     }
 }
