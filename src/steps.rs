@@ -11,6 +11,7 @@ pub mod guards;
 mod load;
 pub mod registry;
 pub mod shared;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
                     None => Shared::without_store(),
                     Some(name) => {
                         let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() };
-                        Shared::of_store(name, playbook.stores.get(name).ok_or_else(unknown)?, kind, resolver).await?
+                        Shared::of_store(playbook, name, playbook.stores.get(name).ok_or_else(unknown)?, kind, resolver).await?
                     }
                 });
                 built.leases.extend(shared.lease());
@@ -124,7 +125,8 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             (Some(store), None) => {
                 // No step works on it, so nothing is claimed there.
                 let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: store.to_owned() };
-                let shared = Arc::new(Shared::of_store(store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver).await?);
+                let shared =
+                    Arc::new(Shared::of_store(playbook, store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver).await?);
                 shared_by.insert(name, Arc::clone(&shared));
                 Some(shared)
             }

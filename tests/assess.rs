@@ -22,7 +22,7 @@ use schema::{catalog_session, selection};
 const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
 /// Checks that look at settings, privileges, sessions or the target, or at what a 5.5.34 can't hold: tested beside the check, or in `refusals.rs`.
-const ON_SETTINGS: [&str; 37] = [
+const ON_SETTINGS: [&str; 42] = [
     "open-sessions-not-row",
     "long-transactions",
     "nullable-primary-key",
@@ -42,7 +42,12 @@ const ON_SETTINGS: [&str; 37] = [
     "log-slave-updates",
     "source-replicates",
     "source-privileges",
+    "source-database-privileges",
     "target-privileges",
+    "target-process",
+    "target-strangers-unseen",
+    "way-back-privileges",
+    "canary-privileges",
     "include-names-nothing",
     "target-claimed",
     "target-not-empty",

@@ -50,11 +50,19 @@ async fn before_the_first_row() {
     let good = world.playbook_text("30s");
     let source_endpoint = format!("mysql://dbmove@127.0.0.1:{}/", world.source.port());
     let target_endpoint = format!("mysql://admin@127.0.0.1:{}/", world.target.port());
+    let most = "SELECT, INSERT, DELETE, CREATE, DROP, SHOW VIEW, TRIGGER, EVENT, RELOAD, LOCK TABLES, REPLICATION CLIENT";
+    let global = "RELOAD, PROCESS, SUPER, REPLICATION CLIENT, REPLICATION SLAVE";
     command(
         &world.source,
         &[
-            "GRANT SELECT, SUPER, RELOAD, PROCESS, LOCK TABLES, REPLICATION CLIENT ON *.* TO 'no_slave'@'%' IDENTIFIED BY 'dbmove'",
-            "GRANT SELECT, RELOAD, PROCESS, LOCK TABLES, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO 'no_super'@'%' IDENTIFIED BY 'dbmove'",
+            &format!("GRANT {most}, SUPER, PROCESS ON *.* TO 'no_slave'@'%' IDENTIFIED BY 'dbmove'"),
+            &format!("GRANT {most}, PROCESS, REPLICATION SLAVE ON *.* TO 'no_super'@'%' IDENTIFIED BY 'dbmove'"),
+            &format!("GRANT {most}, SUPER, REPLICATION SLAVE ON *.* TO 'no_process'@'%' IDENTIFIED BY 'dbmove'"),
+            // As somebody grants who thinks of tables: no view, trigger or event would be listed, and the canary's mark could not be read.
+            &format!("GRANT {global} ON *.* TO 'tables_only'@'%' IDENTIFIED BY 'dbmove'"),
+            "GRANT SELECT, LOCK TABLES ON school.* TO 'tables_only'@'%'",
+            "GRANT CREATE, INSERT, DELETE, DROP ON `\\_dbmove\\_canary`.* TO 'tables_only'@'%'",
+            "GRANT DROP ON `\\_dbmove\\_fence\\_probe`.* TO 'tables_only'@'%'",
         ],
     )
     .await;
@@ -86,6 +94,8 @@ async fn before_the_first_row() {
         Case { name: "wrong_target_password", code: 1, playbook: change(&target_line, &target_line.replace(password, &wrong)) },
         Case { name: "source_account_without_replication_slave", code: 4, playbook: account(&source_endpoint, "no_slave") },
         Case { name: "source_account_without_super", code: 4, playbook: account(&source_endpoint, "no_super") },
+        Case { name: "source_account_without_process", code: 4, playbook: account(&source_endpoint, "no_process") },
+        Case { name: "source_account_for_tables_only", code: 4, playbook: account(&source_endpoint, "tables_only") },
         Case { name: "target_account_may_only_read", code: 4, playbook: account(&target_endpoint, "reader") },
         Case { name: "target_account_may_not_create_the_database", code: 4, playbook: account(&target_endpoint, "half") },
         Case { name: "unknown_database", code: 1, playbook: change("\"school.*\"", "\"scool.*\"") },

@@ -6,6 +6,8 @@
 
 #[path = "way_back/dead.rs"]
 mod dead;
+#[path = "way_back/granted.rs"]
+mod granted;
 #[path = "way_back/ids.rs"]
 mod ids;
 #[path = "way_back/late.rs"]
@@ -420,11 +422,17 @@ async fn a_rollback_that_could_hold_nothing_refuses_the_switch() {
     }
     let world = World::start(PAIR[0], PAIR[1], 0.01).await;
     with_way_back(&world);
-    let mut target = connect(&world.target, Account::Root).await;
-    target.query_drop("REVOKE PROCESS, CREATE USER ON *.* FROM rds_superuser_role@`%`").await.unwrap();
     let playbook = world.playbook_argument();
+    let mut target = connect(&world.target, Account::Root).await;
+    target.query_drop("REVOKE PROCESS ON *.* FROM rds_superuser_role@`%`").await.unwrap();
+    // What can be known is known before the copy.
+    let assessed = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&assessed), 4, "{}", said(&assessed));
+    assert!(said(&assessed).contains("[target-process] `PROCESS`"), "{}", said(&assessed));
+    target.query_drop("GRANT PROCESS ON *.* TO rds_superuser_role@`%`").await.unwrap();
     let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
     assert_eq!(code(&ran), 0, "{}", said(&ran));
+    target.query_drop("REVOKE PROCESS, CREATE USER ON *.* FROM rds_superuser_role@`%`").await.unwrap();
     let planned = world.finished(&["plan", &playbook]).await;
     let refused = world.finished(&["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test"]).await;
     assert_ne!(code(&refused), 0, "{}", said(&refused));

@@ -34,7 +34,7 @@ impl Stores {
         };
         let mut mysql = Vec::new();
         for (name, store) in &playbook.stores {
-            let shared = Shared::of_store(name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
+            let shared = Shared::of_store(playbook, name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
             let materials = shared.bound(run.as_deref().unwrap_or_default(), &reading.outputs).await.map_err(refusal)?;
             mysql.extend(materials.mysql.clone().map(|bound| (name.clone(), bound)));
         }

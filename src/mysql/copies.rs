@@ -13,7 +13,7 @@
 //!   report lists it. Where production can't be reached from here, that is said, and is no reason to stop: then it can't be written to
 //!   by mistake either.
 //! * A copy has nobody else's connections: those would be traffic, which a rehearsal is in the way of. Monitoring can be excused by name
-//!   (`other_accounts`). Asked when a rehearsal begins; what it does itself comes after.
+//!   (`other_accounts`). A copy on which our account sees nobody else's is refused too. Asked when a rehearsal begins; what it does itself comes after.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use super::error::MysqlError;
 use super::fill;
 use super::foreign::is_of_the_server;
 use super::production::{Look, Looker, Sendings};
+use super::sight;
 use super::sql;
 use super::store::MysqlStore;
 use crate::engine::step::{Failure, StepError};
@@ -123,6 +124,8 @@ async fn same(real: &Arc<Server>, lock: &str, uuid: Option<&str>, sendings: &Sen
 
 /// Refuses a copy that others are connected to.
 async fn nobody_else(session: &mut Session, store: &MysqlStore, excused: &[String]) -> Result<(), StepError> {
+    // Else the list would be empty, whoever uses the copy.
+    sight::sees_everybody(session, "Nothing was written to it").await?;
     let ours: BTreeSet<&str> = [store.source.user.as_str(), store.target.user.as_str()].into();
     let mut others = Vec::new();
     for row in session.rows("SHOW PROCESSLIST", "looking who else is connected").await? {

@@ -33,6 +33,8 @@
 //! | [`verification`] | comparing while both sides change, without a false alarm |
 //! | [`foreign`] | who else writes to the target before the switch |
 //! | [`process_list`] | looks at what sessions do, where one that runs bytes is in the way |
+//! | [`sight`] | whether our account sees who is connected |
+//! | [`uses`] | what the playbook does with a store, for whoever looks at privileges |
 //! | [`fence`] | stops writes to the source, with proof |
 //! | [`lock_out`] | keeps clients out where `read_only` can't be set |
 //! | [`reverse`] | the way back: the same store with its sides swapped |
@@ -73,6 +75,7 @@ pub mod replay;
 pub mod reverse;
 pub mod rows;
 pub mod shared;
+pub mod sight;
 pub mod sql;
 pub mod status;
 pub mod steps;
@@ -84,5 +87,6 @@ pub mod tls;
 pub mod touches;
 pub mod triggers_aside;
 pub mod upstream;
+pub mod uses;
 pub mod verification;
 pub mod well_formed;

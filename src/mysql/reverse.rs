@@ -23,12 +23,13 @@
 //! * *What the source can't hold is said at once.* A value that it would change or refuse ends the way back: from there on a rollback
 //!   would lose writes. The same for a definition that changes on the target.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::bookkeeping::{number, text};
 use super::catalog::facts::Privileges;
-use super::catalog::{Catalog, ObjectKind, ServerFacts};
+use super::catalog::{Catalog, ServerFacts};
 use super::connect::{Purpose, Session};
 use super::conversion::{Converted, ConvertedTables};
 use super::ddl::TargetSchema;
@@ -74,8 +75,7 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
 
     let mut refusals = log_refusals(&facts);
     refusals.extend(hold.refusals());
-    refusals.extend(account_refusals(&described));
-    refusals.extend(trigger_refusals(&described));
+    refusals.extend(account_refusals(&described.source, &described.catalog));
     let mut warnings: Vec<String> = kept.warning().into_iter().chain(packet_warning(&facts, &described.source)).collect();
     for (name, old) in &described.catalog.tables {
         match catalog.table(name) {
@@ -283,9 +283,10 @@ impl Kept {
     }
 }
 
-/// What our account on the source lacks to write there while it is `read_only`.
-fn account_refusals(described: &Described) -> Vec<String> {
-    let source = &described.source;
+/// What our account on the source lacks to write there while it is `read_only`, and to put its triggers aside. A server lists no trigger to an
+/// account without TRIGGER, so there may be one, and it would do once more what the target's rows hold already.
+#[must_use]
+pub fn account_refusals(source: &ServerFacts, catalog: &Catalog) -> Vec<String> {
     let privileges = &source.privileges;
     // From 10.11 on SUPER is not enough on MariaDB.
     let passes = if source.version.mariadb && source.version.number >= (10, 11, 0) {
@@ -298,31 +299,20 @@ fn account_refusals(described: &Described) -> Vec<String> {
         let wanted = if source.version.mariadb { "READ_ONLY ADMIN" } else { "SUPER" };
         refusals.push(format!("our account on the source may not write while it is `read_only` (it lacks {wanted})"));
     }
-    let databases = described.schema.databases.iter().map(|database| database.name.as_str());
-    for database in databases.chain([super::names::DBMOVE_SCHEMA]) {
+    let moved: BTreeSet<&str> = catalog.tables.keys().map(|table| table.database.as_str()).collect();
+    for database in moved.into_iter().chain([super::names::DBMOVE_SCHEMA]) {
         let own = database == super::names::DBMOVE_SCHEMA;
-        let wanted: &[&str] =
-            if own { &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP"] } else { &["INSERT", "UPDATE", "DELETE", "ALTER"] };
+        let wanted: &[&str] = if own {
+            &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP"]
+        } else {
+            &["INSERT", "UPDATE", "DELETE", "ALTER", "TRIGGER"]
+        };
         let lacking: Vec<&str> = wanted.iter().copied().filter(|privilege| !privileges.has_on(privilege, database)).collect();
         if !lacking.is_empty() {
             refusals.push(format!("our account on the source lacks {} on `{database}`", lacking.join(", ")));
         }
     }
     refusals
-}
-
-/// Triggers of the source that our account may not put aside.
-fn trigger_refusals(described: &Described) -> Vec<String> {
-    let triggers = described.catalog.others.iter().filter(|object| object.kind == ObjectKind::Trigger);
-    let not_ours = triggers.filter(|trigger| !described.source.privileges.has_on("TRIGGER", &trigger.database));
-    not_ours
-        .map(|trigger| {
-            format!(
-                "trigger `{}.{}` on the source would do once more what the target's rows hold already, and our account may not put it aside (it lacks TRIGGER)",
-                trigger.database, trigger.name
-            )
-        })
-        .collect()
 }
 
 /// Why rows of the target's table can't be written to the source's as they are.

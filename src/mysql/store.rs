@@ -30,6 +30,7 @@ use super::shared::Shared;
 use super::status;
 use super::tables::{TableId, Tables};
 use super::touches::Mark;
+use super::uses::Uses;
 use crate::engine::certificate::fact;
 use crate::engine::context::{Checkpoints, Outputs};
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
@@ -54,6 +55,8 @@ pub struct StoreSettings {
     pub conversions: Conversions,
     /// What to do when a table is altered while it is followed.
     pub on_ddl: OnDdl,
+    /// What the playbook does with it.
+    pub uses: Uses,
 }
 
 impl Default for StoreSettings {
@@ -67,6 +70,7 @@ impl Default for StoreSettings {
             passwords: BTreeMap::new(),
             conversions: Conversions::default(),
             on_ddl: OnDdl::default(),
+            uses: Uses::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::BuildError;
 use super::binding::{self, Binding};
+use super::uses::uses;
 use crate::engine::context::{Checkpoints, Outputs, RunKind};
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
@@ -23,7 +24,8 @@ use crate::mysql::conversion::Conversions;
 use crate::mysql::names::Selection;
 use crate::mysql::store::{MysqlStore, StoreSettings};
 use crate::mysql::tls::Protection;
-use crate::playbook::model::{Endpoint, Store};
+use crate::mysql::uses::Uses;
+use crate::playbook::model::{Endpoint, Playbook, Store};
 use crate::playbook::reference::{Piece, Reference, Resolver};
 use crate::traffic::dns::SharedRecords;
 use crate::traffic::haproxy::{self, SharedHold};
@@ -69,6 +71,7 @@ struct Late {
     kind: RunKind,
     selection: Selection,
     conversions: Conversions,
+    uses: Uses,
     /// For which run it was bound: a plan is made from the outputs of an earlier run.
     bound: Mutex<Option<(String, Arc<Materials>)>>,
 }
@@ -102,6 +105,7 @@ fn materials(
     selection: &Selection,
     spec: &Store,
     conversions: &Conversions,
+    uses: &Uses,
     (watch, hold, records): (Arc<CanaryWatch>, SharedHold, SharedRecords),
 ) -> Arc<Materials> {
     let (source, target) = (Server::clone(&binding.source), Server::clone(&binding.target));
@@ -111,6 +115,7 @@ fn materials(
         passwords: spec.passwords.clone(),
         on_ddl: spec.on_ddl.unwrap_or_default(),
         conversions: conversions.clone(),
+        uses: uses.clone(),
         ..StoreSettings::default()
     };
     let mysql = MysqlStore::open(&binding.store, source, target, selection.clone(), settings);
@@ -132,11 +137,18 @@ impl Shared {
         }
     }
 
-    /// For the steps of a store, bound now if its addresses are known.
+    /// For the steps of a store of the playbook, bound now if its addresses are known.
     ///
     /// # Errors
     /// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a pattern, reference or address that can't be used.
-    pub async fn of_store(name: &str, store: &Store, kind: RunKind, resolver: &Resolver) -> Result<Shared, BuildError> {
+    pub async fn of_store(
+        playbook: &Playbook,
+        name: &str,
+        store: &Store,
+        kind: RunKind,
+        resolver: &Resolver,
+    ) -> Result<Shared, BuildError> {
+        let uses = uses(playbook, name);
         let selection =
             Selection::new(&store.include, &store.exclude).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
         let conversions = Conversions::new(&store.charset).map_err(|error| BuildError::Selection { store: name.to_owned(), error })?;
@@ -145,7 +157,7 @@ impl Shared {
         let filled = kind == RunKind::Rehearsal && store.rehearsal.as_ref().is_some_and(|pair| pair.copy.is_some());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, seen), late: None, filled });
+            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, &uses, seen), late: None, filled });
         }
         let binding = Binding {
             store: name.to_owned(),
@@ -153,8 +165,8 @@ impl Shared {
             target: Arc::new(unknown(name, "target", target)),
             production: None,
         };
-        let shape = materials(binding, &selection, store, &conversions, seen);
-        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, bound: Mutex::new(None) };
+        let shape = materials(binding, &selection, store, &conversions, &uses, seen);
+        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, uses, bound: Mutex::new(None) };
         Ok(Shared { shape, late: Some(late), filled })
     }
 
@@ -184,7 +196,7 @@ impl Shared {
             StepError::new(failure, message)
         })?;
         let seen = (Arc::clone(&self.shape.watch), Arc::clone(&self.shape.hold), Arc::clone(&self.shape.records));
-        let materials = materials(binding, &late.selection, &late.store, &late.conversions, seen);
+        let materials = materials(binding, &late.selection, &late.store, &late.conversions, &late.uses, seen);
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)
     }

@@ -123,7 +123,11 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    async fn read(session: &mut Session) -> Result<Privileges> {
+    /// Our own, on the session's server.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub async fn read(session: &mut Session) -> Result<Privileges> {
         let mut query = "SHOW GRANTS".to_owned();
         if session.version.mysql_from((8, 0, 0)) {
             // Without USING the grants of roles are not listed. The server quotes the names itself.

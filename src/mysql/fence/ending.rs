@@ -11,6 +11,7 @@ use crate::mysql::connect::Session;
 use crate::mysql::error::Result;
 use crate::mysql::foreign::is_of_the_server;
 use crate::mysql::process_list;
+use crate::mysql::sight;
 
 /// "You are not owner of thread".
 const NOT_OWNER: u16 = 1095;
@@ -162,6 +163,7 @@ pub async fn disconnect_other_accounts(session: &mut Session) -> Result<u64> {
 }
 
 async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> bool) -> Result<u64> {
+    sight::sees_everybody(session, "Nobody's connection was closed").await?;
     let rows = session.rows("SHOW PROCESSLIST", "looking at who is connected").await?;
     let mut closed = 0;
     for row in rows {

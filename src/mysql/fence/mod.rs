@@ -1,6 +1,6 @@
 //! The fence: stops writes to the source, with proof that it holds. A rollback raises one on the target, by the same code.
 //!
-//! In this order, each bounded in time:
+//! In this order, each bounded in time, on a server that shows our account everybody's connections ([`sight`]):
 //!
 //! 1. Statements that run get `grace` to end, then their connections are killed. This comes first, because old servers
 //!    flush tables in both steps that follow, and can't take that back (see [`let_statements_end`]).
@@ -42,7 +42,7 @@ use super::foreign::is_of_the_server;
 use super::lock_out::{self, LockedOut};
 use super::names::Selection;
 use super::position::Position;
-use super::{sql, status};
+use super::{sight, sql, status};
 
 /// What keeps clients out when the lock is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn waits_for_lock(state: &str) -> bool {
 }
 
 /// The database that the probe names. There is none of that name.
-const PROBED: &str = "_dbmove_fence_probe";
+pub const PROBED: &str = "_dbmove_fence_probe";
 
 /// The probe: refused or held up as every write is. If it is let through after all, because dbmove died while it waited and the lock died with
 /// it, it fails, as there is no such database, and leaves nothing behind.
@@ -124,6 +124,7 @@ impl Fence {
     ) -> Result<Fence> {
         let mut lock = Session::open(server, Purpose::Read).await?;
         let mut other = Session::open(server, Purpose::Read).await?;
+        sight::sees_everybody(&mut other, "Writes were not stopped").await?;
         let watchdog = match watch {
             Some(watch) => {
                 let armed = Watchdog::arm(server, watch, keep_out, lock.id()).await?;

@@ -17,6 +17,7 @@ use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepErro
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::watchdog::{self, Before, TooShort, Watch};
 use crate::mysql::fence::{self, Fence, KeepOut};
+use crate::mysql::sight;
 use crate::mysql::store::MysqlStore;
 use crate::mysql::upstream;
 use crate::playbook::quantity::HumanDuration;
@@ -168,6 +169,11 @@ impl RaiseFence {
         .hint("stop the writes there, wait until this source has them all, and `STOP SLAVE` on it; or move from that server; or, if nothing that matters comes from it, say so in `accept_upstream` of this step"))
     }
 
+    /// Refuses a source that shows our account nobody's connections: nobody in the fence's way would be seen, and nobody closed behind the switch.
+    async fn sees_clients(&self) -> Result<(), StepError> {
+        Ok(sight::sees_everybody_on(&self.store.source, "Writes were not stopped").await?)
+    }
+
     /// Waits, while writes still pass, until what began anew is copied.
     async fn nothing_is_copied_again(&self, context: &StepContext) -> Result<(), StepError> {
         let mut again = self.store.again.subscribe();
@@ -271,6 +277,9 @@ impl Step for RaiseFence {
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
+        if !stood {
+            self.sees_clients().await?;
+        }
         let upstream = if stood { Vec::new() } else { self.nobody_sends_it_rows(context).await? };
         self.note(context).await?;
         let watch = self.watch(context)?;

@@ -20,6 +20,7 @@ use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::hook::runner::read_limit;
 use crate::mysql::connect::{Purpose, Server, Session};
+use crate::mysql::sight;
 use crate::playbook::quantity::HumanDuration;
 
 /// Under which [`Before`] is saved; `null` once undone.
@@ -159,6 +160,10 @@ impl TrafficHold {
     }
 
     async fn run_on(&self, context: &StepContext, route: &Route, server: &ProxiedServer) -> Result<Output, StepError> {
+        // Who is inside a transaction is asked of the source, and behind the switch whether our connection is at the target.
+        for database in [&self.source, &self.target] {
+            sight::sees_everybody_on(database, "Nobody was held").await?;
+        }
         let own = server.check().await?;
         let can_be_checked = server.make_aside(&own).await?;
         if own.check.is_some_and(|check| check.enabled) {

@@ -33,7 +33,9 @@ use crate::mysql::sql;
 use crate::mysql::status::current_position;
 use crate::mysql::store::MysqlStore;
 use crate::mysql::upstream::Channel;
+use crate::mysql::uses::Uses;
 use crate::mysql::well_formed;
+use crate::playbook::model::ObjectsOption;
 use accounts::{AccountRow, DatabaseGrant, Fates};
 use activity::{LogWindow, OpenTransaction, SessionRow};
 use tables::{ColumnDefault, TableDetails};
@@ -114,6 +116,10 @@ pub struct Gathered {
     pub target_disk: Option<TargetDisk>,
     /// What rows hold.
     pub values: Values,
+    /// What the playbook does with the store.
+    pub uses: Uses,
+    /// What becomes of views, routines, triggers and events.
+    pub objects: ObjectsOption,
     /// What could not be read, and why.
     pub unread: BTreeMap<Part, String>,
 }
@@ -149,6 +155,8 @@ impl Gathered {
             rds: None,
             target_disk: None,
             values: Values::default(),
+            uses: Uses::default(),
+            objects: ObjectsOption::default(),
             unread: BTreeMap::new(),
         }
     }
@@ -163,6 +171,8 @@ impl Gathered {
         let mut target = Session::open(&store.target, Purpose::Catalog).await?;
         let target_facts = ServerFacts::read(&mut target).await?;
         let mut gathered = Gathered::of(source_facts, target_facts, store.target.to_string());
+        gathered.uses = store.settings.uses.clone();
+        gathered.objects = store.settings.objects;
         // Taken before everything else and read after it: what is logged in between is what the applications do now.
         let before = match gathered.source.log_bin && gathered.source.privileges.has_replication_client() {
             true => Some(current_position(&mut source).await?),
