@@ -237,8 +237,11 @@ async fn five_hundred_clients_a_second_wait_and_none_fails() {
     let plan = switch.plan(&switching).await.unwrap();
     assert!(plan.lines.iter().any(|line| line.contains("with `mysql_native_password` now")), "{plan:?}");
     assert!(plan.warnings.iter().any(|warning| warning.contains("have to know `caching_sha2_password`")), "{plan:?}");
+    assert!(!plan.warnings.iter().any(|warning| warning.contains("keeps it")), "{plan:?}");
     let switched = switch.run(&switching).await.unwrap();
     eprintln!("switched: {:?}", switched.facts);
+    let to = format!("`school/main` has to lead to `127.0.0.1:{}` in HAProxy's file before its next reload", scene.target.port());
+    assert_eq!(switched.facts["change_the_configuration"], to);
     assert_eq!(switch.probe(&switching).await.unwrap(), Probe::Done);
     assert_eq!(scene.leads_to(), scene.source.port().to_string(), "it leads to the target before the release");
     assert_eq!(scene.rows(&scene.target).await, [0_u64; 0], "a client was let through before the release");
@@ -503,4 +506,33 @@ async fn a_target_that_fails_haproxys_own_check_is_refused_before_anybody_is_hel
 
 async fn restarted(directory: &Path, sections: &str) -> LocalProxy {
     LocalProxy::start(directory, sections).await.unwrap()
+}
+
+/// An endpoint of RDS is a name, and a failover moves it. HAProxy is given an address: what goes into its file is the name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_goes_by_a_name_is_to_be_in_the_file_by_its_name() {
+    if proxy_skipped("a_target_that_goes_by_a_name_is_to_be_in_the_file_by_its_name", &KINDS) {
+        return;
+    }
+    let _alone = crate::ALONE.lock().await;
+    let scene = Scene::start().await;
+    let shared = SharedHold::default();
+    // What `localhost` is here: HAProxy's line is IPv4, and so are the servers.
+    let by_name = format!("localhost:{}", scene.target.port());
+    let hold = scene.hold(&shared, json!({"target": by_name}));
+    let held = hold.run(&context("hold", RunKind::Production)).await.unwrap();
+    scene.fence(1).await;
+    let switching = after("switch", &[("hold", &held)]);
+    let switch = scene.switch(&shared);
+    let plan = switch.plan(&switching).await.unwrap();
+    assert!(
+        plan.warnings.iter().any(|warning| warning.contains("the address that `localhost` has at the switch, and keeps it")),
+        "{plan:?}"
+    );
+    let switched = switch.run(&switching).await.unwrap();
+    let told = switched.facts["change_the_configuration"].as_str().unwrap();
+    assert!(told.starts_with(&format!("`school/main` has to lead to `{by_name}` by its name")) && told.contains("`resolvers`"), "{told}");
+    assert_eq!(switched.facts["leads_to"], format!("127.0.0.1:{}", scene.target.port()));
+    switch.undo(&switching).await.unwrap();
+    hold.undo(&after("hold", &[("hold", &held)])).await.unwrap();
 }

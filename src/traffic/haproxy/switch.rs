@@ -5,7 +5,7 @@
 //! nothing, is let through to it. So there is no moment at which a kill would lead a client to the target. The release points
 //! the clients' server to where the switch has been.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,22 @@ pub(super) fn goal(route: &Route, target: &Server) -> Result<Place, StepError> {
     match &route.target {
         Some(written) => place("target", written),
         None => Ok(Place { host: target.host.clone(), port: target.port }),
+    }
+}
+
+/// Whether the target is known by a name, of which HAProxy keeps the address that it had at the switch.
+fn is_a_name(goal: &Place) -> bool {
+    goal.host.trim_matches(['[', ']']).parse::<IpAddr>().is_err()
+}
+
+/// What has to be changed in HAProxy's file. It never reads `address` when the target goes by a name: that is the address of one moment.
+fn change(server: &ProxiedServer, goal: &Place, address: SocketAddr) -> String {
+    if is_a_name(goal) {
+        format!(
+            "`{server}` has to lead to `{goal}` by its name in HAProxy's file, with `resolvers`, and HAProxy to be reloaded soon: until then it              leads to `{address}`, whichever server has that address after a failover"
+        )
+    } else {
+        format!("`{server}` has to lead to `{goal}` in HAProxy's file before its next reload")
     }
 }
 
@@ -206,6 +222,13 @@ impl Step for TrafficSwitch {
             ],
             warnings: Vec::new(),
         };
+        // A reference that is not resolved yet is an address or a name; it is said when it is known.
+        if let Some(name) = self::goal(&route, &self.target).ok().filter(|goal| is_a_name(goal) && !goal.host.contains("${")) {
+            plan.warnings.push(format!(
+                "HAProxy is given the address that `{}` has at the switch, and keeps it: where the name moves on, as at a failover of RDS or Aurora,                  clients go to the old server until HAProxy's file has the name, with `resolvers`, and is reloaded",
+                name.host
+            ));
+        }
         match tokio::try_join!(Login::of(&self.source), Login::of(&self.target)) {
             Ok((source, target)) => {
                 let (line, warning) = Login::compared(&source, &target);
@@ -241,7 +264,8 @@ impl Step for TrafficSwitch {
             )));
         }
         let now = server.state().await?.address;
-        let to = resolve(&goal(&before.route, &self.target)?).await?;
+        let goal = goal(&before.route, &self.target)?;
+        let to = resolve(&goal).await?;
         let switched = match kept::<Switched>(context, CHECKPOINT)? {
             Some(switched) if now == Some(switched.from) || now == Some(switched.to) => Switched { to, tried: false, ..switched },
             Some(switched) => {
@@ -270,7 +294,7 @@ impl Step for TrafficSwitch {
             .fact(LEADS_TO, to.to_string())
             .fact("target_version", version)
             .fact("closed", closed)
-            .fact("change_the_configuration", format!("`{server}` has to lead to `{to}` in HAProxy's file before its next reload"));
+            .fact("change_the_configuration", change(&server, &goal, to));
         context.save_output(&output)?;
         Ok(output)
     }
