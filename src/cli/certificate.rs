@@ -270,6 +270,10 @@ fn shown(issued: &Issued) -> String {
             None => "not rehearsed: the playbook has no `mysql.reverse`".to_owned(),
         },
     ));
+    for (step, facts) in &certificate.facts {
+        let skipped = facts.get(fact::SKIPPED).and_then(serde_json::Value::as_str);
+        lines.extend(skipped.map(|why| ("NOT TRIED", format!("`{}`: {}", printable(step), printable(why)))));
+    }
     if let Some(load) = &certificate.load {
         let files: Vec<String> =
             load.captured.values().flat_map(|load| &load.files).map(|file| format!("`{}`", printable(&file.name))).collect();

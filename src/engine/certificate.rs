@@ -42,8 +42,10 @@ pub mod fact {
     pub const VERIFICATION_ROOT: &str = "run_root";
     /// Which server the rehearsal's data was copied from, where dbmove copied it.
     pub const COPIED_FROM: &str = "copied_from";
+    /// Why a step left out in the rehearsal what it does in production, if it did.
+    pub const SKIPPED: &str = "skipped";
     /// All of them.
-    pub const ALL: [&str; 8] = [SCHEMA, SCHEMA_PARTS, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT, COPIED_FROM];
+    pub const ALL: [&str; 9] = [SCHEMA, SCHEMA_PARTS, SOURCE_VERSION, TARGET_VERSION, BYTES, ROWS, VERIFICATION_ROOT, COPIED_FROM, SKIPPED];
     /// Those that make a certificate void when they differ.
     pub const BINDING: [&str; 3] = [SCHEMA, SOURCE_VERSION, TARGET_VERSION];
 }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::called::{self, CallFailed, DEFAULT_WITHIN, Operator, Switched, Way, no_undo};
+use super::skipped::left_out;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::hook::command::{CommandFailed, CommandLine};
@@ -257,7 +258,7 @@ impl Step for TrafficExec {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let commands = match self.commands(context)? {
             Ok(commands) => commands,
-            Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
+            Err(reason) => return Ok(left_out(reason)),
         };
         Ok(match called::switch(commands, context, self.within).await? {
             Switched::Already => Output::default().fact("already", true),

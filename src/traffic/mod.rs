@@ -7,6 +7,7 @@
 //! | [`exec`] | the step `traffic.exec`: the switch by a command |
 //! | [`http`] | the step `traffic.http`: the switch by an HTTP call |
 //! | `called` | what both hold to: a call may take effect later, or without an answer |
+//! | `skipped` | a route that a rehearsal leaves alone |
 //! | [`dns`] | `traffic.lower_ttl`, `traffic.dns`, `traffic.restore_ttl`: the switch by a DNS record |
 //! | [`haproxy`] | `traffic.hold`, `traffic.switch`, `traffic.release`: clients wait at HAProxy while it is switched |
 //! | [`canary`] | the service step `traffic.canary`: a client of our own on the real route |
@@ -27,4 +28,5 @@ pub mod file;
 pub mod haproxy;
 pub mod http;
 pub mod route;
+mod skipped;
 pub mod watch;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use dbmove::engine::context::RunKind;
-use dbmove::engine::step::{Failure, Probe, Step as _, Undoable};
+use dbmove::engine::context::{RunKind, StepContext};
+use dbmove::engine::step::{Failure, Output, Probe, Step as _, Undoable};
+use dbmove::traffic::check::TrafficCheck;
 use dbmove::traffic::exec::{SwitchArguments, TrafficExec};
 use serde_json::{Value, json};
 
@@ -174,4 +176,28 @@ fn broken_arguments_are_named() {
     assert_eq!(refused(json!({"command": ["a"], "probe": []})), "`probe` names no program");
     let step = made(json!({"command": ["a"], "probe": ["p"]}));
     assert!(matches!(step.undoable(), Undoable::No(reason) if reason == "`a` has no `undo` command"));
+}
+
+/// A canary that nobody points anywhere: in a rehearsal that leaves the route alone that is no failure of the check, and no success.
+#[tokio::test]
+async fn a_check_behind_a_route_that_was_left_alone_says_that_it_was_not_rehearsed() {
+    let check = TrafficCheck::new(&serde_json::from_value(json!({"timeout": "200ms"})).unwrap(), Arc::default()).unwrap();
+    let step = made(json!({"command": ["true"], "probe": ["true"], "rehearsal": {"skip": "the balancer has no test instance"}}));
+    let rehearsal = context("switch", RunKind::Rehearsal);
+    let left_out = step.run(&rehearsal).await.unwrap();
+    assert_eq!(left_out.facts["skipped"], "the balancer has no test instance");
+    let behind = |kind: RunKind, output: &Output| {
+        let outputs = Arc::new([("switch".to_owned(), output.facts.clone())].into());
+        StepContext { outputs, ..context("smoke", kind) }
+    };
+    let output = check.run(&behind(RunKind::Rehearsal, &left_out)).await.unwrap();
+    assert_eq!(output.facts["skipped"], "`switch` left the route alone, so the canary did not reach the target");
+    // Only such a route, and only a rehearsal, excuses it.
+    let another = Output::default().fact("skipped", "a step that is no route");
+    for (kind, output) in [(RunKind::Rehearsal, &another), (RunKind::Production, &left_out)] {
+        let error = check.run(&behind(kind, output)).await.unwrap_err();
+        assert!(error.message.starts_with("the canary did not reach the target"), "{error}");
+    }
+    let plan = check.plan(&rehearsal).await.unwrap();
+    assert!(plan.lines[0].ends_with("(`skip`) this is not rehearsed"), "{plan:?}");
 }

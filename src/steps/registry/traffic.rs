@@ -235,7 +235,10 @@ pub const STEPS: &[Entry] = &[
             check: |with| arguments::<CheckArguments>(with).map(drop),
         },
         constructor: Constructor::Arguments {
-            make: |resolved, materials| Ok(Arc::new(TrafficCheck::new(&read(resolved)?, Arc::clone(&materials.watch))?)),
+            make: |resolved, materials| {
+                let check = TrafficCheck::new(&read(resolved)?, Arc::clone(&materials.watch))?;
+                Ok(Arc::new(check.behind(Arc::clone(&materials.hold))))
+            },
             texts: &[],
         },
     },

@@ -20,6 +20,7 @@ use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::hook::message::printable;
 use crate::playbook::quantity::HumanDuration;
+use crate::traffic::skipped::left_out;
 
 /// The checkpoint: what is changed into what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,7 +212,7 @@ impl Step for TrafficDns {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let named = match named(&self.records, context)? {
             Ok(named) => named,
-            Err(reason) => return Ok(Output::default().fact("skipped", reason)),
+            Err(reason) => return Ok(left_out(&reason)),
         };
         let authority = named.authority(context).await?;
         let switched = self.switched(context, named).await?;

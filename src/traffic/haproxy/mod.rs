@@ -242,6 +242,11 @@ impl Shared {
         self.found(&context.outputs, LEADS_TO)?.as_str()?.parse().ok()
     }
 
+    /// Whether HAProxy's clients were led to the target in this run.
+    pub(super) fn has_switched(&self, context: &StepContext) -> bool {
+        self.found(&context.outputs, LEADS_TO).is_some()
+    }
+
     /// Where HAProxy led before that; none if it was not run.
     fn came_from(&self, context: &StepContext) -> Option<SocketAddr> {
         self.found(&context.outputs, CAME_FROM)?.as_str()?.parse().ok()

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::called::{self, CallFailed, DEFAULT_WITHIN, Operator, Switched, Way, no_undo};
 use super::exec::SkippedSwitch;
+use super::skipped::left_out;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable, Work};
 use crate::hook::message::printable;
@@ -247,7 +248,7 @@ impl Step for TrafficHttp {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         let calls = match self.calls(context)? {
             Ok(calls) => calls,
-            Err(reason) => return Ok(Output::default().fact("skipped", printable(reason))),
+            Err(reason) => return Ok(left_out(reason)),
         };
         let began = Instant::now();
         if let Switched::Already = called::switch(calls, context, self.within).await? {
