@@ -61,6 +61,15 @@ impl Place {
             .is_ok()
     }
 
+    /// Whether a write neither passes nor fails; it is given up then.
+    async fn write_hangs(&mut self) -> bool {
+        let write = self.app.query_drop("INSERT INTO school.t VALUES (NULL)");
+        let hangs = tokio::time::timeout(Duration::from_millis(500), write).await.is_err();
+        self.root.query_drop(format!("KILL {}", self.app.id())).await.unwrap();
+        self.app = real::connect(&self.server, Account::App).await;
+        hangs
+    }
+
     /// Until the server has taken everything back, at most so long.
     async fn lifted_within(&mut self, most: Duration) -> Duration {
         let began = Instant::now();
@@ -72,13 +81,16 @@ impl Place {
     }
 }
 
+/// Of the run and the store.
+const NAME: &str = "run r1, store school";
+
 fn watch(seconds: u64, events: bool) -> Watch {
     let before = Before { writable: true, events };
-    Watch { name: "run r1, store school".to_owned(), after: Duration::from_secs(seconds), before }
+    Watch { after: Duration::from_secs(seconds), before }
 }
 
 async fn raised(server: &Arc<Server>, watch: &Watch) -> Fence {
-    Fence::raise(server, &KeepOut::ReadOnly, Duration::from_secs(5), Some(watch), None, &CancellationToken::new()).await.unwrap()
+    Fence::raise(server, NAME, &KeepOut::ReadOnly, Duration::from_secs(5), Some(watch), None, &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {
@@ -144,11 +156,51 @@ async fn on(test: &str, kind: ServerKind) {
     proxy.line.send_replace(Line::Cut);
     drop(left);
 
+    // The same behind the disarming, where nobody lifts it: the next driver finds the session that holds the lock.
+    let proxy = Proxy::to(place.server.port()).await;
+    let mut left = raised(&reached_at(proxy.port), &watch(60, false)).await;
+    left.disarm().await.unwrap();
+    proxy.line.send_replace(Line::Frozen);
+    place.root.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+    assert!(place.write_hangs().await, "{kind:?}: nothing holds the lock");
+    let mut session = Session::open(&direct, Purpose::Read).await.unwrap();
+    assert!(!fence::end_holder(&mut session, "run r2, store school").await.unwrap());
+    assert!(fence::end_holder(&mut session, NAME).await.unwrap());
+    assert!(place.app_writes().await, "{kind:?}: the lock that was left is still held");
+    assert!(!fence::end_holder(&mut session, NAME).await.unwrap());
+    proxy.line.send_replace(Line::Cut);
+    drop(left);
+
+    // Only the lock's session is lost to dbmove, and the server was not told: it is let go all the same.
+    let proxy = Proxy::to(place.server.port()).await;
+    let mut lost = raised(&reached_at(proxy.port), &watch(60, false)).await;
+    lost.disarm().await.unwrap();
+    proxy.line.send_replace(Line::Frozen);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.line.send_replace(Line::Open);
+    tokio::time::timeout(Duration::from_secs(10), lost.release_lock()).await.unwrap();
+    place.root.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+    assert!(place.app_writes().await, "{kind:?}: the lock of a lost session is still held");
+    proxy.line.send_replace(Line::Cut);
+
+    // Another fence beside it waits for nobody, and ends nobody.
+    let fence = raised(&direct, &watch(60, false)).await;
+    let began = Instant::now();
+    let grace = Duration::from_secs(5);
+    let other = "run r1, store library";
+    let beside =
+        Fence::raise(&direct, other, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), None, &CancellationToken::new()).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{kind:?}: it waited for the other's watchdog");
+    for name in [NAME, other] {
+        assert_eq!(watchdog::end_left_behind(&mut session, name).await.unwrap(), 1, "{kind:?}: {name}");
+    }
+    drop((fence, beside));
+    place.root.query_drop("SET GLOBAL read_only = 0").await.unwrap();
+
     // One that is left is found by its run and store alone.
     let fence = raised(&direct, &watch(60, false)).await;
-    let mut session = Session::open(&direct, Purpose::Read).await.unwrap();
     assert_eq!(watchdog::end_left_behind(&mut session, "run r2, store school").await.unwrap(), 0);
-    assert_eq!(watchdog::end_left_behind(&mut session, "run r1, store school").await.unwrap(), 1);
+    assert_eq!(watchdog::end_left_behind(&mut session, NAME).await.unwrap(), 1);
     assert!(fence.connections().len() == 2, "{kind:?}: without events to turn on it is one session");
 }
 
@@ -304,7 +356,7 @@ async fn what_events_do(test: &str, kind: ServerKind) {
 
 async fn raised_within(server: &Arc<Server>, grace: Duration, most: Duration, what: &str) -> Fence {
     let began = Instant::now();
-    let fence = Fence::raise(server, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), None, &CancellationToken::new()).await;
+    let fence = Fence::raise(server, NAME, &KeepOut::ReadOnly, grace, Some(&watch(60, false)), None, &CancellationToken::new()).await;
     let mut fence = fence.unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(began.elapsed() < most, "{what}: it took {:?}", began.elapsed());
     fence.disarm().await.unwrap();

@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 use tokio_util::sync::CancellationToken;
 
 use super::real::proxy::{Line, Proxy};
-use super::{real, watch};
+use super::{NAME, real, watch};
 
 /// "Access denied …; account is locked": MySQL, MariaDB.
 const LOCKED: [u16; 2] = [3118, 4151];
@@ -96,7 +96,7 @@ impl Target {
 async fn held(server: &Arc<Server>, keep_out: &KeepOut, seconds: u64) -> Fence {
     let watch = watch(seconds, false);
     let moves = Arc::new(Selection::new(&["school.*".to_owned()], &[]).unwrap());
-    Fence::raise(server, keep_out, Duration::from_secs(5), Some(&watch), Some(&moves), &CancellationToken::new()).await.unwrap()
+    Fence::raise(server, NAME, keep_out, Duration::from_secs(5), Some(&watch), Some(&moves), &CancellationToken::new()).await.unwrap()
 }
 
 async fn on(test: &str, kind: ServerKind) {

@@ -93,6 +93,57 @@ async fn dies(test: &str, pair: [ServerKind; 2], account: &str) {
     assert!(!app_writes(&world.target, id + 1).await, "a client with the old address writes where nobody looks");
 }
 
+/// The machine dies behind the disarming of the watchdog, where the lock that its session holds is nobody's any more: the next driver ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_nobody_watches_over_is_ended_by_the_next_driver() {
+    let pair = [ServerKind::MariaDb, ServerKind::MariaDb];
+    if real::skipped("a_lock_that_nobody_watches_over_is_ended_by_the_next_driver", &pair) {
+        return;
+    }
+    let world = World::start(pair[0], pair[1], 0.01).await;
+    with_way_back(&world);
+    let proxies = [Proxy::to(world.source.port()).await, Proxy::to(world.target.port()).await];
+    through(&world, &proxies[1], "root");
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let direct = format!("mysql://dbmove@127.0.0.1:{}/", world.source.port());
+    assert!(text.contains(&direct), "{text}");
+    std::fs::write(world.playbook(), text.replace(&direct, &format!("mysql://dbmove@127.0.0.1:{}/", proxies[0].port))).unwrap();
+    let mut conn = connect(&world.source, Account::Root).await;
+    conn.query_drop("CREATE TABLE school.words (id INT PRIMARY KEY, word VARCHAR(50)) ENGINE = InnoDB").await.unwrap();
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    for proxy in &proxies {
+        proxy.line.send_replace(Line::Untold);
+    }
+
+    // Right before the switch: undone from elsewhere, clients write again.
+    let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of a machine that dies"];
+    let killed = world.dbmove(&arguments).env("DBMOVE_CRASH_AT", "fence.disarmed").output().await.unwrap();
+    assert_eq!(code(&killed), -9, "{}", said(&killed));
+    assert!(!app_writes(&world.source, 1).await, "nothing holds writes");
+    let undone = world.finished(&["--yes", "undo", &playbook]).await;
+    assert_eq!(code(&undone), 0, "{}", said(&undone));
+    assert!(app_writes(&world.source, 2).await, "the dead driver's lock is still held\n{}", said(&undone));
+
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+
+    // Right before the route is put back: the target serves, and whoever goes on lets its clients write again.
+    let mut cutover = cut_over(&world, "cutover.log").await;
+    cutover.kill().await.unwrap();
+    let killed = world.dbmove(&["--yes", "rollback", &playbook]).env("DBMOVE_CRASH_AT", "rollback.disarmed").output().await.unwrap();
+    assert_eq!(code(&killed), -9, "{}", said(&killed));
+    assert!(!app_writes(&world.target, 3).await, "nothing holds writes");
+    let back = world.finished(&["--yes", "rollback", &playbook]).await;
+    assert_eq!(code(&back), 0, "{}", said(&back));
+    // `read_only` keeps clients out there by now; no lock does.
+    let mut root = connect(&world.target, Account::Root).await;
+    let write = root.query_drop("INSERT INTO school.words VALUES (4, 'x')");
+    assert!(matches!(tokio::time::timeout(Duration::from_secs(2), write).await, Ok(Ok(()))), "a dead driver's lock is held on the target");
+    assert!(app_writes(&world.source, 5).await, "{}", said(&back));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_dies_in_a_rollback_leaves_an_rds_like_target_writable() {
     dies("a_machine_that_dies_in_a_rollback_leaves_an_rds_like_target_writable", PAIR, "admin").await;

@@ -6,9 +6,12 @@
 //! On RDS an account may end only its own sessions, and a procedure of the provider's ends the others. It looks into
 //! `information_schema.PROCESSLIST` first, as ours do in tests: a look that may have to be taken again ([`process_list`]).
 
-use super::{TAKE_LOCK, waits_for_lock};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{waits_for_lock, watchdog};
 use crate::mysql::connect::Session;
-use crate::mysql::error::Result;
+use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::foreign::is_of_the_server;
 use crate::mysql::process_list;
 use crate::mysql::sight;
@@ -71,7 +74,7 @@ fn waiting_in(status: &str) -> Vec<u32> {
 }
 
 /// Kills client connections that run something while the lock is waited for. Replication threads, our own
-/// sessions and idle connections stay.
+/// sessions, whoever watches over another fence, and idle connections stay.
 pub(super) async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Result<u64> {
     let rows = session.rows("SHOW FULL PROCESSLIST", "looking at what runs").await?;
     let mut killed = 0;
@@ -80,7 +83,8 @@ pub(super) async fn kill_in_the_way(session: &mut Session, own: &[u32]) -> Resul
         let id: u32 = cell(0).parse().unwrap_or(0);
         let command = cell(4);
         let waits = waits_for_lock(&cell(6));
-        if own.contains(&id) || waits || command != "Query" || is_of_the_server(&cell(1)) {
+        let watches = cell(1) == session.server().user && watchdog::is_one(&cell(7));
+        if own.contains(&id) || waits || watches || command != "Query" || is_of_the_server(&cell(1)) {
             continue;
         }
         if kill(session, id, "killing a connection in the fence's way").await? {
@@ -125,22 +129,38 @@ async fn by_procedure(session: &mut Session, id: u32, what: &str) -> Result<()> 
     process_list::run(session, &format!("CALL mysql.rds_kill({id})"), what).await
 }
 
-/// Ends sessions of our account that still wait for the global read lock, of a driver that was killed. (One that held it let it go when its
-/// connection broke: an idle session ends with its client, a waiting one does not.)
-///
-/// # Errors
-/// If the process list can't be read.
-pub async fn end_left_behind(session: &mut Session) -> Result<u64> {
-    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for a fence left behind").await?;
-    let mut ended = 0;
-    for row in rows {
-        let cell = |at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-        if cell(1) == session.server().user && cell(7) == TAKE_LOCK {
-            kill(session, cell(0).parse().unwrap_or(0), "ending a fence left behind").await?;
-            ended += 1;
-        }
+/// How long sessions of ours that were killed get to end.
+pub(super) const ENDING: Duration = Duration::from_secs(5);
+
+/// Ends these connections of our account, and waits until all have ended. `whose` and `what_stands` are for the error: what they are, and
+/// what to do about it.
+pub(super) async fn end_all(session: &mut Session, ids: &BTreeSet<u32>, whose: &str, what_stands: &str) -> Result<()> {
+    for id in ids {
+        kill(session, *id, &format!("ending {whose}")).await?;
     }
-    Ok(ended)
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let there = of_our_account(session).await?;
+        if ids.iter().all(|id| !there.iter().any(|(connection, _)| connection == id)) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(MysqlError::Object {
+                message: format!("{whose} on the {} did not end within {} s", session.server(), ENDING.as_secs()),
+                hint: format!("end it there: {what_stands}"),
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// All connections of our account, and what they run.
+pub(super) async fn of_our_account(session: &mut Session) -> Result<Vec<(u32, String)>> {
+    let user = session.server().user.clone();
+    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for sessions of our own").await?;
+    let cell = |row: &[Option<String>], at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
+    let ours = rows.iter().filter(|row| cell(row, 1) == user);
+    Ok(ours.map(|row| (cell(row, 0).parse().unwrap_or(0), cell(row, 7))).collect())
 }
 
 /// Closes all client connections but our own, the server's and replicas': uncommitted work is rolled

@@ -19,9 +19,10 @@
 //! What is changed is noted before it is changed (the `read_only` and the `event_scheduler` it had), so that undo puts back
 //! what was there. If dbmove, its machine or the network dies while the fence stands, the server itself lifts it, see [`watchdog`]; only
 //! from its disarming, which is the last thing before the switch, to the end of that does a dead driver leave `read_only` for undo or a resumed
-//! run to decide.
+//! run to decide, and maybe the lock: they find its session, see [`holder`].
 
 mod ending;
+mod holder;
 mod nobody_left;
 pub mod watchdog;
 
@@ -34,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 use ending::{kill_in_the_way, kill_row_waiters};
 use watchdog::{Watch, Watchdog};
 
-pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, end_left_behind, ends_by_procedure, kill};
+pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, ends_by_procedure, kill};
+pub use holder::end_holder;
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};
@@ -43,6 +45,18 @@ use super::lock_out::{self, LockedOut};
 use super::names::Selection;
 use super::position::Position;
 use super::{sight, sql, status};
+
+/// What the fence of a store's source is called: its watchdog and the session that holds its lock are found by that.
+#[must_use]
+pub fn name_in_cutover(run: &str, store: &str) -> String {
+    format!("run {run}, store {store}")
+}
+
+/// What the hold of a store's target in a rollback is called: both servers may be one.
+#[must_use]
+pub fn name_in_rollback(run: &str, store: &str) -> String {
+    format!("rollback of run {run}, store {store}")
+}
 
 /// What keeps clients out when the lock is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +72,8 @@ pub const NOT_ALLOWED: u16 = 1227;
 
 /// The proof that no write passes: needed to read the final position.
 pub struct Fence {
+    /// Run and store: by it whoever comes later finds the lock's session and the watchdog.
+    name: String,
     lock: Session,
     /// Where the lock was refused: what moves, and must not be written to.
     nobody_left: Option<Arc<Selection>>,
@@ -95,6 +111,9 @@ const NO_SUCH_DATABASE: u16 = 1008;
 /// Holds up every commit, of all accounts, as long as its session lives.
 const TAKE_LOCK: &str = "FLUSH TABLES WITH READ LOCK";
 
+/// How long the lock may take to be let go by the session that holds it.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// How long after its grace whoever is in the fence's way may take to end.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -109,13 +128,14 @@ enum Held {
 }
 
 impl Fence {
-    /// Raises the fence. Without `watch` nobody but us lifts it. Where the server refuses the global read lock it is none, unless
+    /// Raises the fence of that name, and ends what an earlier driver left of it. Without `watch` nobody but us lifts it. Where the server refuses the global read lock it is none, unless
     /// `without_lock` says what moves: then [nobody is left](nobody_left) who could write there.
     ///
     /// # Errors
     /// If it can't be raised within the time, or the proof fails; it is lowered again then.
     pub async fn raise(
         server: &Arc<Server>,
+        name: &str,
         keep_out: &KeepOut,
         grace: Duration,
         watch: Option<&Watch>,
@@ -127,12 +147,15 @@ impl Fence {
         sight::sees_everybody(&mut other, "Writes were not stopped").await?;
         let watchdog = match watch {
             Some(watch) => {
-                let armed = Watchdog::arm(server, watch, keep_out, lock.id()).await?;
+                let armed = Watchdog::arm(server, name, watch, keep_out, lock.id()).await?;
                 armed.end_others(&mut other).await?;
                 Some(armed)
             }
             None => None,
         };
+        // One that was watched over is gone by now; behind the disarming nobody else sees to it.
+        end_holder(&mut other, name).await?;
+        holder::make_known(&mut lock, name).await?;
         remove_probed(&mut other).await?;
         let own: Vec<u32> = [lock.id(), other.id()].into_iter().chain(watchdog.iter().flat_map(Watchdog::connections)).collect();
         let since = Instant::now();
@@ -144,7 +167,7 @@ impl Fence {
             Ok((held, position, killed)) => {
                 other.close().await;
                 let nobody_left = without_lock.filter(|_| held == Held::NobodyLeft).cloned();
-                Ok(Fence { lock, nobody_left, watchdog, keep_out: keep_out.clone(), position, since, killed })
+                Ok(Fence { name: name.to_owned(), lock, nobody_left, watchdog, keep_out: keep_out.clone(), position, since, killed })
             }
             Err(error) => {
                 // The caller lowers it from its note. A statement that waits for the lock would go on waiting, and
@@ -292,11 +315,29 @@ impl Fence {
         Ok(())
     }
 
-    /// Lets the global lock go; what keeps clients out stays as it is. The watchdog, if there still is one, stays too.
+    /// Lets the global lock go; what keeps clients out stays as it is. The watchdog, if there still is one, stays too. Whoever has to be certain
+    /// that it is gone asks [`end_holder`] next.
     pub async fn release_lock(mut self) {
-        // A lost session has let it go already.
-        let _ = self.lock.run("UNLOCK TABLES", "letting the global read lock go").await;
-        self.lock.close().await;
+        let let_go = tokio::time::timeout(LETTING_GO, self.lock.run("UNLOCK TABLES", "letting the global read lock go")).await;
+        if matches!(let_go, Ok(Ok(()))) {
+            self.lock.close().await;
+            return;
+        }
+        // A session that is lost to us may hold it still: the server need not know that its client is gone.
+        let server = self.lock.server().clone();
+        drop(self.lock);
+        let ended = async {
+            let mut session = Session::open(&server, Purpose::Read).await?;
+            end_holder(&mut session, &self.name).await?;
+            session.close().await;
+            Ok::<(), MysqlError>(())
+        };
+        let why = match tokio::time::timeout(ending::ENDING, ended).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", ending::ENDING.as_secs()),
+        };
+        tracing::warn!(%server, "whether the global read lock was let go is not known ({why}); undo looks for it again");
     }
 }
 
@@ -393,7 +434,8 @@ async fn let_statements_end(session: &mut Session, own: &[u32], deadline: Instan
             // One that has run for less than we have waited is another one with the same words.
             let seconds: u64 = cell(5).split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
             let another = seconds + 1 < began.elapsed().as_secs();
-            if !own.contains(&id) && !server_thread && !another && ["Query", "Execute"].contains(&cell(4).as_str()) {
+            let watches = cell(1) == session.server().user && watchdog::is_one(&cell(7));
+            if !own.contains(&id) && !server_thread && !another && !watches && ["Query", "Execute"].contains(&cell(4).as_str()) {
                 running.insert((id, cell(7)));
             }
         }
@@ -500,7 +542,8 @@ pub async fn event_scheduler(session: &mut Session) -> Result<bool> {
 /// # Errors
 /// If it can't be read.
 pub async fn read_only(session: &mut Session) -> Result<bool> {
-    Ok(session.global_variable("read_only").await?.is_some_and(|value| value.eq_ignore_ascii_case("on") || value == "1"))
+    // MariaDB from 11.8 on has levels; each refuses an ordinary account.
+    Ok(session.global_variable("read_only").await?.is_some_and(|value| !value.eq_ignore_ascii_case("off") && value != "0"))
 }
 
 #[cfg(test)]

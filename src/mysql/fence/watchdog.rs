@@ -39,7 +39,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::{KeepOut, kill};
+use super::KeepOut;
+use super::ending::{ENDING, end_all, of_our_account};
 use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::lock_out;
@@ -80,16 +81,21 @@ pub fn patience(asked: Option<HumanDuration>, max_write_gap: Duration) -> std::r
 /// What the text of a watchdog begins with in the server's process list, asleep or biting. Names of runs and stores have no characters that
 /// could end the comment.
 fn mark(name: &str) -> String {
-    format!("/* dbmove watchdog of {name}, lock ")
+    format!("{MARK}{name}, lock ")
+}
+
+/// What the text of every watchdog begins with.
+const MARK: &str = "/* dbmove watchdog of ";
+
+/// Whether this is the text of a watchdog, of whichever fence. Asleep it is in nobody's way, so that no other fence has to end it.
+pub(super) fn is_one(text: &str) -> bool {
+    text.starts_with(MARK)
 }
 
 /// The session that a watchdog watches over, by the text behind its mark.
 fn lock_of(text: &str, mark: &str) -> Option<u32> {
     text.strip_prefix(mark)?.split(' ').next()?.parse().ok()
 }
-
-/// How long sessions that were killed get to end.
-const ENDING: Duration = Duration::from_secs(5);
 
 /// What the server was before, as far as the watchdog brings it back by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +109,6 @@ pub struct Before {
 /// How the fence is watched over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Run and store.
-    pub name: String,
     /// After how long the fence is lifted, counted from before it is raised.
     pub after: Duration,
     /// What it was before.
@@ -112,8 +116,8 @@ pub struct Watch {
 }
 
 /// What is sent to the server, one packet a session. Every statement bears the mark, so that one which bites is known as well.
-fn packets(watch: &Watch, keep_out: &KeepOut, lock: u32) -> Vec<String> {
-    let marked = |statement: &str| format!("{}{lock} : lifts the fence if dbmove is gone */ {statement}", mark(&watch.name));
+fn packets(name: &str, watch: &Watch, keep_out: &KeepOut, lock: u32) -> Vec<String> {
+    let marked = |statement: &str| format!("{}{lock} : lifts the fence if dbmove is gone */ {statement}", mark(name));
     let sleep = format!("DO SLEEP({:.3})", watch.after.as_secs_f64());
     let end_lock = format!("KILL {lock}");
     let packet = |statements: &[&str]| {
@@ -140,14 +144,14 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Arms it. `lock` is the session that holds, or will hold, the global read lock.
+    /// Arms it, for the fence of that name (run and store). `lock` is the session that holds, or will hold, the global read lock.
     ///
     /// # Errors
     /// If the server can't be reached, or its sessions don't go to sleep.
-    pub async fn arm(server: &Arc<Server>, watch: &Watch, keep_out: &KeepOut, lock: u32) -> Result<Watchdog> {
-        let mark = mark(&watch.name);
+    pub async fn arm(server: &Arc<Server>, name: &str, watch: &Watch, keep_out: &KeepOut, lock: u32) -> Result<Watchdog> {
+        let mark = mark(name);
         let mut watchdog = Watchdog { mark, sleepers: Vec::new() };
-        for packet in packets(watch, keep_out, lock) {
+        for packet in packets(name, watch, keep_out, lock) {
             let mut session = Session::open(server, Purpose::Read).await?;
             let id = session.id();
             let sleeper = tokio::spawn(async move {
@@ -222,38 +226,13 @@ async fn end_marked(session: &mut Session, mark: &str, but: &BTreeSet<u32>) -> R
 }
 
 async fn end(session: &mut Session, ids: &BTreeSet<u32>) -> Result<()> {
-    for id in ids {
-        kill(session, *id, "ending the fence's watchdog").await?;
-    }
-    let deadline = Instant::now() + ENDING;
-    loop {
-        let there = connections(session).await?;
-        if ids.iter().all(|id| !there.iter().any(|(connection, _)| connection == id)) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(MysqlError::Object {
-                message: format!("the watchdog's sessions on the {} did not end within {} s", session.server(), ENDING.as_secs()),
-                hint: "end them there: `SHOW PROCESSLIST` shows them as `/* dbmove watchdog`; until then the fence may be lifted at any moment"
-                    .to_owned(),
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let shown = "`SHOW PROCESSLIST` shows it as `/* dbmove watchdog`; until then the fence may be lifted at any moment";
+    end_all(session, ids, "the fence's watchdog", shown).await
 }
 
 /// Connections of our account that are watchdogs, asleep or biting, and their texts.
 async fn marked(session: &mut Session, mark: &str) -> Result<BTreeMap<u32, String>> {
-    Ok(connections(session).await?.into_iter().filter(|(_, text)| text.starts_with(mark)).collect())
-}
-
-/// All connections of our account, and what they run.
-async fn connections(session: &mut Session) -> Result<Vec<(u32, String)>> {
-    let user = session.server().user.clone();
-    let rows = session.rows("SHOW FULL PROCESSLIST", "looking for the fence's watchdog").await?;
-    let cell = |row: &[Option<String>], at: usize| row.get(at).and_then(Clone::clone).unwrap_or_default();
-    let ours = rows.iter().filter(|row| cell(row, 1) == user);
-    Ok(ours.map(|row| (cell(row, 0).parse().unwrap_or(0), cell(row, 7))).collect())
+    Ok(of_our_account(session).await?.into_iter().filter(|(_, text)| text.starts_with(mark)).collect())
 }
 
 #[cfg(test)]
@@ -262,10 +241,10 @@ mod tests {
     use crate::mysql::lock_out::LockedOut;
 
     fn sent(writable: bool, events: bool, keep_out: &KeepOut) -> Vec<Vec<String>> {
-        let watch = Watch { name: "run r, store s".to_owned(), after: Duration::from_secs(2), before: Before { writable, events } };
+        let watch = Watch { after: Duration::from_secs(2), before: Before { writable, events } };
         let mark = "/* dbmove watchdog of run r, store s, lock 7 : lifts the fence if dbmove is gone */ ";
         let bare = |statement: &str| statement.strip_prefix(mark).expect("every statement bears the mark").to_owned();
-        packets(&watch, keep_out, 7).iter().map(|packet| packet.split("; ").map(bare).collect()).collect()
+        packets("run r, store s", &watch, keep_out, 7).iter().map(|packet| packet.split("; ").map(bare).collect()).collect()
     }
 
     #[test]

@@ -62,6 +62,8 @@ impl Step for Disconnect {
         if let Some(fence) = held.take() {
             fence.release_lock().await;
         }
+        // Where its session was lost on our side only.
+        fence::end_holder(&mut source, &fence::name_in_cutover(&context.run, &self.store.name)).await?;
         source.close().await;
         let enabled = bring::enable_events(&self.store, context.epoch).await?;
         enabled.lines.iter().for_each(|line| tracing::warn!("{line}"));

@@ -67,9 +67,9 @@ pub struct RaiseFence {
     pub arguments: FenceArguments,
 }
 
-/// Checkpoint: the `read_only` that the source had.
+/// Checkpoint: the `read_only` that the source had; null when an undo has put it back.
 const READ_ONLY_BEFORE: &str = "read_only_before";
-/// Checkpoint: whether the source's event scheduler was on.
+/// Checkpoint: whether the source's event scheduler was on; null likewise.
 const EVENTS_BEFORE: &str = "event_scheduler_before";
 
 /// Checkpoint: whether the fence was raised and not lowered by an undo since.
@@ -122,6 +122,11 @@ pub(super) fn let_go(context: &StepContext, store: &MysqlStore, gone: bool) -> R
 /// If the journal can't be read.
 pub(super) fn is_let_go(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
     Ok(context.checkpoints.load(LET_GO, &store.name)?.is_some_and(|gone| gone == true))
+}
+
+/// The `read_only` that the source had before this cutover, if it was noted.
+fn before(context: &StepContext) -> Result<Option<bool>, StepError> {
+    Ok(context.load_checkpoint(READ_ONLY_BEFORE)?.and_then(|before| before.as_bool()))
 }
 
 /// Foreign writers named in the error at most.
@@ -186,9 +191,9 @@ impl RaiseFence {
         }
     }
 
-    /// Notes the `read_only` and the `event_scheduler` the source had, once.
+    /// Notes the `read_only` and the `event_scheduler` the source had, once for each cutover: a person may change them between two.
     async fn note(&self, context: &StepContext) -> Result<(), StepError> {
-        if context.load_checkpoint(READ_ONLY_BEFORE)?.is_some() {
+        if before(context)?.is_some() {
             return Ok(());
         }
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
@@ -205,13 +210,8 @@ impl RaiseFence {
             return Ok(None);
         }
         let after = patience(self.arguments.watchdog, context.max_write_gap)?;
-        let writable = context.load_checkpoint(READ_ONLY_BEFORE)?.is_some_and(|before| before == false);
-        let name = self.watchdog_name(context);
-        Ok(Some(Watch { name, after, before: Before { writable, events: Self::events_ran(context)? } }))
-    }
-
-    fn watchdog_name(&self, context: &StepContext) -> String {
-        format!("run {}, store {}", context.run, self.store.name)
+        let writable = before(context)? == Some(false);
+        Ok(Some(Watch { after, before: Before { writable, events: Self::events_ran(context)? } }))
     }
 
     fn events_ran(context: &StepContext) -> Result<bool, StepError> {
@@ -298,7 +298,8 @@ impl Step for RaiseFence {
             }
         }
         let grace = self.arguments.grace.map_or(Duration::from_secs(5), |grace| grace.0);
-        let fence = Fence::raise(&self.store.source, &KeepOut::ReadOnly, grace, watch.as_ref(), None, &context.cancel).await?;
+        let name = fence::name_in_cutover(&context.run, &self.store.name);
+        let fence = Fence::raise(&self.store.source, &name, &KeepOut::ReadOnly, grace, watch.as_ref(), None, &context.cancel).await?;
         crash::point("fence.raised");
         context.save_checkpoint(STOOD, &serde_json::json!(true))?;
         let mut output = Output::default()
@@ -325,11 +326,11 @@ impl Step for RaiseFence {
         {
             return Ok(Probe::Done);
         }
-        let Some(before) = context.load_checkpoint(READ_ONLY_BEFORE)? else { return Ok(Probe::NotStarted) };
+        let Some(before) = before(context)? else { return Ok(Probe::NotStarted) };
         let mut source = Session::open(&self.store.source, Purpose::Read).await?;
         let now = fence::read_only(&mut source).await?;
         source.close().await;
-        if before == serde_json::json!(now) {
+        if before == now {
             return Ok(Probe::NotStarted);
         }
         Ok(Probe::Partly { from: "`read_only` is set, the lock is not held".to_owned() })
@@ -341,11 +342,12 @@ impl Step for RaiseFence {
         if let Some(fence) = self.store.fence.lock().await.take() {
             fence.release_lock().await;
         }
-        if let Some(before) = context.load_checkpoint(READ_ONLY_BEFORE)? {
+        if let Some(before) = before(context)? {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
-            fence::end_left_behind(&mut source).await?;
-            watchdog::end_left_behind(&mut source, &self.watchdog_name(context)).await?;
-            if before.as_bool() == Some(false) {
+            let name = fence::name_in_cutover(&context.run, &self.store.name);
+            fence::end_holder(&mut source, &name).await?;
+            watchdog::end_left_behind(&mut source, &name).await?;
+            if !before {
                 fence::set_read_only(&mut source, false).await?;
             }
             if Self::events_ran(context)? && !fence::event_scheduler(&mut source).await? {
@@ -353,6 +355,9 @@ impl Step for RaiseFence {
             }
             source.close().await;
             held::note(context, Hold::Source, &self.store.name, Lifting::Driver)?;
+            // The next cutover finds the server as people left it until then.
+            context.save_checkpoint(EVENTS_BEFORE, &serde_json::Value::Null)?;
+            context.save_checkpoint(READ_ONLY_BEFORE, &serde_json::Value::Null)?;
         }
         Ok(())
     }

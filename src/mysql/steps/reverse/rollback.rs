@@ -76,9 +76,11 @@ pub(in crate::mysql::steps) async fn restore_target(context: &StepContext, store
         return Ok(());
     }
     let mut target = Session::open(&store.target, Purpose::Read).await?;
-    fence::end_left_behind(&mut target).await?;
+    let name = fence::name_in_rollback(&context.run, &store.name);
+    // Behind the disarming of its watchdog nobody else ends what a dead driver's session holds.
+    fence::end_holder(&mut target, &name).await?;
     // First: it would take back what somebody else may do behind this.
-    watchdog::end_left_behind(&mut target, &watchdog_name(context, store)).await?;
+    watchdog::end_left_behind(&mut target, &name).await?;
     if before_was_writable(context, store)? && fence::read_only(&mut target).await? {
         fence::set_read_only(&mut target, false).await?;
     }
@@ -103,11 +105,6 @@ fn before_was_writable(context: &StepContext, store: &MysqlStore) -> Result<bool
     Ok(context.checkpoints.load(TARGET_BEFORE, &store.name)?.is_some_and(|before| before == false))
 }
 
-/// Not that of the store's cutover: both servers may be one.
-fn watchdog_name(context: &StepContext, store: &MysqlStore) -> String {
-    format!("rollback of run {}, store {}", context.run, store.name)
-}
-
 impl Reverse {
     /// Waits, while clients write, until little is left to come back.
     ///
@@ -115,7 +112,10 @@ impl Reverse {
     /// If nothing follows the target, or the way back has ended.
     pub(super) async fn come_near(&self, context: &StepContext) -> Result<(), StepError> {
         if self.store.fence.lock().await.is_none() {
-            // The driver that held the source's lock is gone, and the lock with it.
+            // The driver that held the source's lock is gone; the server may not have been told, and the way back writes there.
+            let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            fence::end_holder(&mut source, &fence::name_in_cutover(&context.run, &self.store.name)).await?;
+            source.close().await;
             let_go(context, &self.store, true)?;
         }
         let back = self.opened(context).await?;
@@ -219,7 +219,7 @@ impl Reverse {
         let after = patience(self.arguments.watchdog, context.max_write_gap)?;
         // Events run on the target all the while; what they write waits for the lock.
         let before = Before { writable: before_was_writable(context, &self.store)?, events: false };
-        Ok(Some(Watch { name: watchdog_name(context, &self.store), after, before }))
+        Ok(Some(Watch { after, before }))
     }
 
     /// Calls the watchdog off, with proof that the target is held still: the route is put back next.
@@ -297,9 +297,10 @@ impl Reverse {
         keep_out: &KeepOut,
         watch: Option<&Watch>,
     ) -> Result<(Fence, u64), StepError> {
+        let name = fence::name_in_rollback(&context.run, &self.store.name);
         let mut tries = 0;
         loop {
-            let fence = Fence::raise(&back.source, keep_out, GRACE, watch, Some(&back.selection), &context.cancel).await?;
+            let fence = Fence::raise(&back.source, &name, keep_out, GRACE, watch, Some(&back.selection), &context.cancel).await?;
             match fence::disconnect_other_accounts(target).await {
                 Ok(closed) => {
                     let closed = closed + fence.killed;
