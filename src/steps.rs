@@ -23,6 +23,7 @@ use crate::engine::moments::BuiltHook;
 use crate::engine::run::BuiltStep;
 use crate::engine::step::TargetLease;
 use crate::hook::moment::MomentHook;
+use crate::mysql::beside::Sources;
 use crate::mysql::replay::load::Log;
 use crate::playbook::known;
 use crate::playbook::model::Playbook;
@@ -75,6 +76,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
     let mut built = Built::default();
     let mut shared_by: BTreeMap<Option<&str>, Arc<Shared>> = BTreeMap::new();
     let mut filled: Vec<Option<&str>> = Vec::new();
+    let sources = Arc::new(Sources::default());
     for (stage, spec) in playbook.stages.iter() {
         let name = spec.store.as_deref();
         let shared = match shared_by.get(&name) {
@@ -84,7 +86,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
                     None => Shared::without_store(),
                     Some(name) => {
                         let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: name.to_owned() };
-                        Shared::of_store(playbook, name, playbook.stores.get(name).ok_or_else(unknown)?, kind, resolver).await?
+                        Shared::of_store(playbook, name, playbook.stores.get(name).ok_or_else(unknown)?, kind, resolver, &sources).await?
                     }
                 });
                 built.leases.extend(shared.lease());
@@ -126,7 +128,7 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
                 // No step works on it, so nothing is claimed there.
                 let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: store.to_owned() };
                 let shared =
-                    Arc::new(Shared::of_store(playbook, store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver).await?);
+                    Arc::new(Shared::of_store(playbook, store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver, &sources).await?);
                 shared_by.insert(name, Arc::clone(&shared));
                 Some(shared)
             }

@@ -1,6 +1,8 @@
 //! Bad input: a clear error that names the object, the right exit code, and nothing changed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "refusals/between.rs"]
+mod between;
 #[path = "moving/evidence.rs"]
 mod evidence;
 mod real;

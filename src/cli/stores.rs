@@ -8,6 +8,7 @@ use super::settings::Everywhere;
 use crate::engine::context::RunKind;
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Failure, StepError};
+use crate::mysql::beside::Sources;
 use crate::mysql::store::MysqlStore;
 use crate::playbook::model::Playbook;
 use crate::playbook::reference::Resolver;
@@ -32,9 +33,10 @@ impl Stores {
             Some(reader) => reader.latest_run(&playbook.playbook, kind)?.map(|latest| latest.run),
             None => None,
         };
+        let sources = Arc::new(Sources::default());
         let mut mysql = Vec::new();
         for (name, store) in &playbook.stores {
-            let shared = Shared::of_store(playbook, name, store, kind, &Resolver::new(reading.outputs.clone())).await?;
+            let shared = Shared::of_store(playbook, name, store, kind, &Resolver::new(reading.outputs.clone()), &sources).await?;
             let materials = shared.bound(run.as_deref().unwrap_or_default(), &reading.outputs).await.map_err(refusal)?;
             mysql.extend(materials.mysql.clone().map(|bound| (name.clone(), bound)));
         }

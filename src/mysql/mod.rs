@@ -36,6 +36,7 @@
 //! | [`sight`] | whether our account sees who is connected |
 //! | [`uses`] | what the playbook does with a store, for whoever looks at privileges |
 //! | [`fence`] | stops writes to the source, with proof |
+//! | [`beside`] | two stores of one playbook don't move from one server |
 //! | [`lock_out`] | keeps clients out where `read_only` can't be set |
 //! | [`reverse`] | the way back: the same store with its sides swapped |
 //! | [`error`] | what can go wrong, and whether trying again can help |
@@ -44,6 +45,7 @@ pub mod accounts;
 pub mod apply;
 pub mod assess;
 pub mod behind;
+pub mod beside;
 pub mod bookkeeping;
 pub mod catalog;
 pub mod cell;

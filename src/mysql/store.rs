@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::applier::{Applied, ApplySettings};
+use super::beside::Sources;
 use super::bookkeeping;
 use super::catalog::{Catalog, ServerFacts};
 use super::connect::{Purpose, Server, Session};
@@ -23,6 +24,7 @@ use super::copy::copier::AfterRows;
 use super::ddl::{TargetSchema, Wanted};
 use super::definitions::{Beginnings, Definitions, Misfits};
 use super::error::{MysqlError, Result};
+use super::fence;
 use super::names::{Selection, TableName};
 use super::objects;
 use super::position::Position;
@@ -140,6 +142,8 @@ pub struct MysqlStore {
     pub settings: StoreSettings,
     /// In a rehearsal: what it has to be kept away from.
     pub production: std::sync::OnceLock<Production>,
+    /// The sources of the playbook's stores.
+    pub beside: std::sync::OnceLock<Arc<Sources>>,
     copies: tokio::sync::OnceCell<(Copies, Evidence)>,
     described: tokio::sync::Mutex<Option<Arc<Described>>>,
     /// Who works by the definitions as they are described.
@@ -199,6 +203,7 @@ impl MysqlStore {
             selection,
             settings,
             production: std::sync::OnceLock::new(),
+            beside: std::sync::OnceLock::new(),
             copies: tokio::sync::OnceCell::new(),
             described: tokio::sync::Mutex::new(described),
             definitions: Definitions::default(),
@@ -436,6 +441,8 @@ impl TargetLease for MysqlStore {
         checkpoints: &Arc<dyn Checkpoints>,
     ) -> std::result::Result<(), StepError> {
         let mut session = Session::open(&self.target, Purpose::Catalog).await?;
+        // A driver that died in a rollback may hold the target's writes still, and the claim is one.
+        fence::end_holder(&mut session, &fence::name_in_rollback(run, &self.name)).await?;
         let held = bookkeeping::lease(&mut session, &self.name).await?;
         // One that this run holds was taken after the proof.
         if held.as_ref().is_none_or(|(holder, _)| holder != run) {

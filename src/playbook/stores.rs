@@ -39,6 +39,7 @@ pub(crate) fn check(tree: &Node, source: &str) -> Vec<Problem> {
         check_patterns(&store.key, &store.value, &mut problems);
         check_passwords(&store.value, source, &mut problems);
     }
+    check_one_source(stores.value.entries().iter().map(|store| (&*store.key, &store.value)), &mut problems);
     problems
 }
 
@@ -152,19 +153,33 @@ pub(crate) fn check_references(text: &str, node: &Node, source: &str, problems: 
     }
 }
 
+/// The server that one side of a store, or of its rehearsal, names, and where it does.
+fn server(side: &Node, name: &str) -> Option<(String, std::ops::Range<usize>)> {
+    let endpoint = side.field(name)?;
+    let (url, node) = endpoint.value.field_text("url")?;
+    let place = url.rsplit_once('@')?.1.trim_end_matches('/').to_ascii_lowercase();
+    let whole = if place.ends_with(']') || !place.contains(':') { format!("{place}:3306") } else { place };
+    Some((whole, node.span.clone()))
+}
+
+/// Two stores can't move from one server: the writes of a server are held as a whole (`mysql::beside`). In a rehearsal their copies may be on one.
+fn check_one_source<'a>(stores: impl Iterator<Item = (&'a str, &'a Node)>, problems: &mut Vec<Problem>) {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for (name, store) in stores {
+        let Some((place, span)) = server(store, "source") else { continue };
+        if let Some((earlier, _)) = seen.iter().find(|(_, other)| *other == place) {
+            let message = format!("the source of `{name}` is the same server as that of `{earlier}`");
+            let problem = Problem::new(Mistake::InvalidAddress, span, message, "expected another server");
+            problems.push(problem.help(format!(
+                "the writes of a server can be held for one store only: move both as one store, with the databases of `{earlier}` and `{name}` in its `include`"
+            )));
+        }
+        seen.push((name, place));
+    }
+}
+
 /// A server can't be its own target, nor production its own stand-in.
 fn check_same_server(store: &Node, problems: &mut Vec<Problem>) {
-    let server = |side: &Node, name: &str| -> Option<(String, std::ops::Range<usize>)> {
-        let (url, node) = side
-            .field("source")
-            .filter(|_| name == "source")
-            .or_else(|| side.field("target").filter(|_| name == "target"))?
-            .value
-            .field_text("url")?;
-        let place = url.rsplit_once('@')?.1.trim_end_matches('/').to_ascii_lowercase();
-        let whole = if place.ends_with(']') || !place.contains(':') { format!("{place}:3306") } else { place };
-        Some((whole, node.span.clone()))
-    };
     let rehearsal = store.field("rehearsal").map(|entry| &entry.value);
     let places = [
         ("the source", server(store, "source")),

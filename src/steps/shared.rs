@@ -19,6 +19,7 @@ use super::uses::uses;
 use crate::engine::context::{Checkpoints, Outputs, RunKind};
 use crate::engine::outcome::ExitCode;
 use crate::engine::step::{Epoch, Failure, StepError, TargetLease};
+use crate::mysql::beside::Sources;
 use crate::mysql::connect::Server;
 use crate::mysql::conversion::Conversions;
 use crate::mysql::names::Selection;
@@ -72,6 +73,7 @@ struct Late {
     selection: Selection,
     conversions: Conversions,
     uses: Uses,
+    sources: Arc<Sources>,
     /// For which run it was bound: a plan is made from the outputs of an earlier run.
     bound: Mutex<Option<(String, Arc<Materials>)>>,
 }
@@ -126,6 +128,15 @@ fn materials(
     Arc::new(Materials { binding: Some(binding), watch, hold, records, mysql: Some(mysql) })
 }
 
+/// Makes a store that is bound known to the others of its playbook, and them to it.
+fn know(materials: &Materials, sources: &Arc<Sources>) {
+    if let Some(mysql) = &materials.mysql {
+        sources.add(&mysql.name, mysql.source.clone());
+        // New, so it has none yet.
+        let _ = mysql.beside.set(Arc::clone(sources));
+    }
+}
+
 impl Shared {
     /// For steps that work on no store.
     #[must_use]
@@ -137,7 +148,7 @@ impl Shared {
         }
     }
 
-    /// For the steps of a store of the playbook, bound now if its addresses are known.
+    /// For the steps of a store of the playbook, bound now if its addresses are known. `sources` are those of all of its stores.
     ///
     /// # Errors
     /// [`BuildError`]: a rehearsal without a pair or on a production endpoint, a pattern, reference or address that can't be used.
@@ -147,6 +158,7 @@ impl Shared {
         store: &Store,
         kind: RunKind,
         resolver: &Resolver,
+        sources: &Arc<Sources>,
     ) -> Result<Shared, BuildError> {
         let uses = uses(playbook, name);
         let selection =
@@ -157,7 +169,9 @@ impl Shared {
         let filled = kind == RunKind::Rehearsal && store.rehearsal.as_ref().is_some_and(|pair| pair.copy.is_some());
         if providers(source).is_empty() && providers(target).is_empty() {
             let binding = binding::bind(name, store, kind, resolver).await?;
-            return Ok(Shared { shape: materials(binding, &selection, store, &conversions, &uses, seen), late: None, filled });
+            let shape = materials(binding, &selection, store, &conversions, &uses, seen);
+            know(&shape, sources);
+            return Ok(Shared { shape, late: None, filled });
         }
         let binding = Binding {
             store: name.to_owned(),
@@ -166,7 +180,8 @@ impl Shared {
             production: None,
         };
         let shape = materials(binding, &selection, store, &conversions, &uses, seen);
-        let late = Late { name: name.to_owned(), store: store.clone(), kind, selection, conversions, uses, bound: Mutex::new(None) };
+        let (name, store, sources) = (name.to_owned(), store.clone(), Arc::clone(sources));
+        let late = Late { name, store, kind, selection, conversions, uses, sources, bound: Mutex::new(None) };
         Ok(Shared { shape, late: Some(late), filled })
     }
 
@@ -197,6 +212,7 @@ impl Shared {
         })?;
         let seen = (Arc::clone(&self.shape.watch), Arc::clone(&self.shape.hold), Arc::clone(&self.shape.records));
         let materials = materials(binding, &late.selection, &late.store, &late.conversions, &late.uses, seen);
+        know(&materials, &late.sources);
         *bound = Some((run.to_owned(), Arc::clone(&materials)));
         Ok(materials)
     }

@@ -51,7 +51,8 @@ fn merged_stores_keep_their_own_fields() {
     let path = yaml_files("fixtures/playbooks/good").into_iter().find(|path| stem(path) == "anchors").unwrap();
     let playbook = load(&path, VOCABULARY).unwrap();
     assert_eq!(playbook.stores["two"].include, ["c.*"]);
-    assert_eq!(playbook.stores["two"].source, playbook.stores["one"].source);
+    assert_ne!(playbook.stores["two"].source, playbook.stores["one"].source);
+    assert_eq!(playbook.stores["two"].target, playbook.stores["one"].target);
     assert_eq!(playbook.stages.get(StageName::Verify)[0].retries, Some(0));
 }
 

@@ -37,6 +37,7 @@ use watchdog::{Watch, Watchdog};
 
 pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, ends_by_procedure, kill};
 pub use holder::end_holder;
+pub(crate) use holder::is_refused_in_cluster;
 
 use super::connect::{Purpose, Server, Session};
 use super::error::{MysqlError, Result};

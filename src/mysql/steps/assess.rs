@@ -16,6 +16,7 @@ use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepErro
 use crate::mysql::assess::acceptance::Acceptance;
 use crate::mysql::assess::gather::values::Rows;
 use crate::mysql::assess::{self, Finding, Level, Looking, Part};
+use crate::mysql::beside;
 use crate::mysql::store::MysqlStore;
 use crate::playbook::quantity::HumanSize;
 
@@ -92,6 +93,7 @@ impl Step for Assess {
         Ok(Some(self.store.facts_today().await?))
     }
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
+        beside::refuse(context, &self.store, "Nothing was changed").await?;
         let assessment = assess::assess(&self.store, Some(&context.run), &self.arguments.looking()).await?;
         // The journal keeps one finding a key: the n-th of an id is told apart by its number.
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();

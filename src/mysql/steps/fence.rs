@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::reverse::kept_out;
 use super::verify::{self, foreign_look};
+use super::writable;
 use crate::engine::context::{RunKind, StepContext};
 use crate::engine::crash;
 use crate::engine::held::{self, Hold, Lifting};
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, Undoable};
+use crate::mysql::beside;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence::watchdog::{self, Before, TooShort, Watch};
 use crate::mysql::fence::{self, Fence, KeepOut};
@@ -276,6 +278,10 @@ impl Step for RaiseFence {
         self.nothing_is_copied_again(context).await?;
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
+        if !stood {
+            beside::refuse(context, &self.store, "Writes were not stopped").await?;
+            writable::refuse_if_not(context, &self.store, "Writes were not stopped").await?;
+        }
         let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
         if !stood {
             self.sees_clients().await?;

@@ -27,6 +27,7 @@ pub mod retire;
 pub mod reverse;
 pub mod snapshot;
 pub mod verify;
+mod writable;
 
 use std::time::Duration;
 

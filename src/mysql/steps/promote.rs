@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fence::keep;
-use super::{STOP_GRACE, stoppable};
+use super::{STOP_GRACE, stoppable, writable};
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::accounts;
@@ -97,6 +97,8 @@ impl Step for Promote {
         bringing.close().await;
         let moved = stoppable(context, moving.grant()).await?;
         moved.changes.iter().for_each(|change| tracing::warn!("{change}"));
+        // Looked at before anybody was held, and again as late as can be: somebody may have set it meanwhile.
+        writable::refuse_if_not(context, &self.store, "Nothing was switched").await?;
         if !context.point_of_no_return {
             // Whoever points clients elsewhere says so to nobody.
             keep(context, &self.store).await?;

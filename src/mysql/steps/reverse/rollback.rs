@@ -105,6 +105,14 @@ fn before_was_writable(context: &StepContext, store: &MysqlStore) -> Result<bool
     Ok(context.checkpoints.load(TARGET_BEFORE, &store.name)?.is_some_and(|before| before == false))
 }
 
+/// Whether a rollback of this run has left the target `read_only`, which it was not before.
+///
+/// # Errors
+/// If the journal can't be read.
+pub(in crate::mysql::steps) fn left_read_only(context: &StepContext, store: &MysqlStore) -> Result<bool, StepError> {
+    before_was_writable(context, store)
+}
+
 impl Reverse {
     /// Waits, while clients write, until little is left to come back.
     ///
