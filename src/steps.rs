@@ -127,8 +127,9 @@ pub async fn build_all(playbook: &Playbook, kind: RunKind, resolver: &Resolver) 
             (Some(store), None) => {
                 // No step works on it, so nothing is claimed there.
                 let unknown = || BuildError::UnknownStore { step: spec.id.clone(), store: store.to_owned() };
-                let shared =
-                    Arc::new(Shared::of_store(playbook, store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver, &sources).await?);
+                let shared = Arc::new(
+                    Shared::of_store(playbook, store, playbook.stores.get(store).ok_or_else(unknown)?, kind, resolver, &sources).await?,
+                );
                 shared_by.insert(name, Arc::clone(&shared));
                 Some(shared)
             }

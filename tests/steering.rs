@@ -121,6 +121,36 @@ async fn said_in(world: &World, log: &str, words: &str) {
     }
 }
 
+/// Nor are they while a client is in the middle of something that the fence would end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cutover_waits_for_a_transaction_that_is_open() {
+    let kinds = [ServerKind::Mysql55, ServerKind::Mysql97];
+    if real::skipped("a_cutover_waits_for_a_transaction_that_is_open", &kinds) {
+        return;
+    }
+    let world = World::start(kinds[0], kinds[1], 0.01).await;
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let mut client = world::connect(&world.source, Account::App).await;
+    for statement in ["BEGIN", "UPDATE school.accounts SET version = version + 1 WHERE id = 1"] {
+        client.query_drop(statement).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let arguments = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of whom it waits for"];
+    let mut cutover = world.started(&arguments, "cutover.log");
+    let log = world.path("cutover.log");
+    let said = || std::fs::read_to_string(&log).unwrap();
+    said_in(&world, "cutover.log", "has had a transaction open for").await;
+    assert!(said().contains("the cutover waits for `follow`: on the source `app`@`"), "{}", said());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world::number(&world.source, "SELECT @@global.read_only").await, 0, "{}", said());
+    client.query_drop("COMMIT").await.unwrap();
+    let status = tokio::time::timeout(Duration::from_secs(50), cutover.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "{}", said());
+    assert!(!said().contains("the cutover goes on though"), "{}", said());
+}
+
 /// Writes are not held for what could be caught up with while they pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cutover_waits_until_the_target_is_near() {

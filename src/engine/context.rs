@@ -49,6 +49,18 @@ pub struct Progress {
     /// Why a cutover should not begin to hold writes now, where it would have to wait for this step then (services only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_near: Option<String>,
+    /// Who would be held up or ended if writes were held now (services only). A cutover waits for them, though not for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_the_way: Option<InTheWay>,
+}
+
+/// Clients whom a cutover should rather let finish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InTheWay {
+    /// Who, and what they do.
+    pub what: String,
+    /// How long a cutover waits for such at most, all in all.
+    pub patience: Duration,
 }
 
 /// Saves and loads a step's checkpoints; the journal implements it.

@@ -121,6 +121,10 @@ pub(super) struct Driver {
     pub turns: HashMap<String, CancellationToken>,
     /// Why the cutover's first step waits, if so.
     pub kept_back: Option<String>,
+    /// Since when the cutover has waited for clients that would be in its way, if it has.
+    pub waited_for_clients: Option<tokio::time::Instant>,
+    /// Who was still in its way when it had waited long enough.
+    pub went_on_despite: Option<String>,
 }
 
 impl Driver {
@@ -181,6 +185,8 @@ impl Driver {
             telling: JoinSet::new(),
             turns: HashMap::new(),
             kept_back: None,
+            waited_for_clients: None,
+            went_on_despite: None,
         }
     }
 

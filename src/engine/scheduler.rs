@@ -28,6 +28,7 @@ use super::moments::Told;
 use super::outcome::Verdict;
 use super::step::{Failure, Output, StepError};
 use crate::playbook::model::{Moment, StageName};
+use crate::playbook::quantity::HumanDuration;
 
 /// How often progress goes into the journal's time series.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -78,6 +79,10 @@ impl Driver {
                         self.wait().await?;
                     }
                 }
+                if let Some(text) = self.went_on_despite.take() {
+                    tracing::warn!("{text}");
+                    self.journal.append(Event::Note { step: None, text }).await?;
+                }
             }
             if self.journal.with_state(|state| state.stages.get(&stage).is_none_or(|stage| stage.started.is_none())) {
                 self.journal.append(Event::StageStarted { stage }).await?;
@@ -125,20 +130,51 @@ impl Driver {
     /// True while the cutover's first step waits: for a person, for guards to be quiet, or for a service that clients would have to wait for.
     fn waits_before_cutover(&mut self) -> bool {
         let waits = self.cutover_held() || self.paused().is_some();
-        self.kept_back = if waits { None } else { self.guards_keep_cutover_back().or_else(|| self.services_keep_cutover_back()) };
+        self.kept_back = None;
+        if !waits {
+            let why = self.guards_keep_cutover_back().or_else(|| self.services_keep_cutover_back());
+            self.kept_back = why.or_else(|| self.clients_keep_cutover_back());
+        }
         waits || self.kept_back.is_some()
     }
 
     /// Which service is not near enough to its end for writes to be held, and why. A rehearsal goes on: whether its target keeps up with
     /// the load is what it is to find out. So does a driver that finds writes held already.
     fn services_keep_cutover_back(&self) -> Option<String> {
-        if self.request.kind == RunKind::Rehearsal || self.journal.with_state(|state| state.open_write_gap().is_some()) {
+        if !self.begins_to_hold() {
             return None;
         }
         self.running.iter().find_map(|(index, running)| {
             let why = running.progress.borrow().not_near.clone()?;
             Some(format!("the cutover waits for `{}`: {why}", self.graph.id(*index)))
         })
+    }
+
+    /// False in a rehearsal, whose clients nobody misses, and where writes are held already.
+    fn begins_to_hold(&self) -> bool {
+        self.request.kind == RunKind::Production && self.journal.with_state(|state| state.open_write_gap().is_none())
+    }
+
+    /// Which clients would be held up or ended, as a service sees them. They are waited for so long in all, whoever they are: some pool may keep a
+    /// transaction open for days. Then the cutover goes on, and says so.
+    fn clients_keep_cutover_back(&mut self) -> Option<String> {
+        if !self.begins_to_hold() {
+            return None;
+        }
+        let seen = |(index, running): (&usize, &Running)| Some((*index, running.progress.borrow().in_the_way.clone()?));
+        let (index, seen) = self.running.iter().find_map(seen)?;
+        let since = *self.waited_for_clients.get_or_insert_with(Instant::now);
+        let step = self.graph.id(index);
+        if since.elapsed() < seen.patience {
+            let patience = HumanDuration(seen.patience);
+            return Some(format!(
+                "the cutover waits for `{step}`: {}; it goes on after {patience} at most, and ends what is left then",
+                seen.what
+            ));
+        }
+        self.went_on_despite =
+            Some(format!("the cutover goes on though {}: it has waited for {}", seen.what, HumanDuration(seen.patience)));
+        None
     }
 
     /// Takes gates that have their answer by now out of [`Driver::waiting`].

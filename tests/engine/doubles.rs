@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dbmove::engine::context::{Checkpoints, Outputs, Progress, StepContext};
+use dbmove::engine::context::{Checkpoints, InTheWay, Outputs, Progress, StepContext};
 use dbmove::engine::guards::{Guard, Look, Sight, Unseen};
 use dbmove::engine::moments::{Hook, HookCall};
 use dbmove::engine::step::{Epoch, Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, TargetLease, Undoable, Work};
@@ -55,6 +55,10 @@ struct Behaviour {
     lag_ms: Option<u64>,
     /// A service that clients would have to wait for while this file stands in the world.
     not_near_while: String,
+    /// A service that sees clients in a cutover's way while this file stands in the world.
+    in_the_way_while: String,
+    /// How long a cutover waits for them.
+    patience_ms: u64,
     /// A service that falls a second behind every second, and is never ready.
     falls_behind: bool,
     estimate_ms: Option<u64>,
@@ -261,6 +265,13 @@ impl Step for LedgerStep {
                 return Err(StepError::cancelled());
             }
             context.ready();
+            while !self.behaviour.in_the_way_while.is_empty() && !context.cancel.is_cancelled() {
+                let patience = Duration::from_millis(self.behaviour.patience_ms);
+                let seen = self.stands(&self.behaviour.in_the_way_while);
+                let in_the_way = seen.then(|| InTheWay { what: "`app` runs ALTER TABLE".to_owned(), patience });
+                context.report(Progress { unit: "changes".to_owned(), in_the_way, ..Progress::default() });
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             while !self.behaviour.not_near_while.is_empty() && !context.cancel.is_cancelled() {
                 let not_near = self.stands(&self.behaviour.not_near_while).then(|| "the target is far behind".to_owned());
                 context.report(Progress { unit: "changes".to_owned(), not_near, ..Progress::default() });

@@ -228,6 +228,40 @@ async fn a_cutover_holds_nobody_before_its_services_are_near() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_waits_for_clients_in_its_way_but_not_for_ever() {
+    let stages = |patience_ms: u64| {
+        json!({
+            "sync": [
+                step("follow", json!({ "service": true, "in_the_way_while": "busy", "patience_ms": patience_ms })),
+                step("copy", json!({ "sleep_ms": 300 })),
+            ],
+            "cutover": [step("fence", json!({ "holds_writes": true })), switch("switch", json!({}))],
+        })
+    };
+    let world = World::new(stages(60_000));
+    world.put("busy");
+    let (outcome, ()) = tokio::join!(world.drive(), async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let ledger = ledger(world.path());
+        assert!(ledger.contains(&"apply copy".to_owned()) && !ledger.contains(&"begin fence".to_owned()), "{ledger:?}");
+        world.take("busy");
+    });
+    assert_eq!(outcome.unwrap().serving, Serving::Target);
+
+    let world = World::new(stages(1000));
+    world.put("busy");
+    let began = std::time::Instant::now();
+    let outcome = tokio::time::timeout(Duration::from_secs(20), world.drive()).await.unwrap().unwrap();
+    assert_eq!(outcome.serving, Serving::Target);
+    assert!(began.elapsed() > Duration::from_millis(1300), "{:?}", began.elapsed());
+
+    let mut rehearsed = World::new(stages(60_000));
+    rehearsed.scenario.rehearsal = true;
+    rehearsed.put("busy");
+    assert_eq!(rehearsed.drive().await.unwrap().exit_code(), ExitCode::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_step_is_a_failed_step() {
     let world = World::new(json!({ "sync": [step("broken", json!({ "panics": true }))] }));
     let outcome = world.drive().await.unwrap();

@@ -196,6 +196,7 @@ impl Child {
             throttle: event.get("throttle").and_then(Value::as_str).map(str::to_owned),
             waits: false,
             not_near: None,
+            in_the_way: None,
         };
         if progress.done == 0 {
             return None;

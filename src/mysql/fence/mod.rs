@@ -23,6 +23,7 @@
 
 mod ending;
 mod holder;
+pub mod in_the_way;
 mod nobody_left;
 pub mod watchdog;
 

@@ -53,7 +53,18 @@ fn from_rate(context: &StepContext, unit: &str, amount: u64) -> Estimate {
 /// Progress in rows: `done` of what was expected, or of what there turned out to be.
 fn rows_progress(done: u64, expected: u64, meter: &Meter, note: String, throttle: Option<String>) -> Progress {
     let total = Some(expected.max(done));
-    Progress { done, total, unit: "rows".to_owned(), rate: meter.rate(done), lag: None, note, throttle, waits: false, not_near: None }
+    Progress {
+        done,
+        total,
+        unit: "rows".to_owned(),
+        rate: meter.rate(done),
+        lag: None,
+        note,
+        throttle,
+        waits: false,
+        not_near: None,
+        in_the_way: None,
+    }
 }
 
 /// How long work may take to end by itself once it was asked to. What it leaves open then is not committed: its connections

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::snapshot::{self, COUNTERS};
 use super::verify::FLOOR;
 use super::{Meter, STOP_GRACE, stoppable};
-use crate::engine::context::{Progress, StepContext};
+use crate::engine::context::{InTheWay, Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
 use crate::mysql::behind::Ends;
@@ -24,6 +24,7 @@ use crate::mysql::copy::CopySettings;
 use crate::mysql::counters;
 use crate::mysql::definitions::{Change, again, settle};
 use crate::mysql::error::MysqlError;
+use crate::mysql::fence::in_the_way;
 use crate::mysql::follow;
 use crate::mysql::foreign;
 use crate::mysql::objects::bring;
@@ -37,13 +38,23 @@ use crate::verify::Difference;
 /// Arguments of `mysql.replicate`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ReplicateArguments {}
+pub struct ReplicateArguments {
+    /// How long a cutover waits, before it holds anybody's writes, for clients on the source that are in the middle of something long: a statement, a
+    /// transaction, a table that is altered. What is left then is ended when the fence's `grace` is over. Default `60s`; `0s` waits for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_for_transactions: Option<HumanDuration>,
+}
 
 /// The step.
 pub struct Replicate {
     /// The store.
     pub store: Arc<MysqlStore>,
+    /// Its arguments.
+    pub arguments: ReplicateArguments,
 }
+
+/// How long a cutover waits for clients that are in its way where nothing else is asked for.
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two rounds over the touched keys.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
@@ -79,6 +90,21 @@ impl Replicate {
         (behind > NEAR).then(|| format!("the target is {} behind the source", HumanDuration(Duration::from_secs(behind.as_secs()))))
     }
 
+    /// Looks once who on the source would be held up or ended by a fence. A look that fails is made up for by the next.
+    async fn look_in_the_way(&self, source: &mut Session) -> Option<InTheWay> {
+        let patience = self.arguments.wait_for_transactions.map_or(CLIENTS_PATIENCE, |asked| asked.0);
+        if patience.is_zero() {
+            return None;
+        }
+        match in_the_way::look(source).await {
+            Ok(found) => found.map(|what| InTheWay { what: format!("on the source {what}"), patience }),
+            Err(error) => {
+                tracing::debug!(%error, "who would be in the fence's way could not be seen this time");
+                None
+            }
+        }
+    }
+
     /// Says how far behind the source we are, and calls ready once.
     async fn watch(&self, context: &StepContext) -> Result<(), MysqlError> {
         let mut following = self.store.following.subscribe();
@@ -95,18 +121,16 @@ impl Replicate {
         let mut ready = false;
         let mut others: Option<Session> = None;
         let mut looked: Option<Instant> = None;
+        let mut in_the_way: Option<InTheWay> = None;
         let mut last_end = first.clone();
         let mut ends = Ends::default();
         loop {
             if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 looked = Some(Instant::now());
                 others = self.look_for_others(others).await;
+                in_the_way = self.look_in_the_way(&mut source).await;
             }
             let applied = self.store.applied.borrow().clone();
-            if !ready && applied.position >= first {
-                ready = true;
-                context.ready();
-            }
             let end = match status::current_position(&mut source).await {
                 Ok(end) => end,
                 Err(error) if error.transient() => {
@@ -146,7 +170,13 @@ impl Replicate {
                 throttle: shared.throttled(),
                 waits: false,
                 not_near: self.not_near(behind),
+                in_the_way: in_the_way.clone(),
             });
+            // Not before all of that is told: whoever waits for it begins a cutover, if nothing speaks against it.
+            if !ready && applied.position >= first {
+                ready = true;
+                context.ready();
+            }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }

@@ -51,7 +51,7 @@ pub const STEPS: &[Entry] = &[
             arguments: || schemars::schema_for!(steps::replicate::ReplicateArguments),
             check: |with| arguments::<steps::replicate::ReplicateArguments>(with).map(drop),
         },
-        constructor: Constructor::Mysql(|store, _| Ok(Arc::new(steps::replicate::Replicate { store }))),
+        constructor: Constructor::Mysql(|store, with| Ok(Arc::new(steps::replicate::Replicate { store, arguments: from_map(with)? }))),
     },
     Entry {
         word: StepWord {

@@ -169,6 +169,7 @@ impl Reverse {
                 throttle,
                 waits: false,
                 not_near: None,
+                in_the_way: None,
             });
         }
     }
