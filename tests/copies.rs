@@ -117,6 +117,14 @@ async fn production_under_another_name_is_refused() {
     refused(&world, &text, "others are connected to the rehearsal source of `school`").await;
     drop(app);
 
+    // Or may use it: our account would not see them.
+    let target = &world.rehearsal.as_ref().unwrap().1;
+    let mut root = connect(target, Account::Root).await;
+    root.query_drop("REVOKE PROCESS ON *.* FROM rds_superuser_role@`%`").await.unwrap();
+    refused(&world, &text, "does not see who is connected to the rehearsal target of `school`").await;
+    root.query_drop("GRANT PROCESS ON *.* TO rds_superuser_role@`%`").await.unwrap();
+    root.disconnect().await.unwrap();
+
     // A clone of the data directory.
     let mut name = std::fs::read_to_string(world.target.data_directory().join("auto.cnf")).unwrap();
     name.push('\n');

@@ -1,12 +1,14 @@
-//! What is not a client: the source's own replication, and on RDS the provider.
+//! What is not a client: the source's own replication, and on RDS the provider. And an account that sees no client at all.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbmove::local::{Account, LocalServer, ServerKind, ServerOptions};
 use dbmove::mysql::connect::{Purpose, Session};
-use dbmove::mysql::fence;
+use dbmove::mysql::fence::{self, Fence, KeepOut};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
+use tokio_util::sync::CancellationToken;
 
 use super::real::replica::replicate;
 use super::{Place, Server, raised_within, reached_at, real};
@@ -103,4 +105,32 @@ async fn rds_ends_sessions_though_it_cant_list_them_for_a_while() {
     running.await.unwrap().ok();
     fence::disconnect_other_accounts(&mut session).await.unwrap();
     provider.query_drop("SELECT 1").await.unwrap();
+}
+
+/// Without PROCESS a process list holds our own sessions alone: clients would neither be waited for nor closed, and nobody would say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sees_no_client_holds_no_writes_and_closes_nobody() {
+    let kind = ServerKind::Mysql55;
+    if real::skipped("who_sees_no_client_holds_no_writes_and_closes_nobody", &[kind]) {
+        return;
+    }
+    let mut place = Place::of(kind).await;
+    let grant = "GRANT SUPER, RELOAD, DROP, REPLICATION CLIENT ON *.* TO 'blind'@'%' IDENTIFIED BY 'dbmove'";
+    place.root.query_drop(grant).await.unwrap();
+    let direct = reached_at(place.server.port());
+    let (user, password) = ("blind".to_owned(), Some("dbmove".to_owned().into()));
+    let blind = Arc::new(Server { user, password, ..Server::clone(&direct) });
+    let grace = Duration::from_secs(1);
+    let raised = Fence::raise(&blind, &KeepOut::ReadOnly, grace, None, None, &CancellationToken::new()).await;
+    let error = raised.err().expect("it was raised");
+    assert!(error.to_string().ends_with("(it lacks PROCESS). Writes were not stopped"), "{error}");
+    assert_eq!(place.number("read_only").await, 0);
+    let mut session = Session::open(&blind, Purpose::Read).await.unwrap();
+    let error = fence::disconnect_clients(&mut session, &[]).await.unwrap_err();
+    assert!(
+        error.to_string().contains("does not see who is connected") && error.to_string().ends_with("Nobody's connection was closed"),
+        "{error}"
+    );
+    // By the connection that it had before.
+    assert!(place.app_writes().await);
 }
