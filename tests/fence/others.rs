@@ -121,7 +121,7 @@ async fn who_sees_no_client_holds_no_writes_and_closes_nobody() {
     let (user, password) = ("blind".to_owned(), Some("dbmove".to_owned().into()));
     let blind = Arc::new(Server { user, password, ..Server::clone(&direct) });
     let grace = Duration::from_secs(1);
-    let raised = Fence::raise(&blind, &KeepOut::ReadOnly, grace, None, None, &CancellationToken::new()).await;
+    let raised = Fence::raise(&blind, super::NAME, &KeepOut::ReadOnly, grace, None, None, &CancellationToken::new()).await;
     let error = raised.err().expect("it was raised");
     assert!(error.to_string().ends_with("(it lacks PROCESS). Writes were not stopped"), "{error}");
     assert_eq!(place.number("read_only").await, 0);
