@@ -5,7 +5,8 @@
 //! anything else. Ctrl-C and budgets don't interrupt it; a lost lease does. One step whose undo fails doesn't keep the others from
 //! theirs: lifting the fence matters more than a tidy order. Such a step stays on record, the run says so loudly, and the next
 //! driver tries it again. While writes are held, what only stands in the way of lifting that gets one short try, and all its tries once
-//! writes are let through: a target that is gone must not keep the source without writes.
+//! writes are let through: a target that is gone must not keep the source without writes. What keeps the way back does not only stand in the way in a
+//! rollback: its undo makes the source again what clients write to, and gets all its tries before they do.
 //!
 //! The point of no return is the exception. If it was begun and can be neither undone nor seen to have left no trace, clients may be on both
 //! sides, and nothing behind it in the order of undo is touched: writes stay held.
@@ -180,7 +181,7 @@ impl Driver {
                 break;
             }
             self.stop(&[index]).await;
-            let in_the_way = self.writes_are_held() && !point && !self.graph.steps[index].step.holds_writes();
+            let in_the_way = self.writes_are_held() && !point && !self.acts_before_writes(index, rollback);
             let Err(error) = self.undo_and_tell(index, in_the_way.then_some(self.request.limits.undo_while_held)).await? else { continue };
             failed.insert(id.clone(), error.message.clone());
             if in_the_way && error.failure == Failure::Transient {
@@ -220,6 +221,13 @@ impl Driver {
         if let Err(Stop::Verdict(Verdict::Failed { step: Some(step), message, .. })) = self.give_back().await {
             failed.insert(step, message);
         }
+    }
+
+    /// True if writes must not be let through before the step's undo has come to its end, or has failed for good: that of what holds them, and in a
+    /// rollback that of what keeps the way back, which puts back on the source what clients' writes set off there.
+    fn acts_before_writes(&self, index: usize, rollback: bool) -> bool {
+        let step = &self.graph.steps[index].step;
+        step.holds_writes() || (rollback && step.keeps_way_back())
     }
 
     /// True while clients' writes wait, by this driver's doing or a dead one's.

@@ -152,6 +152,24 @@ async fn what_only_stands_in_the_way_of_the_fence_does_not_keep_it_up() {
     assert_eq!(undone, ["undo fence", "undo promote"]);
 }
 
+/// In a rollback that is not so of what keeps the way back: it puts back on the source what clients' writes set off there, however long that takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_lets_nobody_write_before_the_way_back_is_undone() {
+    let mut world = World::new(json!({ "cutover": [
+        step("fence", json!({ "holds_writes": true })),
+        step("back", json!({ "way_back": true, "undo_ms": 1000 })),
+        switch("switch", json!({})),
+        step("smoke", json!({ "fails": "definite" })),
+    ] }));
+    let failed = world.drive().await.unwrap();
+    assert_eq!((failed.exit_code(), failed.serving), (ExitCode::Error, Serving::Target), "{}", failed.verdict);
+    world.scenario.roll_back = true;
+    let back = world.drive().await.unwrap();
+    assert_eq!((back.verdict, back.serving), (Verdict::RolledBack, Serving::Source));
+    let undone: Vec<String> = ledger(world.path()).into_iter().filter(|line| line.starts_with("undo ")).collect();
+    assert_eq!(undone, ["undo switch", "undo back", "undo fence"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_that_does_not_fit_is_refused_before_anything_is_touched() {
     let mut world = cutover(json!({ "estimate_ms": 3_600_000 }), json!({}));

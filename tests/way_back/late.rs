@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use dbmove::local::{Account, LocalServer};
+use dbmove::local::{Account, LocalServer, ServerKind};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -102,4 +102,81 @@ async fn a_rollback_keeps_its_deadline_or_the_target_serves() {
     app_writes(&world.source, "INSERT INTO school.words VALUES (4, 'here')").await.unwrap();
     let came: Vec<String> = connect(&world.source, Account::Root).await.query(words).await.unwrap();
     assert_eq!(came, ["1 after", "2 late0", "3 after", "4 here"]);
+}
+
+/// The route is back, and a client that keeps its connections goes on coming to the target: whoever writes on the source meanwhile finds its
+/// triggers there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sources_triggers_are_there_before_anybody_writes() {
+    let pair = [ServerKind::MariaDb, ServerKind::MariaDb];
+    if real::skipped("the_sources_triggers_are_there_before_anybody_writes", &pair) {
+        return;
+    }
+    let world = World::start(pair[0], pair[1], 0.01).await;
+    with_way_back(&world);
+    // A target of one's own: `read_only` keeps clients from writing there, and not from coming.
+    let text = std::fs::read_to_string(world.playbook()).unwrap();
+    let admin = format!("\"mysql://admin@127.0.0.1:{}/\", password: \"${{env:DBMOVE_TEST_PASSWORD}}\"", world.target.port());
+    assert!(text.contains(&admin));
+    std::fs::write(world.playbook(), text.replace(&admin, &format!("\"mysql://root@127.0.0.1:{}/\"", world.target.port()))).unwrap();
+    let mut conn = connect(&world.source, Account::Root).await;
+    for statement in [
+        "CREATE TABLE school.board (id INT PRIMARY KEY AUTO_INCREMENT, word VARCHAR(50)) ENGINE = InnoDB",
+        "CREATE TABLE school.board_audit (id INT PRIMARY KEY AUTO_INCREMENT, post INT) ENGINE = InnoDB",
+        "CREATE TRIGGER school.board_audited AFTER INSERT ON school.board FOR EACH ROW INSERT INTO school.board_audit (post) VALUES (NEW.id)",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let mut cutover = cut_over(&world, "cutover.log").await;
+    app_writes(&world.target, "INSERT INTO school.board (word) VALUES ('on the target')").await.unwrap();
+    carried_back(&world).await;
+
+    let port = world.target.port();
+    let target = world.target.connect_options(Account::App, None);
+    let left_behind = tokio::spawn(async move {
+        let mut open = Vec::new();
+        for _ in 0..150 {
+            open.extend(Conn::new(target.clone()).await.ok());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        open.len()
+    });
+    let source = world.source.connect_options(Account::App, None);
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let writes = tokio::spawn(async move {
+        let mut written = 0;
+        while !*stopped.borrow_and_update() {
+            if let Ok(mut conn) = Conn::new(source.clone()).await {
+                while !*stopped.borrow() && conn.query_drop("INSERT INTO school.board (word) VALUES ('on the source')").await.is_ok() {
+                    written += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        written
+    });
+    // A report reads there, for longer than anybody waits.
+    let mut report = Conn::new(world.source.connect_options(Account::App, None)).await.unwrap();
+    let report = tokio::spawn(async move { report.query_drop("SELECT SLEEP(30) FROM school.board").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let back = world.finished(&["--yes", "-v", "rollback", &playbook]).await;
+    assert_eq!(code(&back), 0, "{}", said(&back));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.send_replace(true);
+    let written = writes.await.unwrap();
+    assert!(report.await.unwrap().is_err(), "the report was in nobody's way");
+    assert!(left_behind.await.unwrap() > 20, "nobody came to port {port}");
+    let _ = cutover.wait().await;
+    assert!(written > 10, "{written}");
+    let (posts, audit): (u64, u64) = connect(&world.source, Account::Root)
+        .await
+        .query_first("SELECT (SELECT COUNT(*) FROM school.board), (SELECT COUNT(*) FROM school.board_audit)")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(posts, audit, "{written} were written on the source; {}", said(&back));
 }

@@ -89,6 +89,19 @@ impl Maker {
         Ok(Maker { session, accounts, collations, own, zones, database: String::new() })
     }
 
+    /// From here on a statement waits so many seconds at most for whoever uses what it changes. Servers before 5.5 wait for as long as it takes.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn waits_for_locks(&mut self, seconds: u32) -> Result<()> {
+        /// "Unknown system variable".
+        const UNKNOWN: u16 = 1193;
+        match self.session.run(&format!("SET SESSION lock_wait_timeout = {seconds}"), "setting up the session").await {
+            Err(error) if error.code() != Some(UNKNOWN) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The target's version.
     #[must_use]
     pub fn version(&self) -> &Version {

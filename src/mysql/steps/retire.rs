@@ -72,7 +72,7 @@ impl Step for Retire {
             output = output.fact("position", open.applied.borrow().position.to_string());
         }
         crash::point("retire.ended");
-        reverse::bring_triggers_back(context, &self.store).await?;
+        reverse::triggers::bring_back(context, &self.store).await?;
         reverse::remove(&self.store).await?;
         context.check_cancelled()?;
         Ok(output)

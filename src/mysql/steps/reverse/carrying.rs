@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::kept_out::{self, LetIn};
-use super::{COMPARED, LOOK_EVERY, Reverse, TRIGGERS, aside, position_of};
+use super::triggers::{TRIGGERS, aside};
+use super::{COMPARED, LOOK_EVERY, Reverse, position_of};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Failure, StepError};

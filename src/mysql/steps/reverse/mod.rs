@@ -13,11 +13,12 @@
 //! * *What came back is compared*, round by round, like what went there.
 //! * *Clients stay out of the source*, also when that server is started again: see [`kept_out`].
 //!
-//! How it follows and compares is in [`carrying`], what a rollback does with it in [`rollback`].
+//! How it follows and compares is in [`carrying`], what a rollback does with it in [`rollback`], what becomes of the source's triggers in [`triggers`].
 
 mod carrying;
 pub(super) mod kept_out;
 pub(super) mod rollback;
+pub(super) mod triggers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,12 +37,10 @@ use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::error::Result as MysqlResult;
 use crate::mysql::follow;
-use crate::mysql::objects::read::Definition;
 use crate::mysql::position::Position;
 use crate::mysql::reverse::way_back;
 use crate::mysql::status;
 use crate::mysql::store::MysqlStore;
-use crate::mysql::triggers_aside;
 use crate::playbook::quantity::HumanDuration;
 
 /// Arguments of `mysql.reverse`.
@@ -70,9 +69,6 @@ const BROKEN: &str = "broken";
 /// Checkpoint: up to where everything that came back was compared.
 const COMPARED: &str = "compared";
 
-/// Checkpoint of a store: the source's triggers that are put aside.
-const TRIGGERS: &str = "reverse.triggers";
-
 /// How long the way back may take to be open again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,27 +87,6 @@ fn position_of(context: &StepContext, key: &str) -> Result<Option<Position>, Ste
 /// Why nothing is carried back any more, if so.
 fn broken(context: &StepContext) -> Result<Option<String>, StepError> {
     Ok(context.load_checkpoint(BROKEN)?.and_then(|why| why.as_str().map(str::to_owned)))
-}
-
-/// The source's triggers that are put aside, if that has begun.
-fn aside(context: &StepContext, store: &MysqlStore) -> Result<Option<Vec<Definition>>, StepError> {
-    match context.checkpoints.load(TRIGGERS, &store.name)? {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(value) => serde_json::from_value(value)
-            .map(Some)
-            .map_err(|error| StepError::definite(format!("the checkpoint `{TRIGGERS}` of `{}` can't be read: {error}", store.name))),
-    }
-}
-
-/// Makes the source's triggers again that were put aside.
-///
-/// # Errors
-/// If the source refuses one: each is named.
-pub(super) async fn bring_triggers_back(context: &StepContext, store: &MysqlStore) -> Result<(), StepError> {
-    let Some(triggers) = aside(context, store)? else { return Ok(()) };
-    triggers_aside::make_again(store, &triggers).await?;
-    crash::point("reverse.triggers_back");
-    context.checkpoints.save(TRIGGERS, &store.name, &serde_json::Value::Null)
 }
 
 impl Reverse {
@@ -328,12 +303,14 @@ impl Step for Reverse {
         self.give(context).await
     }
     async fn undo(&self, context: &StepContext) -> Result<(), StepError> {
+        // First: clients may write on the source soon, and what their writes set off there must be there.
+        let brought = triggers::bring_back(context, &self.store).await;
         let back = self.store.back.borrow().clone();
         if let Some(back) = back {
             self.leave_target(context, &back).await?;
         }
         self.store.back.send_replace(None);
-        bring_triggers_back(context, &self.store).await?;
+        brought?;
         remove(&self.store).await?;
         kept_out::forget(context, &self.store)?;
         for key in [START, BROKEN, COMPARED] {

@@ -31,8 +31,9 @@ use crate::engine::held::{self, Hold, Lifting};
 #[cfg(doc)]
 use crate::engine::step::Step;
 use crate::engine::step::{Failure, Output, StepError};
-use crate::mysql::connect::{Purpose, Session};
+use crate::mysql::connect::{Purpose, Server, Session};
 use crate::mysql::counters::{self, Writes};
+use crate::mysql::error::Result as MysqlResult;
 use crate::mysql::fence::watchdog::{self, Before, Watch};
 use crate::mysql::fence::{self, Fence, KeepOut};
 use crate::mysql::lock_out::{self, LockedOut};
@@ -60,8 +61,12 @@ const CAME_THROUGH: u32 = 5;
 /// How long statements on the target get before a rollback kills them.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Clients that still come to the target when the route is back are closed for so long, until none came for [`QUIET`].
-const STRAGGLERS: Duration = Duration::from_secs(10);
+/// Clients that still come to the target when the route is back are closed for so long at most, until none came for [`QUIET`]. Writes wait on the
+/// source meanwhile.
+const STRAGGLERS: Duration = Duration::from_secs(3);
+
+/// How long the last look at what was written there may take, and letting its lock go.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// See [`STRAGGLERS`].
 const QUIET: Duration = Duration::from_millis(500);
@@ -329,27 +334,50 @@ impl Reverse {
         }
     }
 
-    /// Closes clients on the target until none comes any more, then lets its lock go. `read_only` stays on, or the accounts stay locked.
+    /// Closes clients on the target until none comes any more, then lets its lock go. `read_only` stays on, or the accounts stay locked. Clients'
+    /// writes wait on the source meanwhile, so all of it is done as far as it can be in a few seconds, and what is not is noted.
     ///
     /// # Errors
-    /// If the target can't be reached, or the journal can't be written.
+    /// If the journal can't be written.
     pub(super) async fn leave_target(&self, context: &StepContext, back: &MysqlStore) -> Result<(), StepError> {
         let mut held = back.fence.lock().await;
-        let Some(mut fence) = held.take() else { return Ok(()) };
-        let mut target = Session::open(&back.source, Purpose::Read).await?;
-        let (began, mut quiet) = (Instant::now(), Instant::now());
-        while quiet.elapsed() < QUIET && began.elapsed() < STRAGGLERS {
-            if fence::disconnect_other_accounts(&mut target).await? > 0 {
-                quiet = Instant::now();
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        // Taken out only behind the look: dropped in the middle, this has to be able to begin anew.
+        let Some(fence) = held.as_mut() else { return Ok(()) };
+        let quiet = match tokio::time::timeout(STRAGGLERS, close_stragglers(&back.source)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("clients still came to its address {} s after the route was put back", STRAGGLERS.as_secs())),
+        };
+        if let Err(why) = quiet {
+            self.note_stragglers(context, &back.source, &why)?;
         }
-        if let Some(what) = fence.look().await.unwrap_or_else(|error| Some(error.to_string())) {
-            self.note_left_behind(context, &what)?;
+        let looked = tokio::time::timeout(LAST_LOOK, fence.look()).await;
+        let usable = looked.is_ok();
+        match looked.map_err(|_| format!("the {} did not answer within {} s", back.source, LAST_LOOK.as_secs())) {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(what))) => self.note_left_behind(context, &what)?,
+            Ok(Err(error)) => self.note_left_behind(context, &error.to_string())?,
+            Err(why) => self.note_left_behind(context, &format!("whether anything was is not known: {why}"))?,
         }
-        fence.release_lock().await;
-        target.close().await;
+        if let Some(fence) = held.take()
+            && usable
+        {
+            // One that hangs is let go with its connection.
+            let _ = tokio::time::timeout(LAST_LOOK, fence.release_lock()).await;
+        }
         Ok(())
+    }
+
+    /// Notes that clients may still come to the target. They write nothing there: that it keeps them out stays as it is.
+    fn note_stragglers(&self, context: &StepContext, target: &Server, why: &str) -> Result<(), StepError> {
+        tracing::warn!(store = %self.store.name, "the {target} was left without certainty that no client comes there any more: {why}");
+        let finding = serde_json::json!({
+            "level": "warning",
+            "object": self.store.name,
+            "found": format!("clients may still come to the {target}: {why}"),
+            "fix": "nothing of theirs is written there (`read_only`, or their accounts are locked); find out who has its address, and have them connect again",
+        });
+        context.find("clients-still-on-the-target", &finding)
     }
 
     /// Notes what was written on the target after the last look before clients were pointed back.
@@ -363,4 +391,18 @@ impl Reverse {
         });
         context.find("written-behind-the-rollback", &finding)
     }
+}
+
+/// Closes clients there until none came for [`QUIET`].
+async fn close_stragglers(target: &Arc<Server>) -> MysqlResult<()> {
+    let mut target = Session::open(target, Purpose::Read).await?;
+    let mut quiet = Instant::now();
+    while quiet.elapsed() < QUIET {
+        if fence::disconnect_other_accounts(&mut target).await? > 0 {
+            quiet = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    target.close().await;
+    Ok(())
 }
