@@ -21,6 +21,7 @@
 //! | `lease` | store | run and epoch of the driver |
 //! | `follow` | store | start, applied and intended position, and the last event that must not be repeated |
 //! | `log_file` | file of the source's binary log | what tells it from another of its name |
+//! | `lane` | lane of a batch, on the way back | how many batches it wrote: by that a transaction is known to be dbmove's in the log |
 //! | `keyless` | keyless table | position through which its events are in |
 //! | `copied_table` | table | how far chunks are planned, whether rows and indexes are there |
 //! | `chunk` | chunk | key range, whether its rows are in |
@@ -39,7 +40,7 @@ use super::tail::LogFile;
 use crate::engine::step::Epoch;
 
 /// The tables' definitions. `LONGBLOB` keys: an encoded key may be longer than any VARBINARY index.
-const TABLES: [(&str, &str); 11] = [
+const TABLES: [(&str, &str); 12] = [
     ("lease", "(store VARBINARY(255) NOT NULL PRIMARY KEY, run VARBINARY(255) NOT NULL, epoch BIGINT UNSIGNED NOT NULL)"),
     (
         "follow",
@@ -51,6 +52,10 @@ const TABLES: [(&str, &str); 11] = [
         "log_file",
         "(store VARBINARY(255) NOT NULL, file VARBINARY(255) NOT NULL, created BIGINT UNSIGNED NOT NULL, server_id BIGINT UNSIGNED NOT NULL, \
      PRIMARY KEY (store, file))",
+    ),
+    (
+        "lane",
+        "(store VARBINARY(255) NOT NULL, number BIGINT UNSIGNED NOT NULL, batches BIGINT UNSIGNED NOT NULL, PRIMARY KEY (store, number))",
     ),
     (
         "keyless",
@@ -189,6 +194,16 @@ pub async fn hold_lease(session: &mut Session, store: &str, epoch: Epoch) -> Res
         Some(held) => format!("epoch {held} has taken over the target of `{store}`; this process (epoch {epoch}) writes nothing more"),
         None => format!("the lease on the target of `{store}` is gone; this process (epoch {epoch}) writes nothing more"),
     }))
+}
+
+/// Marks the transaction that is open as dbmove's: whoever reads the log finds this row changed in it.
+#[must_use]
+pub fn mark_lane(store: &str, lane: usize) -> String {
+    format!(
+        "INSERT INTO {} (store, number, batches) VALUES ({}, {lane}, 1) ON DUPLICATE KEY UPDATE batches = batches + 1",
+        own_table("lane"),
+        sql::text(store)
+    )
 }
 
 /// How far following has come.

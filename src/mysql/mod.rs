@@ -25,6 +25,7 @@
 //! | [`steps`] | the steps of a playbook, one file each |
 //! | [`copy`] | copies every row that is there |
 //! | [`tail`], [`rows`], [`status`] | reads the binary log, decodes row events, says where the log ends |
+//! | [`logged`] | who wrote to what moves, by the words of `SHOW BINLOG EVENTS` |
 //! | [`follow`], [`behind`] | tail and applier together, started again where they were; how far behind they are |
 //! | [`apply`] | folds row changes into batches and writes them in parallel |
 //! | [`delete_memory`], [`range_gate`] | why a chunk never brings a deleted row back |
@@ -65,6 +66,7 @@ pub mod follow;
 pub mod foreign;
 pub mod guards;
 pub mod lock_out;
+pub mod logged;
 pub mod names;
 pub mod objects;
 pub mod position;

@@ -375,7 +375,7 @@ fn bytes_warning(converted: &Converted) -> Option<String> {
 }
 
 /// Engines whose rows and positions can be committed together.
-fn is_transactional(engine: &str) -> bool {
+pub(in crate::mysql) fn is_transactional(engine: &str) -> bool {
     ["InnoDB", "TokuDB", "RocksDB", "NDBCLUSTER"].iter().any(|name| name.eq_ignore_ascii_case(engine))
 }
 

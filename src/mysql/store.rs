@@ -184,7 +184,8 @@ impl MysqlStore {
     #[must_use]
     pub fn swapped(&self, described: Described) -> Arc<MysqlStore> {
         // A table that is altered ends the way back.
-        let settings = StoreSettings { on_ddl: OnDdl::Stop, ..self.settings.clone() };
+        let apply = ApplySettings { marks: true, ..self.settings.apply.clone() };
+        let settings = StoreSettings { on_ddl: OnDdl::Stop, apply, ..self.settings.clone() };
         let sides = (self.target.clone(), self.source.clone());
         Self::new(self.name_back(), sides, self.selection.clone(), settings, Some(Arc::new(described)))
     }

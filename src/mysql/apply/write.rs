@@ -77,6 +77,8 @@ pub struct LaneContext<'a> {
     pub mode: Mode,
     /// Saved in the same transaction: applied and intended position.
     pub positions: Option<(&'a Position, &'a Position)>,
+    /// The number by which the transaction marks itself as dbmove's, where it has no position in it and somebody asks the log.
+    pub mark: Option<usize>,
 }
 
 /// Writes the lane and commits. On an error the transaction is rolled back, as far as the connection lives.
@@ -148,6 +150,9 @@ async fn fill(session: &mut Session, lane: &Lane, context: &LaneContext<'_>, mak
     }
     if let Some((applied, intent)) = context.positions {
         session.write(bookkeeping::save_positions(context.store, applied, intent).as_bytes(), "saving the applied position").await?;
+    }
+    if let Some(lane) = context.mark {
+        session.write(bookkeeping::mark_lane(context.store, lane).as_bytes(), "marking the transaction as dbmove's").await?;
     }
     Ok(())
 }

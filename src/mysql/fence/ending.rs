@@ -198,7 +198,8 @@ async fn disconnect_all_but(session: &mut Session, stays: impl Fn(u32, &str) -> 
 }
 
 /// Whether a connection that runs this command is a replica's, or a thread of the server's.
-pub(super) fn is_replication(command: &str) -> bool {
+#[must_use]
+pub fn is_replication(command: &str) -> bool {
     command.starts_with("Binlog Dump") || command == "Daemon"
 }
 

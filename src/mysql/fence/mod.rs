@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use ending::{kill_in_the_way, kill_row_waiters};
 use watchdog::{Watch, Watchdog};
 
-pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, ends_by_procedure, kill};
+pub use ending::{NO_SUCH_TABLE, disconnect_clients, disconnect_other_accounts, ends_by_procedure, is_replication, kill};
 pub use holder::end_holder;
 pub(crate) use holder::is_refused_in_cluster;
 

@@ -21,12 +21,10 @@ use crate::mysql::bookkeeping::{number, text};
 use crate::mysql::connect::Session;
 use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::foreign::is_of_the_server;
+use crate::mysql::logged;
 use crate::mysql::names::Selection;
 use crate::mysql::position::Position;
 use crate::mysql::process_list;
-use crate::mysql::status;
-use crate::mysql::tail::dialect::Dialect;
-use crate::mysql::tail::statement::{self, Statement};
 
 /// "Access denied for user", which RDS says to the statement and not to the connection.
 const REFUSED_BY_RDS: u16 = 1045;
@@ -99,72 +97,13 @@ pub(super) async fn end_clients(session: &mut Session, deadline: Instant) -> Res
 /// # Errors
 /// If our account may not read the log (REPLICATION SLAVE).
 pub(super) async fn written_since(session: &mut Session, moves: &Selection, from: &Position) -> Result<(Position, Option<String>)> {
-    /// Events that are asked for at once.
-    const TOGETHER: usize = 1000;
-    let end = status::current_position(session).await?;
-    if end == *from {
-        return Ok((end, None));
-    }
-    let mut files = vec![from.file.clone()];
-    if end.file != from.file {
-        let between = |file: &String| (from.sequence() + 1..=end.sequence()).contains(&Position::new(file.clone(), 0).sequence());
-        let listed = session.rows("SHOW BINARY LOGS", "listing the binary logs").await?;
-        files.extend(listed.iter().map(|row| text(row, 0)).filter(between));
-    }
-    for file in files {
-        let mut at = if file == from.file { from.offset } else { 4 };
-        loop {
-            let query = format!("SHOW BINLOG EVENTS IN {} FROM {at} LIMIT {TOGETHER}", crate::mysql::sql::text(&file));
-            let rows = session.rows(&query, "looking at what was logged behind the hold").await?;
-            for row in &rows {
-                if let Some(what) = written(&text(row, 2), &text(row, 5), moves) {
-                    return Ok((end, Some(format!("{what}, at {file}:{}", text(row, 1)))));
-                }
-            }
-            match rows.last().map(|row| number(row, 4)) {
-                Some(next) if rows.len() == TOGETHER && next > at => at = next,
-                _ => break,
-            }
-        }
-    }
-    Ok((end, None))
-}
-
-/// What an event writes to what moves, by the words of `SHOW BINLOG EVENTS`.
-fn written(kind: &str, info: &str, moves: &Selection) -> Option<String> {
-    match kind {
-        "Table_map" => {
-            let name = info.split_once('(')?.1.strip_suffix(')')?;
-            // Not quoted, and a name may have dots.
-            let mut splits = name.match_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
-            splits.any(|(database, table)| moves.contains(database, table)).then(|| format!("rows of `{name}`"))
-        }
-        "Query" => {
-            let (database, statement) = match info.strip_prefix("use `").and_then(|rest| rest.split_once("`; ")) {
-                Some((database, statement)) => (database.replace("``", "`"), statement),
-                None => (String::new(), info),
-            };
-            let harmless = match statement::classify(statement, &database, moves, Dialect::default()) {
-                // What was prepared before the hold would be committed behind it.
-                Statement::Xa(_) => false,
-                Statement::Truncate(_) | Statement::DeleteAll(_) | Statement::Definition(_) | Statement::DataByStatement => false,
-                Statement::Begin
-                | Statement::Commit
-                | Statement::Rollback
-                | Statement::Savepoint(_)
-                | Statement::RollbackTo(_)
-                | Statement::Elsewhere
-                | Statement::Accounts
-                | Statement::Object(_) => true,
-            };
-            // Not the statement itself: it holds values.
-            (!harmless).then(|| format!("a statement ({})", statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ")))
-        }
-        "Incident" | "Transaction_payload" | "Query_compressed" | "Execute_load_query" | "Begin_load_query" => {
-            Some(format!("an event that may hold any table's rows ({kind})"))
-        }
-        _ => None,
-    }
+    let mut found = None;
+    let end = logged::scan(session, from, "looking at what was logged behind the hold", |event| {
+        found = logged::written(&event.kind, &event.info, moves).map(|written| format!("{}, at {}", written.what, event.at()));
+        found.is_none()
+    })
+    .await?;
+    Ok((end, found))
 }
 
 #[cfg(test)]
@@ -185,29 +124,5 @@ mod tests {
         assert!(is_lock_refused(&error(1045)) && is_lock_refused(&error(1227)));
         // A lock that somebody holds up is no refusal.
         assert!(!is_lock_refused(&error(1205)));
-    }
-
-    #[test]
-    fn only_what_moves_counts() {
-        let moves = Selection::new(&["school.*".to_owned(), "a.b.c".to_owned()], &["school.tmp_*".to_owned()]).unwrap();
-        let writes = |kind: &str, info: &str| written(kind, info, &moves).is_some();
-        assert!(writes("Table_map", "table_id: 90 (school.pupils)"));
-        assert!(writes("Table_map", "table_id: 90 (a.b.c)"));
-        assert!(!writes("Table_map", "table_id: 90 (school.tmp_x)"));
-        assert!(!writes("Table_map", "table_id: 17 (mysql.rds_heartbeat2)"));
-        assert!(writes("Query", "use `school`; ALTER TABLE pupils ADD x INT"));
-        assert!(writes("Query", "INSERT INTO school.pupils VALUES (1)"));
-        assert!(writes("Query", "TRUNCATE TABLE `school`.`pupils`"));
-        assert!(writes("Query", "XA COMMIT X'61',X'',1"));
-        assert!(!writes("Query", "BEGIN") && !writes("Query", "COMMIT"));
-        assert!(!writes(
-            "Query",
-            "use `mysql`; INSERT INTO mysql.rds_heartbeat2(id, value) VALUES (1, 2) ON DUPLICATE KEY UPDATE value = 2"
-        ));
-        assert!(!writes("Query", "ALTER USER 'app'@'%' ACCOUNT LOCK"));
-        for kind in ["Rotate", "Xid", "Gtid", "Anonymous_Gtid", "Format_desc", "Previous_gtids", "Write_rows", "Stop"] {
-            assert!(!writes(kind, "whatever"), "{kind}");
-        }
-        assert!(writes("Transaction_payload", "compression='ZSTD'"));
     }
 }

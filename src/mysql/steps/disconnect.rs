@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reverse::privileged;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
 use crate::mysql::connect::{Purpose, Session};
@@ -58,6 +59,10 @@ impl Step for Disconnect {
         let own: Vec<u32> = held.as_ref().map(fence::Fence::connections).unwrap_or_default();
         // While the lock is held, so that nothing uncommitted slips through.
         let closed = fence::disconnect_clients(&mut source, &own).await?;
+        if let Some(fence) = held.as_ref() {
+            // From here on whoever passes `read_only` may write: what the way back asks the log about begins here.
+            privileged::note_end(context, &self.store, &fence.position)?;
+        }
         super::fence::let_go(context, &self.store, true)?;
         if let Some(fence) = held.take() {
             fence.release_lock().await;

@@ -93,6 +93,7 @@ impl Work<'_> {
             keyless: &keyless,
             mode,
             positions: None,
+            mark: None,
         };
         let intent = self.intent();
         if let [lane] = lanes {
@@ -102,8 +103,10 @@ impl Work<'_> {
             let before = self.saved.clone();
             save(&mut self.sessions[0], shared, self.applier.epoch, &before, &intent).await?;
             crash::point("apply.intent.saved");
-            let written =
-                join_all(self.sessions.iter_mut().zip(lanes).map(|(session, lane)| write::write_lane(session, lane, &context))).await;
+            let mark = |number| Some(number).filter(|_| self.applier.settings.marks);
+            let contexts: Vec<LaneContext<'_>> = (0..lanes.len()).map(|number| LaneContext { mark: mark(number), ..context }).collect();
+            let lanes = self.sessions.iter_mut().zip(lanes).zip(&contexts);
+            let written = join_all(lanes.map(|((session, lane), context)| write::write_lane(session, lane, context))).await;
             for result in written {
                 result?;
             }

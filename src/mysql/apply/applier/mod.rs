@@ -35,11 +35,13 @@ pub struct ApplySettings {
     pub small: u64,
     /// How often a transient failure is retried before the applier gives up.
     pub retries: u32,
+    /// Every transaction can be told from others' in the log of the server that is written to.
+    pub marks: bool,
 }
 
 impl Default for ApplySettings {
     fn default() -> Self {
-        ApplySettings { lanes: 4, batch_changes: 4000, batch_bytes: 8 << 20, small: 200, retries: 20 }
+        ApplySettings { lanes: 4, batch_changes: 4000, batch_bytes: 8 << 20, small: 200, retries: 20, marks: false }
     }
 }
 

@@ -33,20 +33,11 @@ pub const CHECKS: &[Check] = &[
     Check {
         id: "super-accounts",
         level: Level::Warn,
-        about: "An account other than `root` that holds SUPER.",
-        why: "It writes though a server is `read_only`, and no managed target gives SUPER to anyone.",
+        about: "An account that holds SUPER, other than `root` on the server's own machine.",
+        why: "It writes though a server is `read_only`, also on the old source behind the switch, and no managed target gives SUPER to anyone.",
         looks_at: &[Part::Accounts],
         never_accepted: None,
-        look: |gathered| {
-            let holds = |account: &AccountRow| account.super_privilege && account.user != "root";
-            accounts(
-                gathered,
-                holds,
-                "it holds SUPER",
-                "Super_priv",
-                "`REVOKE SUPER ON *.* FROM …` unless it is dbmove's or an administrator's",
-            )
-        },
+        look: super_accounts,
     },
     Check {
         id: "anonymous-users",
@@ -74,10 +65,23 @@ fn accounts(gathered: &Gathered, wanted: fn(&AccountRow) -> bool, found: &str, c
         .map(|account| {
             let returned = match column {
                 "LENGTH(Password)" => account.hash_length.to_string(),
-                "Super_priv" => "Y".to_owned(),
                 _ => format!("'{}'", account.user),
             };
             Found::new(account.name(), found).evidence(format!("SELECT User, Host, {column} FROM mysql.user"), returned).fix(fix)
+        })
+        .collect()
+}
+
+/// `root` on the machine itself is an administrator; one that may come from elsewhere is what a program is left with.
+fn super_accounts(gathered: &Gathered) -> Vec<Found> {
+    let here = ["localhost", "127.0.0.1", "::1", gathered.source.hostname.as_str()];
+    let at_home = |account: &AccountRow| account.user == "root" && here.contains(&account.host.as_str());
+    let holds = gathered.accounts.iter().filter(|account| account.super_privilege && !at_home(account));
+    holds
+        .map(|account| {
+            Found::new(account.name(), "it holds SUPER")
+                .evidence("SELECT User, Host, Super_priv FROM mysql.user", "Y")
+                .fix("`REVOKE SUPER ON *.* FROM …` unless it is dbmove's or an administrator's")
         })
         .collect()
 }
@@ -115,9 +119,30 @@ fn missing_definers(gathered: &Gathered) -> Vec<Found> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::gather::accounts::DatabaseGrant;
+    use super::super::super::gather::accounts::{AccountRow, DatabaseGrant};
     use super::super::testing::{gathered, objects};
     use crate::mysql::catalog::Database;
+
+    #[test]
+    fn root_counts_if_it_may_come_from_elsewhere() {
+        let mut gathered = gathered();
+        gathered.source.hostname = "db1".to_owned();
+        let account = |user: &str, host: &str, super_privilege| AccountRow {
+            user: user.to_owned(),
+            host: host.to_owned(),
+            super_privilege,
+            hash_length: 41,
+            plugin: String::new(),
+        };
+        gathered.accounts = vec![
+            account("root", "localhost", true),
+            account("root", "db1", true),
+            account("root", "%", true),
+            account("cron", "localhost", true),
+            account("app", "%", false),
+        ];
+        assert_eq!(objects("super-accounts", &gathered), ["root@%", "cron@localhost"]);
+    }
 
     #[test]
     fn a_pattern_counts_if_it_means_more_than_a_name() {

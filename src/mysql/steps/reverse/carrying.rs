@@ -4,12 +4,13 @@
 //! source) ends the others, and [`super`] notes why there is no way back any more.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::kept_out::{self, LetIn};
+use super::privileged::Privileged;
 use super::triggers::{TRIGGERS, aside};
 use super::{COMPARED, LOOK_EVERY, Reverse, position_of};
 use crate::engine::context::{Progress, StepContext};
@@ -30,6 +31,11 @@ use crate::verify::report::NotCompared;
 
 /// Between two rounds over the keys that came back.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
+/// Between two comparisons of every table at least, and so many times as long as the last one took: somebody who may write there all the time must
+/// not have both servers read without end.
+const ALL_EVERY: Duration = Duration::from_secs(300);
+/// See [`ALL_EVERY`].
+const REST: u32 = 10;
 /// Between two looks whether clients are kept out of the source.
 const KEPT_OUT_EVERY: Duration = Duration::from_secs(1);
 
@@ -180,6 +186,7 @@ impl Reverse {
         let mut session: Option<Session> = None;
         let mut since = Timestamp::now();
         let mut said = String::new();
+        let mut privileged = Privileged::default();
         loop {
             tokio::time::sleep(KEPT_OUT_EVERY).await;
             let looked = async {
@@ -189,6 +196,7 @@ impl Reverse {
                 };
                 let now = Timestamp::now();
                 kept_out::look(context, &self.store, &mut open, Some(since)).await?;
+                privileged.look(context, &self.store, &mut open).await?;
                 Ok::<_, MysqlError>((open, now))
             };
             match looked.await {
@@ -211,9 +219,19 @@ impl Reverse {
         }
     }
 
-    /// Compares every table as a whole, if clients could write on the source since that was done last.
-    async fn compare_all_again(&self, context: &StepContext, back: &Arc<MysqlStore>, cancel: &CancellationToken) -> MysqlResult<()> {
+    /// Compares every table as a whole, if clients could write on the source since that was done last; not before `next`, which it sets.
+    async fn compare_all_again(
+        &self,
+        context: &StepContext,
+        back: &Arc<MysqlStore>,
+        next: &mut Instant,
+        cancel: &CancellationToken,
+    ) -> MysqlResult<()> {
+        if Instant::now() < *next {
+            return Ok(());
+        }
         let Some(let_in) = LetIn::load(context, &self.store)?.filter(|let_in| !let_in.compared) else { return Ok(()) };
+        let began = Instant::now();
         tracing::warn!(store = %self.store.name, "every table is compared, because clients could write on the source");
         let verifier = Arc::new(Verifier::new(back, Engine::Auto, true).await?);
         let found = verifier.full(1, &Arc::default(), &context.steering, cancel).await?;
@@ -226,6 +244,7 @@ impl Reverse {
             ))
             .into());
         }
+        *next = Instant::now() + ALL_EVERY.max(began.elapsed() * REST);
         Ok(kept_out::compared(context, &self.store, &let_in)?)
     }
 
@@ -247,9 +266,10 @@ impl Reverse {
         let verifier = Verifier::new(back, Engine::Client, true).await?;
         refuse_not_compared(&verifier.not_comparable)?;
         let mut pair = Pair::open(back).await?;
+        let mut all_next = Instant::now();
         loop {
             tokio::time::sleep(ROUND_EVERY).await;
-            match self.compare_all_again(context, back, cancel).await {
+            match self.compare_all_again(context, back, &mut all_next, cancel).await {
                 Ok(()) => {}
                 Err(error) if error.transient() => continue,
                 Err(error) => return Err(error.into()),

@@ -7,6 +7,8 @@
 //! Where one was not as it has to be, it is set again at once, and that is noted: as a finding, in the journal, and on every status line. A
 //! start can't be told from somebody who turned it off, and what others wrote meanwhile is in no log that is followed. So every table is compared
 //! as a whole then: what differs ends the way back, as every difference there does; and where nothing differs nothing of theirs is left.
+//!
+//! Whom `read_only` does not stop is looked after in [`privileged`](super::privileged).
 
 use std::time::Duration;
 
@@ -111,16 +113,27 @@ pub(in crate::mysql::steps) async fn look(
         human::duration(uptime(session).await?),
         connected(session).await?,
     );
+    let fix = "what others wrote there meanwhile is not on the target; look for it in that server's own log. Put `read_only = 1` and `event_scheduler = OFF` into its configuration file, so that it starts with them, and find out who still has its address";
+    Ok(let_in(context, store, found, fix)?)
+}
+
+/// Notes that others wrote there, or may have: every table is compared as a whole from here on. What was found before and is not compared yet
+/// stays beside it.
+///
+/// # Errors
+/// If the journal can't be written.
+pub(super) fn let_in(context: &StepContext, store: &MysqlStore, found: String, fix: &str) -> Result<(), StepError> {
+    /// Somebody who writes all the time must not fill the journal.
+    const LONGEST: usize = 1000;
     tracing::error!(store = %store.name, "{found}");
-    let finding = serde_json::json!({
-        "level": "warning",
-        "object": store.name,
-        "found": found,
-        "fix": "what others wrote there meanwhile is not on the target; look for it in that server's own log. Put `read_only = 1` and `event_scheduler = OFF` into its configuration file, so that it starts with them, and find out who still has its address",
-    });
+    let found = match LetIn::load(context, store)?.filter(|before| !before.compared) {
+        Some(before) if before.found.len() > LONGEST => before.found,
+        Some(before) => format!("{}; {found}", before.found),
+        None => found,
+    };
+    let finding = serde_json::json!({ "level": "warning", "object": store.name, "found": found, "fix": fix });
     context.find("source-let-clients-in", &finding)?;
-    LetIn { found, compared: false }.save(context, store)?;
-    Ok(())
+    LetIn { found, compared: false }.save(context, store)
 }
 
 /// On a session of its own, since it may have to be given up in the middle of the statement.

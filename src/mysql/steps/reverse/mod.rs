@@ -11,12 +11,13 @@
 //!   behind the switch. It notes what it can't carry (in the journal, as a finding, and on every status line), stops carrying, and keeps
 //!   saying so; `dbmove rollback` refuses from then on.
 //! * *What came back is compared*, round by round, like what went there.
-//! * *Clients stay out of the source*, also when that server is started again: see [`kept_out`].
+//! * *Clients stay out of the source*, also when that server is started again: see [`kept_out`]; those whom `read_only` does not stop: see [`privileged`].
 //!
 //! How it follows and compares is in [`carrying`], what a rollback does with it in [`rollback`], what becomes of the source's triggers in [`triggers`].
 
 mod carrying;
 pub(super) mod kept_out;
+pub(super) mod privileged;
 pub(super) mod rollback;
 pub(super) mod triggers;
 
@@ -313,6 +314,7 @@ impl Step for Reverse {
         brought?;
         remove(&self.store).await?;
         kept_out::forget(context, &self.store)?;
+        privileged::forget(context, &self.store)?;
         for key in [START, BROKEN, COMPARED] {
             context.save_checkpoint(key, &serde_json::Value::Null)?;
         }
