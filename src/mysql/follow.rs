@@ -12,6 +12,7 @@
 //! the position since which all marks would be needed (the *verified floor*, kept in the journal):
 //! events up to the applied position are then marked and not applied.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,7 @@ pub async fn follow(
         let reading = async {
             // The sender goes with this future: when the tail ends, the applier sees the end of the channel.
             let events = events;
+            refuse_filtered(store, &described).await?;
             tokio::select! {
                 result = tail.read(&read_from, &events, cancel) => result,
                 () = finish.cancelled() => Ok(()),
@@ -117,6 +119,26 @@ pub async fn follow(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Refuses a log that leaves out what is followed: its rows would never be seen. Looked at with every connection, as a server that was started
+/// again may have another configuration.
+async fn refuse_filtered(store: &MysqlStore, described: &Described) -> Result<()> {
+    let mut source = Session::open(&store.source, Purpose::Read).await?;
+    let filters = status::log_filters(&mut source).await?;
+    source.close().await;
+    // Of the way back the schema has the databases, and no table of its own.
+    let databases = described.schema.databases.iter().map(|database| database.name.as_str());
+    let databases: BTreeSet<&str> = databases.chain(described.catalog.tables.keys().map(|name| name.database.as_str())).collect();
+    let out: Vec<String> = databases.into_iter().filter_map(|database| filters.leaves_out(database)).collect();
+    if out.is_empty() {
+        return Ok(());
+    }
+    Err(MysqlError::Object {
+        message: format!("the binary log of the {} leaves out what is followed: {}. Nothing of it was followed", store.source, out.join("; ")),
+        hint: "take the filter out of the server's configuration and restart it; what was written meanwhile is not in its log, so start again from a new copy"
+            .to_owned(),
+    })
 }
 
 /// What reads the log of the store's source.

@@ -8,7 +8,7 @@
 //! * *Nothing is written to the source before the switch.* Its global read lock is held until then, and a cutover that is undone must
 //!   leave no trace there. Bookkeeping (`_dbmove`: lease and positions, as on any target) is made on the source once `mysql.disconnect` has let
 //!   the lock go. `read_only` stays on: clients are kept out, and our account passes.
-//! * *What the target logs is all there is.* Refused before the switch: no log, statements instead of rows, rows without all their
+//! * *What the target logs is all there is.* Refused before the switch: no log, a moved database that is left out of it, statements instead of rows, rows without all their
 //!   columns, JSON in parts, compressed transactions, a log our account may not read. MySQL from 9.6 on logs what foreign keys cascade
 //!   (`innodb_native_foreign_keys = OFF`): there the events on the children tell it, and nothing is cascaded a second time.
 //! * *No effect twice.* Rows in the log hold what triggers did; a trigger on the source would do it once more, so they are put aside there
@@ -38,6 +38,7 @@ use super::fence;
 use super::lock_out;
 use super::shared::Shared;
 use super::sql;
+use super::status::{self, LogFilters};
 use super::store::{Described, MysqlStore};
 use super::table::Table;
 use super::tables::Tables;
@@ -69,11 +70,17 @@ pub async fn way_back(forward: &MysqlStore) -> Result<WayBack> {
     let mut catalog = Catalog::read(&mut target, &forward.selection).await?;
     let hold = TargetHold::read(&mut target, &facts.privileges).await?;
     let kept = Kept::read(&mut target, &facts).await?;
+    let filters = match facts.privileges.has_replication_client() {
+        true => status::log_filters(&mut target).await?,
+        // Refused below.
+        false => LogFilters::default(),
+    };
     target.close().await;
     // What moved is what goes back.
     catalog.tables.retain(|name, _| described.catalog.tables.contains_key(name));
 
     let mut refusals = log_refusals(&facts);
+    refusals.extend(filter_refusals(&filters, described.schema.databases.iter().map(|database| database.name.as_str())));
     refusals.extend(hold.refusals());
     refusals.extend(account_refusals(&described.source, &described.catalog));
     let mut warnings: Vec<String> = kept.warning().into_iter().chain(packet_warning(&facts, &described.source)).collect();
@@ -162,6 +169,15 @@ fn log_refusals(facts: &ServerFacts) -> Vec<String> {
         refusals.push("our account on the target may not read its log (REPLICATION SLAVE, REPLICATION CLIENT)".to_owned());
     }
     refusals
+}
+
+/// The databases of which the target's log has nothing.
+fn filter_refusals<'a>(filters: &LogFilters, databases: impl Iterator<Item = &'a str>) -> Vec<String> {
+    databases
+        .filter_map(|database| {
+            Some(format!("what is written to `{database}` is not in the target's log: {} there", filters.leaves_out(database)?))
+        })
+        .collect()
 }
 
 /// What a rollback needs to hold the target's writes: to keep clients out, and to see and close who is connected. The global read lock is not
@@ -415,6 +431,14 @@ mod tests {
         }
         let nobody = ServerFacts { privileges: Privileges::default(), ..facts(&[]) };
         assert_eq!(log_refusals(&nobody).len(), 1);
+    }
+
+    #[test]
+    fn a_database_that_the_log_leaves_out_is_refused() {
+        let filters = LogFilters { only: Vec::new(), ignored: vec!["sessions".to_owned()] };
+        let refusals = filter_refusals(&filters, ["school", "sessions"].into_iter());
+        assert!(refusals.len() == 1 && refusals[0].contains("`sessions`") && refusals[0].contains("binlog-ignore-db"), "{refusals:?}");
+        assert_eq!(filter_refusals(&LogFilters::default(), ["school"].into_iter()), Vec::<String>::new());
     }
 
     #[test]

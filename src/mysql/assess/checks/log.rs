@@ -1,6 +1,6 @@
 //! Whether there is a binary log to follow, with whole rows in it, for long enough.
 
-use super::super::super::catalog::ServerFacts;
+use super::super::super::catalog::{Database, ServerFacts};
 use super::{Check, Found, Gathered, Level, Part};
 
 /// Why none of it can be accepted.
@@ -34,6 +34,15 @@ pub const CHECKS: &[Check] = &[
         looks_at: &[Part::SourceSettings],
         never_accepted: Some(NEEDED),
         look: |gathered| binlog_row_image(&gathered.source),
+    },
+    Check {
+        id: "binlog-filters",
+        level: Level::Error,
+        about: "The binary log leaves out a database that moves.",
+        why: "With `binlog-ignore-db` or `binlog-do-db` in the server's configuration rows of some databases are not logged: what changes in them while the copy runs would be lost, and no one would notice.",
+        looks_at: &[Part::SourceSettings, Part::Catalog],
+        never_accepted: Some(NEEDED),
+        look: binlog_filters,
     },
     Check {
         id: "server-id",
@@ -95,6 +104,17 @@ fn binlog_row_image(facts: &ServerFacts) -> Vec<Found> {
     found.into_iter().collect()
 }
 
+fn binlog_filters(gathered: &Gathered) -> Vec<Found> {
+    let left_out = |database: &Database| {
+        let why = gathered.log_filters.leaves_out(&database.name)?;
+        let found = Found::new(&database.name, format!("what is written to it is not in the source's log: {why}"))
+            .evidence("SHOW MASTER STATUS", why)
+            .fix("take the filter out of the source's configuration and restart it");
+        Some(found)
+    };
+    gathered.catalog.databases.iter().filter_map(left_out).collect()
+}
+
 fn server_id(facts: &ServerFacts) -> Vec<Found> {
     if !facts.log_bin || facts.server_id != 0 {
         return Vec::new();
@@ -128,8 +148,21 @@ fn log_slave_updates(gathered: &Gathered) -> Vec<Found> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::facts;
+    use super::super::testing::{facts, gathered, objects};
     use super::*;
+    use crate::mysql::status::LogFilters;
+
+    #[test]
+    fn a_database_that_is_not_logged_is_found() {
+        let mut gathered = gathered();
+        let charset = || "latin1".to_owned();
+        gathered.catalog.databases = vec![Database { name: "school".to_owned(), charset: charset(), collation: charset() }];
+        assert_eq!(objects("binlog-filters", &gathered), Vec::<String>::new());
+        gathered.log_filters = LogFilters { only: Vec::new(), ignored: vec!["school".to_owned()] };
+        assert_eq!(objects("binlog-filters", &gathered), ["school"]);
+        gathered.log_filters = LogFilters { only: vec!["school".to_owned()], ignored: Vec::new() };
+        assert_eq!(objects("binlog-filters", &gathered), Vec::<String>::new());
+    }
 
     #[test]
     fn settings_fire_and_are_quiet() {

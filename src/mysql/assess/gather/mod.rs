@@ -30,7 +30,7 @@ use crate::mysql::error::{MysqlError, Result};
 use crate::mysql::names::TableName;
 use crate::mysql::process_list;
 use crate::mysql::sql;
-use crate::mysql::status::current_position;
+use crate::mysql::status::{LogFilters, current_position, log_filters};
 use crate::mysql::store::MysqlStore;
 use crate::mysql::upstream::Channel;
 use crate::mysql::uses::Uses;
@@ -70,6 +70,8 @@ pub struct Gathered {
     pub target: ServerFacts,
     /// Role and address of the target.
     pub target_name: String,
+    /// What the source's log leaves out.
+    pub log_filters: LogFilters,
     /// The servers that the source itself replicates from.
     pub replicates_from: Vec<Channel>,
     /// What the source holds of what is selected.
@@ -132,6 +134,7 @@ impl Gathered {
             source,
             target,
             target_name,
+            log_filters: LogFilters::default(),
             replicates_from: Vec::new(),
             catalog: Catalog::default(),
             unmatched: Vec::new(),
@@ -175,7 +178,10 @@ impl Gathered {
         gathered.objects = store.settings.objects;
         // Taken before everything else and read after it: what is logged in between is what the applications do now.
         let before = match gathered.source.log_bin && gathered.source.privileges.has_replication_client() {
-            true => Some(current_position(&mut source).await?),
+            true => {
+                gathered.log_filters = log_filters(&mut source).await?;
+                Some(current_position(&mut source).await?)
+            }
             false => None,
         };
         gathered.structure(store, &mut source).await?;
