@@ -158,6 +158,8 @@ pub struct StepContext {
     pub max_write_gap: Duration,
     /// Whether the cutover has a point of no return, right before which the engine asks for [`Step::keep_held`](super::step::Step::keep_held).
     pub point_of_no_return: bool,
+    /// Whether clients have been switched: the point of no return was passed before the step began.
+    pub switched: bool,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
     /// The newest progress.

@@ -451,6 +451,7 @@ impl Driver {
             epoch: self.journal.epoch(),
             max_write_gap: self.request.max_write_gap,
             point_of_no_return: self.graph.point_of_no_return.is_some(),
+            switched: self.journal.with_state(RunState::switched),
             cancel: self.heartbeat.lost.child_token(),
             progress: execute::progress_channel().0,
             ready: watch::channel(false).0,

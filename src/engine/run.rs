@@ -398,6 +398,7 @@ fn without_a_run(
         epoch: Epoch(0),
         max_write_gap,
         point_of_no_return: false,
+        switched: false,
         cancel: CancellationToken::new(),
         progress: super::execute::progress_channel().0,
         ready: tokio::sync::watch::channel(false).0,

@@ -32,6 +32,7 @@ pub fn context(id: &str, kind: RunKind) -> StepContext {
         epoch: Epoch(1),
         max_write_gap: dbmove::engine::run::DEFAULT_MAX_WRITE_GAP,
         point_of_no_return: true,
+        switched: false,
         cancel: CancellationToken::new(),
         progress: watch::channel(Progress::default()).0,
         ready: watch::channel(false).0,

@@ -4,17 +4,19 @@
 //! Connections that clients still hold to the source would get errors at their next write, or, with
 //! SUPER, write to the wrong server once the lock is gone. Closed, they connect again, where the
 //! route now points. `read_only` stays on, and the event scheduler that the fence turned off stays off: events run on the target now.
+//! A source that can't be reached any more is left alone, see [`source_gone`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reverse::privileged;
+use super::source_gone;
 use crate::engine::context::StepContext;
 use crate::engine::step::{Estimate, Output, Plan, Probe, Step, StepError, Undoable};
-use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::fence;
 use crate::mysql::objects::bring;
 use crate::mysql::store::MysqlStore;
@@ -28,6 +30,27 @@ pub struct DisconnectArguments {}
 pub struct Disconnect {
     /// The store.
     pub store: Arc<MysqlStore>,
+}
+
+/// How long letting the lock of a server go may take that could not be reached.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+impl Disconnect {
+    /// What there is to do where the source can't be reached behind the switch: its scheduler was turned off by the fence, or is gone with it.
+    async fn without_source(&self, context: &StepContext) -> Result<Output, StepError> {
+        super::fence::let_go(context, &self.store, true)?;
+        if let Some(fence) = self.store.fence.lock().await.take() {
+            // Its connection is lost, most likely; if it is not, the lock goes with it.
+            let _ = tokio::time::timeout(LETTING_GO, fence.release_lock()).await;
+        }
+        Ok(self.enable_events(context).await?.fact("closed", 0).fact("source", "it could not be reached"))
+    }
+
+    async fn enable_events(&self, context: &StepContext) -> Result<Output, StepError> {
+        let enabled = bring::enable_events(&self.store, context.epoch).await?;
+        enabled.lines.iter().for_each(|line| tracing::warn!("{line}"));
+        Ok(Output::default().fact("events_enabled", enabled.events).fact("event_notes", serde_json::json!(enabled.lines)))
+    }
 }
 
 #[async_trait]
@@ -54,7 +77,9 @@ impl Step for Disconnect {
     async fn run(&self, context: &StepContext) -> Result<Output, StepError> {
         // Before the switch it may not have been called off yet, and the lock is not there any more to prove anything by.
         super::fence::keep(context, &self.store).await?;
-        let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        let Some(mut source) = source_gone::reach(context, &self.store).await? else {
+            return self.without_source(context).await;
+        };
         let mut held = self.store.fence.lock().await;
         let own: Vec<u32> = held.as_ref().map(fence::Fence::connections).unwrap_or_default();
         // While the lock is held, so that nothing uncommitted slips through.
@@ -70,12 +95,7 @@ impl Step for Disconnect {
         // Where its session was lost on our side only.
         fence::end_holder(&mut source, &fence::name_in_cutover(&context.run, &self.store.name)).await?;
         source.close().await;
-        let enabled = bring::enable_events(&self.store, context.epoch).await?;
-        enabled.lines.iter().for_each(|line| tracing::warn!("{line}"));
-        Ok(Output::default()
-            .fact("closed", closed)
-            .fact("events_enabled", enabled.events)
-            .fact("event_notes", serde_json::json!(enabled.lines)))
+        Ok(self.enable_events(context).await?.fact("closed", closed))
     }
     async fn probe(&self, _context: &StepContext) -> Result<Probe, StepError> {
         // Closing what is closed changes nothing.

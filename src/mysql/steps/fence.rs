@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reverse::kept_out;
+use super::source_gone;
 use super::verify::{self, foreign_look};
 use super::writable;
 use crate::engine::context::{RunKind, StepContext};
@@ -221,6 +222,11 @@ impl RaiseFence {
     }
 }
 
+/// Behind the switch the source can't be reached: nobody can hold anything there, and nobody has to.
+fn without_source() -> Output {
+    Output::default().fact("lock", "not held: the source can't be reached behind the switch")
+}
+
 #[async_trait]
 impl Step for RaiseFence {
     fn name(&self) -> &'static str {
@@ -270,10 +276,16 @@ impl Step for RaiseFence {
             return Ok(Output::default().fact("position", fence.position.to_string()).fact("killed", fence.killed));
         }
         if is_let_go(context, &self.store)? {
-            let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            let Some(mut source) = source_gone::reach(context, &self.store).await? else { return Ok(without_source()) };
             kept_out::look(context, &self.store, &mut source, None).await?;
             source.close().await;
             return Ok(Output::default().fact("lock", "let go behind the switch; `read_only` stays on"));
+        }
+        if context.switched {
+            match source_gone::reach(context, &self.store).await? {
+                Some(source) => source.close().await,
+                None => return Ok(without_source()),
+            }
         }
         self.nothing_is_copied_again(context).await?;
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
@@ -333,7 +345,9 @@ impl Step for RaiseFence {
             return Ok(Probe::Done);
         }
         let Some(before) = before(context)? else { return Ok(Probe::NotStarted) };
-        let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+        let Some(mut source) = source_gone::reach(context, &self.store).await? else {
+            return Ok(Probe::Partly { from: "the source can't be reached behind the switch".to_owned() });
+        };
         let now = fence::read_only(&mut source).await?;
         source.close().await;
         if before == now {

@@ -26,6 +26,7 @@ pub mod replicate;
 pub mod retire;
 pub mod reverse;
 pub mod snapshot;
+mod source_gone;
 pub mod verify;
 mod writable;
 

@@ -130,6 +130,8 @@ impl TrafficCanary {
             match source.await {
                 // A resumed canary whose source is fenced already: what an earlier process set up there is there.
                 Err(error) if earlier.is_some() && error.code() == Some(READ_ONLY) => {}
+                // Clients were switched, though no beat has told so: they don't need it.
+                Err(error) if context.switched && error.transient() => {}
                 other => other?,
             }
         }

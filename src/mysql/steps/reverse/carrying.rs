@@ -19,16 +19,20 @@ use crate::engine::step::{Failure, StepError};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::error::{MysqlError, Result as MysqlResult};
+use crate::mysql::fence;
 use crate::mysql::follow;
 use crate::mysql::position::Position;
 use crate::mysql::status;
 use crate::mysql::steps::fence::is_let_go;
+use crate::mysql::steps::source_gone;
 use crate::mysql::steps::{Meter, stoppable};
 use crate::mysql::store::{Following, MysqlStore};
 use crate::mysql::triggers_aside;
 use crate::mysql::verification::{Engine, Pair, Verifier};
 use crate::verify::report::NotCompared;
 
+/// Checkpoint: what changed on the target and does not come back.
+pub(super) const NOT_CARRIED: &str = "not_carried";
 /// Between two rounds over the keys that came back.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
 /// Between two comparisons of every table at least, and so many times as long as the last one took: somebody who may write there all the time must
@@ -107,6 +111,19 @@ impl Reverse {
     ) -> Result<(), StepError> {
         stoppable(context, async {
             let mut source = Session::open(&self.store.source, Purpose::Read).await?;
+            if source_gone::is_noted(context, &self.store)? {
+                // Also the session of a fence's lock that nobody could let go.
+                let closed = fence::disconnect_clients(&mut source, &[]).await?;
+                let found =
+                    format!("the {} could not be reached behind the switch: clients may have stayed connected there", self.store.source);
+                kept_out::let_in(
+                    context,
+                    &self.store,
+                    found,
+                    "whoever has SUPER may have written there meanwhile: look at that server's own log",
+                )?;
+                source_gone::is_back(context, &self.store, closed)?;
+            }
             kept_out::look(context, &self.store, &mut source, None).await?;
             source.close().await;
             self.prepare(context, back, start).await

@@ -70,8 +70,14 @@ const BROKEN: &str = "broken";
 /// Checkpoint: up to where everything that came back was compared.
 const COMPARED: &str = "compared";
 
+/// Checkpoint of a store: whether `mysql.retire` closes the way back.
+const RETIRED: &str = "reverse.retired";
+
 /// How long the way back may take to be open again.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two tries to reach a source that is away.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Between two looks at the journal, or at the servers.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -88,6 +94,14 @@ fn position_of(context: &StepContext, key: &str) -> Result<Option<Position>, Ste
 /// Why nothing is carried back any more, if so.
 fn broken(context: &StepContext) -> Result<Option<String>, StepError> {
     Ok(context.load_checkpoint(BROKEN)?.and_then(|why| why.as_str().map(str::to_owned)))
+}
+
+/// Notes that the way back is closed: it ends though it could not be opened.
+///
+/// # Errors
+/// If the journal can't be written.
+pub(super) fn note_retired(context: &StepContext, store: &MysqlStore) -> Result<(), StepError> {
+    context.checkpoints.save(RETIRED, &store.name, &serde_json::json!(true))
 }
 
 impl Reverse {
@@ -182,14 +196,58 @@ impl Reverse {
         if !self.wait_let_go(context, start, finish).await? {
             return Ok(());
         }
-        match self.follow(context, back, start, finish).await {
-            Err(error) if matches!(error.failure, Failure::Definite | Failure::Differences | Failure::Refused) => {
-                let why = self.note_broken(context, back, &error)?;
-                self.without_way_back(context, &why, finish).await
+        let mut said = String::new();
+        loop {
+            match self.follow(context, back, start, finish).await {
+                Err(error) if matches!(error.failure, Failure::Definite | Failure::Differences | Failure::Refused) => {
+                    let why = self.note_broken(context, back, &error)?;
+                    return self.without_way_back(context, &why, finish).await;
+                }
+                // Nothing is lost by that: the target's log keeps what clients write.
+                Err(error) if error.failure == Failure::Transient => {
+                    away(context, &error, &mut said);
+                    tokio::select! {
+                        () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+                        () = finish.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(AWAY) => {}
+                    }
+                }
+                result => return result,
             }
-            result => result,
         }
     }
+
+    /// Opens the way back; `None` if it was closed while the source could not be reached. Behind the switch a source that is away is waited for, and
+    /// nobody has to wait for this step meanwhile.
+    async fn open_or_wait(&self, context: &StepContext) -> Result<Option<(Arc<MysqlStore>, Position)>, StepError> {
+        let mut said = String::new();
+        loop {
+            match stoppable_step(context, self.open(context)).await {
+                Err(error) if error.failure == Failure::Transient && context.switched && position_of(context, START)?.is_some() => {
+                    context.ready();
+                    away(context, &error, &mut said);
+                    if context.checkpoints.load(RETIRED, &self.store.name)?.is_some_and(|retired| retired == true) {
+                        return Ok(None);
+                    }
+                    tokio::select! {
+                        () = context.cancel.cancelled() => return Err(StepError::cancelled()),
+                        () = tokio::time::sleep(AWAY) => {}
+                    }
+                }
+                opened => return opened.map(Some),
+            }
+        }
+    }
+}
+
+/// Says that a rollback has to wait for a server that is away; in the log only if that is not what was `said` before.
+fn away(context: &StepContext, error: &StepError, said: &mut String) {
+    if *said != error.message {
+        said.clone_from(&error.message);
+        tracing::warn!(%error, "the way back waits; what clients write on the target stays in its log");
+    }
+    let throttle = Some(format!("no rollback as long as this does not heal: {}", error.message));
+    context.report(Progress { unit: "changes".to_owned(), throttle, ..Progress::default() });
 }
 
 /// Takes away what the way back left on the source; nothing if it never got there.
@@ -267,7 +325,7 @@ impl Step for Reverse {
             // A rollback that died before it came to its end left the target without writes.
             rollback::restore_target(context, &self.store).await?;
         }
-        let (back, start) = stoppable_step(context, self.open(context)).await?;
+        let Some((back, start)) = self.open_or_wait(context).await? else { return Ok(Output::default()) };
         stoppable(context, follow::probe(&back, &start)).await?;
         let finish = back.renew_finish_token();
         *back.fence.lock().await = held;
@@ -315,7 +373,8 @@ impl Step for Reverse {
         remove(&self.store).await?;
         kept_out::forget(context, &self.store)?;
         privileged::forget(context, &self.store)?;
-        for key in [START, BROKEN, COMPARED] {
+        context.checkpoints.save(RETIRED, &self.store.name, &serde_json::Value::Null)?;
+        for key in [START, BROKEN, COMPARED, carrying::NOT_CARRIED] {
             context.save_checkpoint(key, &serde_json::Value::Null)?;
         }
         Ok(())

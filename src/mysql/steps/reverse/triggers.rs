@@ -31,6 +31,16 @@ pub(super) fn aside(context: &StepContext, store: &MysqlStore) -> Result<Option<
     }
 }
 
+/// The names and statements of those that are put aside.
+///
+/// # Errors
+/// If the journal can't be read.
+pub(in crate::mysql::steps) fn put_aside(context: &StepContext, store: &MysqlStore) -> Result<Vec<(String, String)>, StepError> {
+    let triggers = aside(context, store)?.unwrap_or_default();
+    let words = |trigger: Definition| (named(&trigger.object), String::from_utf8_lossy(&trigger.statement).into_owned());
+    Ok(triggers.into_iter().map(words).collect())
+}
+
 /// Makes the source's triggers again that were put aside.
 ///
 /// # Errors
