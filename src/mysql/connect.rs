@@ -43,6 +43,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// `source` or `target`, without the store's name.
+    #[must_use]
+    pub fn side(&self) -> &str {
+        self.role.split(' ').next().unwrap_or_default()
+    }
+
     /// What the driver has to be told to connect there as this account.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Tables that the old server has otherwise than the new one: text that is called `latin1` there and is UTF-8 goes back as the bytes it
 //! was; rows that the old server would not find by their key are no way back, and that is said before the switch.
 
-use dbmove::local::Account;
+use dbmove::local::{Account, LocalServer, ServerOptions};
 use mysql_async::prelude::Queryable;
 
 use super::world::{World, code, connect, said};
@@ -72,4 +72,53 @@ async fn utf8_in_latin1_goes_back_and_rows_that_are_not_found_are_refused() {
     assert_eq!(words, wanted.map(|(id, word)| (id, hex::encode_upper(word))));
     let parted: Vec<(u32, u32)> = source.query("SELECT id, n FROM school.parted ORDER BY id").await.unwrap();
     assert_eq!(parted, [(1, 1), (4, 4)]);
+}
+
+/// A database that the target's log leaves out would come back to the source as it was: that is no way back, and said before the switch. What rows
+/// don't tell is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_targets_log_leaves_out_is_refused_and_what_rows_dont_tell_is_named() {
+    if real::skipped("what_the_targets_log_leaves_out_is_refused_and_what_rows_dont_tell_is_named", &PAIR) {
+        return;
+    }
+    let mut world = World::start(PAIR[0], PAIR[1], 0.01).await;
+    let options = ServerOptions::default().rds_like(true).argument("--binlog-ignore-db=school");
+    world.target = LocalServer::start(PAIR[1], &world.path("filtered"), &options).await.unwrap();
+    std::fs::write(world.playbook(), world.playbook_text("30s")).unwrap();
+    with_way_back(&world);
+    let playbook = world.playbook_argument();
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let go = ["--yes", "cutover", &playbook, "--deadline", "1h", "--without-rehearsal", "a test of the way back"];
+    let refused = world.finished(&go).await;
+    assert_ne!(code(&refused), 0, "{}", said(&refused));
+    assert!(said(&refused).contains("`binlog-ignore-db` is `school`, with `school`"), "{}", said(&refused));
+    assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.source.port()));
+
+    let given_up = world.finished(&["--yes", "undo", &playbook]).await;
+    assert_eq!(code(&given_up), 0, "{}", said(&given_up));
+    let options = ServerOptions::default().rds_like(true);
+    world.target = LocalServer::start(PAIR[1], &world.path("whole"), &options).await.unwrap();
+    std::fs::write(world.playbook(), world.playbook_text("30s")).unwrap();
+    with_way_back(&world);
+    let ran = world.finished(&["--yes", "run", &playbook, "--no-follow", "--new-run"]).await;
+    assert_eq!(code(&ran), 0, "{}", said(&ran));
+    let mut cutover = cut_over(&world, "cutover.log").await;
+    let mut target = connect(&world.target, Account::Root).await;
+    target.query_drop("ALTER USER 'app'@'%' IDENTIFIED BY 'dbmove'").await.unwrap();
+    target.query_drop("CREATE VIEW school.seen AS SELECT 1 AS one").await.unwrap();
+    // Nobody there may close root's.
+    target.disconnect().await.unwrap();
+    carried_back(&world).await;
+    let back = world.finished(&["--yes", "rollback", &playbook, "--deadline", "2m"]).await;
+    assert_eq!(code(&back), 0, "{}", said(&back));
+    let _ = cutover.wait().await;
+    let words = said(&back).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("not on the source, do it there by hand: accounts or privileges changed on the target at"), "{words}");
+    let report = world.finished(&["report"]).await;
+    let words = said(&report).split_whitespace().collect::<Vec<_>>().join(" ");
+    let named = words.matches("a rollback does not take along").count();
+    assert!(words.contains("ALTER USER 'app'@'%'") && words.contains("`CREATE VIEW` on the target at"), "{words}");
+    assert!(!words.contains("ACCOUNT LOCK") && !words.contains("ACCOUNT UNLOCK"), "{words}");
+    assert_eq!(named, 2, "{}", said(&report));
 }

@@ -403,12 +403,14 @@ impl Reading<'_> {
             Statement::Elsewhere => self.passed(at).await,
             Statement::Accounts => {
                 let shown = shown(statement::before_the_password(query));
-                self.send(TailEvent::Note(format!("accounts or privileges changed on the source at {}: {shown}", self.position))).await?;
+                let note = format!("accounts or privileges changed on the {} at {}: {shown}", self.tail.server.side(), self.position);
+                self.send(TailEvent::Note(note)).await?;
                 self.passed(at).await
             }
             Statement::Object(kind) => {
                 let shown = shown(query);
-                let note = format!("`{kind}` on the source at {}, which is not carried by itself: {shown}", self.position);
+                let note =
+                    format!("`{kind}` on the {} at {}, which is not carried by itself: {shown}", self.tail.server.side(), self.position);
                 self.send(TailEvent::Note(note)).await?;
                 self.passed(at).await
             }

@@ -175,6 +175,9 @@ impl Reverse {
             };
             let applied = back.applied.borrow().clone();
             let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            if let Err(error) = self.note_not_carried(context, back).await {
+                return error;
+            }
             let throttle = match back.described().await {
                 Ok(described) => described.shared.throttled(),
                 Err(error) => return error.into(),
@@ -196,6 +199,34 @@ impl Reverse {
                 in_the_way: None,
             });
         }
+    }
+
+    /// Notes what changed on the target that rows don't tell (accounts, privileges, views, routines, triggers, events), each once: a rollback does not
+    /// take it along. Returns all that is known.
+    pub(super) async fn note_not_carried(&self, context: &StepContext, back: &MysqlStore) -> Result<Vec<String>, StepError> {
+        let mut known: Vec<String> = match context.load_checkpoint(NOT_CARRIED)? {
+            Some(value) => serde_json::from_value(value).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let before = known.len();
+        let notes = back.described().await?.shared.notes();
+        for note in notes.into_iter().filter(|note| !is_own_lock(note)) {
+            if known.contains(&note) {
+                continue;
+            }
+            let finding = serde_json::json!({
+                "level": "warning",
+                "object": self.store.name,
+                "found": format!("a rollback does not take along: {note}"),
+                "fix": format!("do the same on the {} before or behind a rollback", self.store.source),
+            });
+            context.find(&format!("not-carried-back@{:04}", known.len() + 1), &finding)?;
+            known.push(note);
+        }
+        if known.len() > before {
+            context.save_checkpoint(NOT_CARRIED, &serde_json::json!(known))?;
+        }
+        Ok(known)
     }
 
     /// Looks whether clients are kept out of the source, again and again.
@@ -316,6 +347,13 @@ impl Reverse {
     }
 }
 
+/// Whether a note is of what a rollback does itself where it can't set `read_only`: an account locked, or unlocked, and nothing else.
+fn is_own_lock(note: &str) -> bool {
+    let Some((_, statement)) = note.split_once(": ") else { return false };
+    let statement = statement.trim_end().to_ascii_uppercase();
+    statement.starts_with("ALTER USER") && (statement.ends_with("ACCOUNT LOCK") || statement.ends_with("ACCOUNT UNLOCK"))
+}
+
 /// What can't be compared can't be believed.
 pub(super) fn refuse_not_compared(left: &[NotCompared]) -> Result<(), StepError> {
     let Some(first) = left.first() else { return Ok(()) };
@@ -327,6 +365,13 @@ pub(super) fn refuse_not_compared(left: &[NotCompared]) -> Result<(), StepError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rollbacks_own_locks_are_no_changes() {
+        let note = |statement: &str| format!("accounts or privileges changed on the target at binlog.000002:154: {statement}");
+        assert!(is_own_lock(&note("ALTER USER 'app'@'%' ACCOUNT LOCK")) && is_own_lock(&note("ALTER USER 'app'@'%' ACCOUNT UNLOCK")));
+        assert!(!is_own_lock(&note("ALTER USER 'app'@'%' ")) && !is_own_lock(&note("GRANT SELECT ON *.* TO 'app'@'%'")));
+    }
 
     #[test]
     fn what_is_not_compared_is_not_believed() {

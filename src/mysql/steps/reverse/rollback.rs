@@ -20,6 +20,7 @@
 //! write there, so a hold that the next driver takes while it carries that undo on has none. Lifted by whomever, the next driver finds what
 //! was noted before anything was changed, and puts it back: twice is harmless.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -132,14 +133,7 @@ impl Reverse {
             let_go(context, &self.store, true)?;
         }
         let back = self.opened(context).await?;
-        let mut following = back.following.subscribe();
-        let waited = tokio::time::timeout(PATIENCE, following.wait_for(|state| matches!(state, Following::On(_)))).await;
-        let follows = matches!(waited, Ok(Ok(_)));
-        drop(waited);
-        self.refuse_if_broken(context)?;
-        if !follows {
-            return Err(StepError::transient(format!("nothing follows the {}", back.source)));
-        }
+        self.followed(context, &back).await?;
         if let Some(let_in) = LetIn::load(context, &self.store)? {
             tracing::warn!(store = %self.store.name, "{}", let_in.line());
         }
@@ -151,6 +145,16 @@ impl Reverse {
         self.carried(context, &back, &end).await
     }
 
+    /// Waits until the target is followed.
+    async fn followed(&self, context: &StepContext, back: &MysqlStore) -> Result<(), StepError> {
+        let mut following = back.following.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, following.wait_for(|state| matches!(state, Following::On(_)))).await;
+        let follows = matches!(waited, Ok(Ok(_)));
+        drop(waited);
+        self.refuse_if_broken(context)?;
+        if follows { Ok(()) } else { Err(StepError::transient(format!("nothing follows the {}", back.source))) }
+    }
+
     /// Holds the target's writes, waits until all of them are on the source, and compares them. `watched`: the target lifts that by itself if
     /// dbmove is gone.
     ///
@@ -158,6 +162,9 @@ impl Reverse {
     /// If the target can't be held, or what came back differs.
     pub(super) async fn take(&self, context: &StepContext, watched: bool) -> Result<Output, StepError> {
         let back = self.opened(context).await?;
+        // It may have been lost since: then nothing is held before it is there again.
+        self.followed(context, &back).await?;
+        let not_carried = self.note_not_carried(context, &back).await?;
         let mut held = back.fence.lock().await;
         if let Some(fence) = held.take() {
             fence.release_lock().await;
@@ -196,6 +203,10 @@ impl Reverse {
             }
             came += 1;
         }
+        let not_carried = self.note_not_carried(context, &back).await?.into_iter().chain(not_carried).collect::<BTreeSet<_>>();
+        for line in &not_carried {
+            tracing::warn!(store = %self.store.name, "not on the source, do it there by hand: {line}");
+        }
         let (end, held_by) = (fence.position.clone(), fence.held_by());
         *held = Some(fence);
         crash::point("rollback.taken_back");
@@ -205,6 +216,7 @@ impl Reverse {
             .fact("held_by", held_by)
             .fact("rows_compared", compared)
             .fact("counters_raised", raised)
+            .fact("not_carried_back", serde_json::json!(not_carried))
             .fact("watchdog_seconds", serde_json::json!(watch.map(|watch| watch.after.as_secs_f64()))))
     }
 
@@ -278,6 +290,10 @@ impl Reverse {
             }
             context.check_cancelled()?;
             self.refuse_if_broken(context)?;
+            if *back.following.borrow() == Following::Off {
+                // Whoever follows anew waits for what we hold, so it must not be waited for here.
+                return Err(StepError::transient(format!("following the {} broke off; it is begun again", back.source)));
+            }
             // The sender lives as long as the store.
             let _ = tokio::time::timeout(LOOK_EVERY, applied.changed()).await;
         }
