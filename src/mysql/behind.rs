@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::apply::applier::Applied;
 use super::position::Position;
 
 /// Ends of the source's log that are not reached yet, oldest first.
@@ -31,6 +32,13 @@ impl Ends {
     }
 }
 
+/// The lag to show of who has applied so much, `behind` by positions, when the log ends at `end`: by the source's clock, or by positions where that
+/// is more. Before a driver has applied anything only those tell.
+#[must_use]
+pub fn lag(applied: &Applied, end: &Position, behind: Duration) -> Duration {
+    if applied.position >= *end { Duration::ZERO } else { applied.lag().max(behind) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +56,8 @@ mod tests {
         assert_eq!(behind(3610, 200, 400), 5);
         assert_eq!(behind(3615, 250, 400), 10);
         assert_eq!(behind(3620, 400, 400), 0);
+        let applied = Applied::at(at(250));
+        assert_eq!(lag(&applied, &at(400), Duration::from_secs(10)), Duration::from_secs(10), "nothing was applied yet");
+        assert_eq!(lag(&applied, &at(250), Duration::from_secs(10)), Duration::ZERO);
     }
 }

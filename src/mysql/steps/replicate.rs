@@ -17,7 +17,7 @@ use super::{Meter, STOP_GRACE, stoppable};
 use crate::engine::context::{InTheWay, Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Estimate, Failure, Output, Plan, Probe, Step, StepError, StepKind, Undoable};
-use crate::mysql::behind::Ends;
+use crate::mysql::behind::{self, Ends};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::copy::CopySettings;
@@ -148,10 +148,8 @@ impl Replicate {
                 return Err(MysqlError::another_log(&end, &why));
             }
             last_end = end.clone();
-            let reached = applied.position >= end;
-            let behind = ends.behind(Instant::now(), &self.store.applied.borrow().position, end);
-            // Before anything was applied by this driver only positions tell.
-            let lag = if reached { Duration::ZERO } else { applied.lag().max(behind) };
+            let behind = ends.behind(Instant::now(), &self.store.applied.borrow().position, end.clone());
+            let lag = behind::lag(&applied, &end, behind);
             // Asked for each time: it is another one when definitions have changed.
             let shared = self.store.described().await?.shared.clone();
             let touched = shared.touches.count();

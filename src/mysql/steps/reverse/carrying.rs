@@ -16,6 +16,7 @@ use super::{COMPARED, LOOK_EVERY, Reverse, position_of};
 use crate::engine::context::{Progress, StepContext};
 use crate::engine::crash;
 use crate::engine::step::{Failure, StepError};
+use crate::mysql::behind::{self, Ends};
 use crate::mysql::bookkeeping;
 use crate::mysql::connect::{Purpose, Session};
 use crate::mysql::error::{MysqlError, Result as MysqlResult};
@@ -154,6 +155,7 @@ impl Reverse {
     async fn watch(&self, context: &StepContext, back: &Arc<MysqlStore>) -> StepError {
         let meter = Meter::default();
         let mut session: Option<Session> = None;
+        let mut ends = Ends::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let end = async {
@@ -174,7 +176,8 @@ impl Reverse {
                 Err(error) => return error.into(),
             };
             let applied = back.applied.borrow().clone();
-            let lag = if applied.position >= end { Duration::ZERO } else { applied.lag() };
+            let behind = ends.behind(Instant::now(), &applied.position, end.clone());
+            let lag = behind::lag(&applied, &end, behind);
             if let Err(error) = self.note_not_carried(context, back).await {
                 return error;
             }
