@@ -72,7 +72,7 @@ fn note(context: &StepContext, store: &MysqlStore, why: &str) -> Result<(), Step
         "object": store.name,
         "found": found,
         "fix": "look whether that server runs. If only the way to it is broken, clients that are connected there were not closed: `read_only` keeps all but \
-                accounts with SUPER from writing. Once it can be reached, `dbmove cutover` goes on with the way back. If it is gone for good, close the way back",
+                accounts with SUPER from writing. Once it can be reached, `dbmove cutover PLAYBOOK` goes on with the way back. If it is gone for good, close the way back",
     });
     context.find(FINDING, &finding)?;
     context.checkpoints.save(GONE, &store.name, &serde_json::json!(true))
