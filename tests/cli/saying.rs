@@ -174,7 +174,7 @@ fn every_command_that_is_proposed_names_its_playbook() {
             for (begin, _) in code.match_indices("`dbmove ") {
                 let command = code[begin + "`dbmove ".len()..].split('`').next().unwrap_or_default();
                 let around = |text: &&str| code.match_indices(*text).any(|(at, text)| (at..at + text.len()).contains(&begin));
-                if lacking(command) && !SPOKEN_OF.iter().any(|text| around(text)) {
+                if lacking(command) && !SPOKEN_OF.iter().any(around) {
                     found.push(format!("{}: `dbmove {command}`", path.display()));
                 }
             }
