@@ -177,9 +177,15 @@ impl RaiseFence {
         .hint("stop the writes there, wait until this source has them all, and `STOP SLAVE` on it; or move from that server; or, if nothing that matters comes from it, say so in `accept_upstream` of this step"))
     }
 
-    /// Refuses a source that shows our account nobody's connections: nobody in the fence's way would be seen, and nobody closed behind the switch.
-    async fn sees_clients(&self) -> Result<(), StepError> {
-        Ok(sight::sees_everybody_on(&self.store.source, "Writes were not stopped").await?)
+    /// Asks all that says no before anything is noted or touched. Says who else writes to the target, and who sends the source rows, where that is
+    /// accepted.
+    async fn nothing_speaks_against(&self, context: &StepContext) -> Result<(Vec<String>, Vec<String>), StepError> {
+        const SO_FAR: &str = "Writes were not stopped";
+        beside::refuse(context, &self.store, SO_FAR).await?;
+        writable::refuse_if_not(context, &self.store, SO_FAR).await?;
+        // Else nobody in the fence's way would be seen, and nobody closed behind the switch.
+        sight::sees_everybody_on(&self.store.source, SO_FAR).await?;
+        Ok((self.nobody_else_writes(context).await?, self.nobody_sends_it_rows(context).await?))
     }
 
     /// Waits, while writes still pass, until what began anew is copied.
@@ -290,15 +296,7 @@ impl Step for RaiseFence {
         self.nothing_is_copied_again(context).await?;
         // After a crash the fence is raised again, maybe behind the switch: clients write to the target then, as they should.
         let stood = context.load_checkpoint(STOOD)?.is_some_and(|stood| stood == true);
-        if !stood {
-            beside::refuse(context, &self.store, "Writes were not stopped").await?;
-            writable::refuse_if_not(context, &self.store, "Writes were not stopped").await?;
-        }
-        let accepted = if stood { Vec::new() } else { self.nobody_else_writes(context).await? };
-        if !stood {
-            self.sees_clients().await?;
-        }
-        let upstream = if stood { Vec::new() } else { self.nobody_sends_it_rows(context).await? };
+        let (accepted, upstream) = if stood { (Vec::new(), Vec::new()) } else { self.nothing_speaks_against(context).await? };
         self.note(context).await?;
         let watch = self.watch(context)?;
         held::note(context, Hold::Source, &self.store.name, Lifting::after(watch.as_ref().map(|watch| watch.after)))?;
