@@ -76,13 +76,17 @@ pub(super) fn behind_the_switch(request: &RunRequest, state: &RunState) -> Optio
     })
 }
 
-/// Why a cutover would find no certificate, as far as is known without asking a server.
-fn no_certificate(request: &RunRequest, graph: &Graph, fingerprint: &PlaybookFingerprint, state: &RunState) -> Option<Verdict> {
-    let ahead = request.until >= StageName::Cutover
+/// True while the cutover of a run still lies ahead and is asked for.
+pub(super) fn cutover_ahead(request: &RunRequest, graph: &Graph, state: &RunState) -> bool {
+    request.until >= StageName::Cutover
         && !graph.stage(StageName::Cutover).is_empty()
         && !state.switched()
-        && !state.stage_done(StageName::Cutover);
-    if request.kind == RunKind::Rehearsal || !ahead {
+        && !state.stage_done(StageName::Cutover)
+}
+
+/// Why a cutover would find no certificate, as far as is known without asking a server.
+fn no_certificate(request: &RunRequest, graph: &Graph, fingerprint: &PlaybookFingerprint, state: &RunState) -> Option<Verdict> {
+    if request.kind == RunKind::Rehearsal || !cutover_ahead(request, graph, state) {
         return None;
     }
     let reasons = match &request.rehearsed {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::beforehand;
 use super::budget::{self, Budget, Remaining};
 use super::certificate::{self, Certificate, Facts, Measured, Today};
 use super::context::RunKind;
@@ -85,11 +86,9 @@ impl Driver {
         checked.into_iter().find_map(|(built, checked)| Some(format!("step `{}`: {}", built.spec.id, checked.err()?.message)))
     }
 
-    /// True while the cutover of a production run still lies ahead and is asked for.
+    /// True while the cutover still lies ahead and is asked for.
     pub(super) fn cutover_ahead(&self) -> bool {
-        self.request.until >= StageName::Cutover
-            && !self.graph.stage(StageName::Cutover).is_empty()
-            && self.journal.with_state(|state| !state.switched() && !state.stage_done(StageName::Cutover))
+        self.journal.with_state(|state| beforehand::cutover_ahead(&self.request, &self.graph, state))
     }
 
     pub(super) fn certificate(&self) -> Option<&Certificate> {
