@@ -24,9 +24,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Checkpoint of a store: whether a step went without the source behind the switch.
 const GONE: &str = "source.gone";
 
-/// The finding of that.
-const FINDING: &str = "source-gone";
-
 /// A session on the source; `None` if it can't be reached behind the switch, which is noted then.
 ///
 /// # Errors
@@ -67,14 +64,9 @@ fn note(context: &StepContext, store: &MysqlStore, why: &str) -> Result<(), Step
     let found =
         format!("clients were switched, and since then the {} could not be reached ({why}): no rollback while it is away", store.source);
     tracing::error!(store = %store.name, "{found}");
-    let finding = serde_json::json!({
-        "level": "warning",
-        "object": store.name,
-        "found": found,
-        "fix": "look whether that server runs. If only the way to it is broken, clients that are connected there were not closed: `read_only` keeps all but \
-                accounts with SUPER from writing. Once it can be reached, `dbmove cutover PLAYBOOK` goes on with the way back. If it is gone for good, close the way back",
-    });
-    context.find(FINDING, &finding)?;
+    let fix = "look whether that server runs. If only the way to it is broken, clients that are connected there were not closed: `read_only` keeps all but \
+                accounts with SUPER from writing. Once it can be reached, `dbmove cutover PLAYBOOK` goes on with the way back. If it is gone for good, close the way back";
+    find(context, store, "source-gone", &found, fix)?;
     context.checkpoints.save(GONE, &store.name, &serde_json::json!(true))
 }
 
@@ -86,12 +78,10 @@ pub(super) fn is_back(context: &StepContext, store: &MysqlStore, closed: u64) ->
     let found =
         format!("the {} could not be reached behind the switch, and is there again; {closed} connections were closed on it", store.source);
     tracing::warn!(store = %store.name, "{found}");
-    let finding = serde_json::json!({
-        "level": "warning",
-        "object": store.name,
-        "found": found,
-        "fix": "nothing: what clients write on the target is carried back to it",
-    });
-    context.find("source-back", &finding)?;
+    find(context, store, "source-back", &found, "nothing: what clients write on the target is carried back to it")?;
     context.checkpoints.save(GONE, &store.name, &serde_json::Value::Null)
+}
+
+fn find(context: &StepContext, store: &MysqlStore, id: &str, found: &str, fix: &str) -> Result<(), StepError> {
+    context.find(id, &serde_json::json!({ "level": "warning", "object": store.name, "found": found, "fix": fix }))
 }
