@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::NOT_ALLOWED;
 use super::ending::{NO_SUCH_TABLE, is_replication};
 use crate::mysql::bookkeeping::{number, text};
 use crate::mysql::connect::{Session, TextRow};
@@ -17,9 +18,6 @@ use crate::mysql::foreign::is_of_the_server;
 
 /// From how many seconds on a statement or a transaction is worth waiting for: those that are shorter end in the fence's grace.
 const LONG: u64 = 5;
-
-/// "Access denied; you need … PROCESS": then the list of sessions has to do.
-const NOT_ALLOWED: u16 = super::NOT_ALLOWED;
 
 /// Statements that change definitions, whichever age they have: how long one takes can't be seen from how long it has been taking.
 const DEFINING: [&str; 7] = ["ALTER", "CREATE", "DROP", "RENAME", "TRUNCATE", "OPTIMIZE", "REPAIR"];
@@ -45,6 +43,7 @@ pub async fn look(session: &mut Session) -> Result<Option<String>> {
                  FROM information_schema.INNODB_TRX";
     let transactions = match session.rows(query, "looking at open transactions").await {
         Ok(rows) => rows.iter().map(|row| (number(row, 0), number(row, 1))).collect(),
+        // Where they can't be seen, the list of sessions has to do.
         Err(error) if error.code().is_some_and(|code| [NO_SUCH_TABLE, NOT_ALLOWED].contains(&code)) => Vec::new(),
         Err(error) => return Err(error),
     };
