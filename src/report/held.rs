@@ -76,35 +76,16 @@ pub fn held(state: &RunState, noted: Option<Lifting>) -> Option<Held> {
 mod tests {
     use super::*;
     use crate::engine::context::RunKind;
-    use crate::engine::journal::{Action, AfterUndo, Event, PlannedStep, RecordedEvent, RunStarted, StepResult, UndoScope};
+    use crate::engine::journal::{Action, AfterUndo, Event, StepResult, UndoScope};
     use crate::engine::outcome::Verdict;
     use crate::engine::step::Output;
     use crate::playbook::model::StageName;
+    use crate::report::testing::folded;
 
     const STAGE: StageName = StageName::Cutover;
 
     fn state(events: Vec<Event>) -> RunState {
-        let planned = |id: &str| PlannedStep {
-            id: id.to_owned(),
-            name: "test".to_owned(),
-            stage: STAGE,
-            service: false,
-            keeps_way_back: false,
-            point_of_no_return: id == "switch",
-            question: None,
-        };
-        let started = Event::RunStarted(RunStarted {
-            playbook: "shop".to_owned(),
-            playbook_file: None,
-            fingerprint: crate::engine::drift::PlaybookFingerprint::default(),
-            kind: RunKind::Production,
-            dbmove_version: String::new(),
-            steps: vec![planned("fence"), planned("switch")],
-        });
-        let record =
-            |event| RecordedEvent { sequence: 1, run: "r".to_owned(), at: jiff::Timestamp::UNIX_EPOCH, event, hash: String::new() };
-        let events: Vec<RecordedEvent> = std::iter::once(started).chain(events).map(record).collect();
-        RunState::fold(&events).unwrap()
+        folded(RunKind::Production, &[("fence", STAGE), ("switch", STAGE)], events)
     }
 
     fn intent(step: &str, action: Action) -> Event {

@@ -20,5 +20,7 @@ pub mod model;
 pub mod next;
 pub mod status;
 pub mod terminal;
+#[cfg(test)]
+mod testing;
 pub mod timeline;
 pub mod verification;

@@ -149,9 +149,10 @@ pub fn commands(state: &RunState, outcome: Outcome, path: Option<&Path>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::journal::{Action, Event, PlannedStep, RecordedEvent, RunStarted, StepResult, UndoScope};
+    use crate::engine::journal::{Action, Event, StepResult, UndoScope};
     use crate::engine::outcome::Serving;
     use crate::engine::step::Output;
+    use crate::report::testing::folded;
 
     #[test]
     fn quotes_what_a_shell_would_split() {
@@ -178,27 +179,7 @@ mod tests {
     }
 
     fn state(kind: RunKind, events: Vec<Event>) -> RunState {
-        let planned = |id: &str, stage: StageName| PlannedStep {
-            id: id.to_owned(),
-            name: "test".to_owned(),
-            stage,
-            service: false,
-            keeps_way_back: false,
-            point_of_no_return: id == "switch",
-            question: None,
-        };
-        let started = Event::RunStarted(RunStarted {
-            playbook: "shop".to_owned(),
-            playbook_file: None,
-            fingerprint: crate::engine::drift::PlaybookFingerprint::default(),
-            kind,
-            dbmove_version: String::new(),
-            steps: vec![planned("copy", StageName::Sync), planned("fence", StageName::Cutover), planned("switch", StageName::Cutover)],
-        });
-        let record =
-            |event| RecordedEvent { sequence: 1, run: "r".to_owned(), at: jiff::Timestamp::UNIX_EPOCH, event, hash: String::new() };
-        let events: Vec<RecordedEvent> = std::iter::once(started).chain(events).map(record).collect();
-        RunState::fold(&events).unwrap()
+        folded(kind, &[("copy", StageName::Sync), ("fence", StageName::Cutover), ("switch", StageName::Cutover)], events)
     }
 
     /// Steps that began and were done, each in its stage.
