@@ -22,7 +22,7 @@ use schema::{catalog_session, selection};
 const KINDS: [ServerKind; 2] = [ServerKind::Mysql55, ServerKind::Mysql97];
 
 /// Checks that look at settings, privileges, sessions or the target, or at what a 5.5.34 can't hold: tested beside the check, or in `refusals.rs`.
-const ON_SETTINGS: [&str; 43] = [
+const ON_SETTINGS: [&str; 44] = [
     "open-sessions-not-row",
     "long-transactions",
     "nullable-primary-key",
@@ -37,6 +37,7 @@ const ON_SETTINGS: [&str; 43] = [
     "log-bin",
     "binlog-format",
     "binlog-row-image",
+    "binlog-row-value-options",
     "binlog-filters",
     "server-id",
     "binlog-retention",

@@ -85,3 +85,9 @@ async fn mysql_5614_to_mysql_97_with_kills() {
 async fn mysql_559_to_mysql_97() {
     all_cases("mysql_559_to_mysql_97", ServerKind::Mysql559, ServerKind::Mysql97, Moment::Copied).await;
 }
+
+/// A source as new as its target: row events of version 2, JSON, and definitions that only new servers have. Every way back from 9.7 reads them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_97_to_mysql_97() {
+    all_cases("mysql_97_to_mysql_97", ServerKind::Mysql97, ServerKind::Mysql97, Moment::Followed).await;
+}

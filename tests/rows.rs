@@ -5,6 +5,8 @@
 
 #[path = "rows/binlog.rs"]
 mod binlog;
+#[path = "rows/documents.rs"]
+mod documents;
 #[path = "rows/live.rs"]
 mod live;
 #[path = "rows/md5.rs"]

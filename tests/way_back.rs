@@ -6,6 +6,8 @@
 
 #[path = "way_back/dead.rs"]
 mod dead;
+#[path = "way_back/documents.rs"]
+mod documents;
 #[path = "way_back/granted.rs"]
 mod granted;
 #[path = "way_back/ids.rs"]

@@ -8,7 +8,8 @@
 //! | NULL | [`Cell::Null`] |
 //! | integers, ENUM (index), SET and BIT (bit mask), anything ZEROFILL | [`Cell::Bytes`]: the number in decimal, no padding |
 //! | DECIMAL, DATE, TIME, DATETIME, TIMESTAMP (UTC), YEAR (four digits) | [`Cell::Bytes`]: as the server prints it |
-//! | text, binary, spatial, JSON | [`Cell::Bytes`]: the stored bytes, in the column's own charset |
+//! | text, binary, spatial | [`Cell::Bytes`]: the stored bytes, in the column's own charset |
+//! | JSON of MySQL | [`Cell::Bytes`]: the text that the server prints, in UTF-8 |
 //! | FLOAT, DOUBLE | [`Cell::Float`], [`Cell::Double`]: by value, since text loses digits |
 
 /// One value of a row. See the module's comment for the canonical form of each column type.

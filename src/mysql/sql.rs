@@ -64,12 +64,17 @@ pub fn push_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends a cell as a literal for `column`: numbers bare where the server must not read them as
-/// text (ENUM, SET, BIT, floats), everything else quoted.
+/// text (ENUM, SET, BIT, floats), everything else quoted; JSON with its charset, since MySQL takes none from bytes.
 pub fn push_literal(out: &mut Vec<u8>, cell: &Cell, column: &Column) {
     match cell {
         Cell::Null => out.extend_from_slice(b"NULL"),
         Cell::Bytes(bytes) if (column.kind.by_number() || column.kind.is_integer()) && is_number(bytes) => out.extend_from_slice(bytes),
-        Cell::Bytes(bytes) => push_quoted(out, bytes),
+        Cell::Bytes(bytes) => {
+            if column.kind == ColumnType::Json {
+                out.extend_from_slice(b"_utf8mb4");
+            }
+            push_quoted(out, bytes);
+        }
         Cell::Float(value) => push_float(out, *value),
         Cell::Double(value) => push_double(out, *value),
     }

@@ -17,20 +17,21 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::binlog::{self, TABLE_MAP};
+use crate::documents;
 use crate::real;
 use crate::schema::{catalog_session, selection, session_for};
 
 const DATABASE: &str = "live_rows";
 
 /// The newest log of the server, cut into events.
-async fn newest_log(server: &LocalServer, session: &mut Session) -> Vec<binlog::Event> {
+pub async fn newest_log(server: &LocalServer, session: &mut Session) -> Vec<binlog::Event> {
     let logs = session.rows("SHOW BINARY LOGS", "test").await.unwrap();
     let newest = logs.last().unwrap()[0].clone().unwrap();
     binlog::events(&std::fs::read(server.data_directory().join(newest)).unwrap())
 }
 
 /// Applies every event of the table; rows as they are in the end.
-fn follow(events: &[binlog::Event], table: &Arc<Table>) -> Result<Vec<Row>, RowsError> {
+pub fn follow(events: &[binlog::Event], table: &Arc<Table>) -> Result<Vec<Row>, RowsError> {
     let mut decoders: HashMap<u64, Decoder> = HashMap::new();
     let mut rows: Vec<Row> = Vec::new();
     for event in events {
@@ -58,7 +59,7 @@ fn follow(events: &[binlog::Event], table: &Arc<Table>) -> Result<Vec<Row>, Rows
 }
 
 /// What SELECT gives, in the form that the copy uses.
-async fn selected(server: &LocalServer, table: &Table) -> Vec<Row> {
+pub async fn selected(server: &LocalServer, table: &Table) -> Vec<Row> {
     let mut session = session_for(server, Account::Root, Purpose::Read).await;
     let binary = table.has_floats();
     let columns: Vec<String> = table.columns.iter().map(|column| sql::select_expression(column, binary)).collect();
@@ -263,9 +264,11 @@ async fn events_of_5_6_equal_selects_in_both_versions() {
     events_equal_selects(ServerKind::Mysql56, true).await;
 }
 
+/// One after the other: both read the newest log of the one server of this kind.
 #[tokio::test]
 async fn events_of_9_7_equal_selects() {
     events_equal_selects(ServerKind::Mysql97, false).await;
+    documents::equal_selects().await;
 }
 
 #[tokio::test]

@@ -54,7 +54,12 @@ fn condition(comparison: &Comparison, target: &Row, whole_row: bool) -> Option<S
         .filter(|(pair, _)| if whole_row { !comparison.column(Side::Target, pair).kind.is_float() } else { key.contains(&pair.target) })
         .map(|(pair, cell)| {
             let operator = if whole_row { "<=>" } else { "=" };
-            format!("{} {operator} {}", name(comparison, pair), literal(comparison, Side::Target, pair, cell))
+            let name = match comparison.column(Side::Target, pair).kind {
+                // Compared with a text, JSON is never equal.
+                ColumnType::Json => format!("CAST({} AS BINARY)", name(comparison, pair)),
+                _ => name(comparison, pair),
+            };
+            format!("{name} {operator} {}", literal(comparison, Side::Target, pair, cell))
         })
         .collect();
     if parts.is_empty() { None } else { Some(parts.join(" AND ")) }

@@ -5,8 +5,8 @@
 //! Both take the same lines and never overwrite: a row whose key is there already is skipped and
 //! counted. Every other warning means a changed value and is an error ([`judge`]).
 //!
-//! ENUM, SET and BIT travel as numbers, which `LOAD DATA` would read as text; they go through a
-//! variable and a cast.
+//! ENUM, SET and BIT travel as numbers, which `LOAD DATA` would read as text, and JSON is not taken from bytes without a charset; they go
+//! through a variable and a cast.
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -133,13 +133,17 @@ fn statement(table: &MovedTable) -> String {
     for &index in &table.written {
         let column = &table.table.columns[index];
         let name = sql::identifier(&column.name);
-        if column.kind.by_number() {
-            let variable = format!("@dbmove_{index}");
-            sets.push(format!("{name} = CAST({variable} AS UNSIGNED)"));
-            fields.push(variable);
-        } else {
-            fields.push(name);
-        }
+        let variable = format!("@dbmove_{index}");
+        let cast = match column.kind {
+            kind if kind.by_number() => format!("CAST({variable} AS UNSIGNED)"),
+            ColumnType::Json => format!("CONVERT({variable} USING utf8mb4)"),
+            _ => {
+                fields.push(name);
+                continue;
+            }
+        };
+        sets.push(format!("{name} = {cast}"));
+        fields.push(variable);
     }
     let set = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
     format!(

@@ -136,6 +136,6 @@ fn partial_json() -> RowsError {
     RowsError::Unsupported {
         place: "rows event".to_owned(),
         message: "it holds only the changed parts of JSON documents".to_owned(),
-        hint: "set `binlog_row_value_options = ''` on the source and start again from a new copy".to_owned(),
+        hint: "set `binlog_row_value_options = ''` on the source (`SET GLOBAL binlog_row_value_options = ''`; open sessions keep the old value until they reconnect), and start again from a new copy".to_owned(),
     }
 }

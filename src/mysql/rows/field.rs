@@ -7,7 +7,7 @@ use super::super::cell::Cell;
 use super::super::table::{Column, ColumnType};
 use super::reader::{Broken, Reader};
 use super::table_map::{WireColumn, wire};
-use super::{decimal, temporal};
+use super::{decimal, json, temporal};
 
 /// How a column's values are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub(super) enum Field {
     Bits(u8),
     /// A length of so many bytes, then as many bytes.
     Bytes {
+        length_bytes: u8,
+    },
+    /// MySQL's JSON: a length of so many bytes, then the document in its binary form.
+    Json {
         length_bytes: u8,
     },
     /// CHAR, as [`Field::Bytes`] but without trailing spaces, which are `unit` bytes wide.
@@ -100,12 +104,7 @@ impl Field {
                 Field::Bytes { length_bytes: low }
             }
             (wire::STRING | wire::ENUM | wire::SET, _) => return Self::pair_string(low, high, column),
-            (wire::JSON, C::Json) => {
-                return Err(Mismatch::Unsupported(
-                    "JSON in MySQL's binary form can't be read from the log yet".to_owned(),
-                    "exclude the table, or change the column to LONGTEXT".to_owned(),
-                ));
-            }
+            (wire::JSON, C::Json) if (1..=4).contains(&low) => Field::Json { length_bytes: low },
             (wire::BLOB_COMPRESSED | wire::VARCHAR_COMPRESSED, C::Text | C::Blob | C::VarChar | C::VarBinary) => {
                 return Err(Mismatch::Unsupported(
                     "MariaDB's COMPRESSED columns can't be read from the log".to_owned(),
@@ -170,6 +169,7 @@ impl Field {
             Field::Number(bytes) => reader.little(bytes.into())?.to_string().into_bytes(),
             Field::Bits(bytes) => reader.big(bytes.into())?.to_string().into_bytes(),
             Field::Bytes { length_bytes } => prefixed(reader, length_bytes)?.to_vec(),
+            Field::Json { length_bytes } => json::text(prefixed(reader, length_bytes)?)?,
             Field::Char { length_bytes, unit } => without_padding(prefixed(reader, length_bytes)?, unit.into()),
             Field::Binary { length_bytes, width } => {
                 let stored = prefixed(reader, length_bytes)?;

@@ -25,7 +25,7 @@
 //! | `table_map` | how the bytes are cut: wire types, metadata |
 //! | `event` | the rows event: kind, present columns, row bytes |
 //! | `field` | one value of one wire type |
-//! | `decimal`, `temporal` | the two families of packed formats |
+//! | `decimal`, `temporal`, `json` | the families of packed formats |
 //! | `decoder` | the pairing of both descriptions, and the iterator |
 //! | `reader` | reading bytes without ever passing the end |
 
@@ -33,6 +33,7 @@ mod decimal;
 mod decoder;
 mod event;
 mod field;
+mod json;
 mod reader;
 mod table_map;
 mod temporal;

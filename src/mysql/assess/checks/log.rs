@@ -36,6 +36,15 @@ pub const CHECKS: &[Check] = &[
         look: |gathered| binlog_row_image(&gathered.source),
     },
     Check {
+        id: "binlog-row-value-options",
+        level: Level::Error,
+        about: "Documents in the binary log are not complete.",
+        why: "With `PARTIAL_JSON` the log holds only the changed parts of a JSON document.",
+        looks_at: &[Part::SourceSettings],
+        never_accepted: Some(NEEDED),
+        look: |gathered| binlog_row_value_options(&gathered.source),
+    },
+    Check {
         id: "binlog-filters",
         level: Level::Error,
         about: "The binary log leaves out a database that moves.",
@@ -100,6 +109,19 @@ fn binlog_row_image(facts: &ServerFacts) -> Vec<Found> {
     let found = wrong.map(|image| {
         setting("binlog_row_image", format!("`binlog_row_image` is `{image}`: rows are not complete in the log"), image)
             .fix("`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect")
+    });
+    found.into_iter().collect()
+}
+
+fn binlog_row_value_options(facts: &ServerFacts) -> Vec<Found> {
+    let partial = facts.variables.get("binlog_row_value_options").filter(|options| !options.is_empty());
+    let found = partial.map(|options| {
+        setting(
+            "binlog_row_value_options",
+            format!("`binlog_row_value_options` is `{options}`: documents are not complete in the log"),
+            options,
+        )
+        .fix("`SET GLOBAL binlog_row_value_options = ''`, and let every application reconnect")
     });
     found.into_iter().collect()
 }
@@ -170,16 +192,18 @@ mod tests {
             ("log_bin", "ON"),
             ("binlog_format", "ROW"),
             ("binlog_row_image", "FULL"),
+            ("binlog_row_value_options", ""),
             ("server_id", "7"),
             ("expire_logs_days", "7"),
         ]);
-        for look in [log_bin, binlog_format, binlog_row_image, server_id, binlog_retention] {
+        for look in [log_bin, binlog_format, binlog_row_image, binlog_row_value_options, server_id, binlog_retention] {
             assert_eq!(look(&good), [], "fires on a good server");
         }
         let object = |found: Vec<Found>| found[0].object.clone();
         assert_eq!(object(log_bin(&facts(&[("log_bin", "OFF")]))), "log_bin");
         assert_eq!(object(binlog_format(&facts(&[("binlog_format", "MIXED")]))), "binlog_format");
         assert_eq!(object(binlog_row_image(&facts(&[("binlog_row_image", "MINIMAL")]))), "binlog_row_image");
+        assert_eq!(object(binlog_row_value_options(&facts(&[("binlog_row_value_options", "PARTIAL_JSON")]))), "binlog_row_value_options");
         assert_eq!(object(server_id(&facts(&[("log_bin", "ON"), ("server_id", "0")]))), "server_id");
         assert_eq!(object(binlog_retention(&facts(&[("binlog_expire_logs_seconds", "3600")]))), "expire_logs_days");
     }
