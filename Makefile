@@ -56,7 +56,7 @@ bench: ## Measure against others in the same run; writes docs/benchmarks.md
 SOAK_COUNTED := crashes engine memory many_tables model random way_back
 SOAK_TIMED := haproxy nights replay write_gap
 
-soak: ## The tests that take long, two hours of them; see target/soak/
+soak: ## The tests that take long, over two hours of them; see target/soak/
 	@fixtures/servers/fetch --quiet
 	@mkdir -p target/soak
 	@export DBMOVE_SOAK=1 DBMOVE_MANY_TABLES=4800; \
