@@ -87,6 +87,12 @@ fn setting(name: &str, found: String, returned: &str) -> Found {
     Found::new(name, found).evidence(format!("SHOW GLOBAL VARIABLES LIKE '{name}'"), returned)
 }
 
+/// A setting that the server has, with another value than the only one that will do.
+fn other_than(wanted: &str, name: &str, value: Option<&str>, so: &str, fix: &str) -> Vec<Found> {
+    let wrong = value.filter(|value| !value.eq_ignore_ascii_case(wanted));
+    wrong.map(|value| setting(name, format!("`{name}` is `{value}`: {so}"), value).fix(fix)).into_iter().collect()
+}
+
 fn log_bin(facts: &ServerFacts) -> Vec<Found> {
     if facts.log_bin {
         return Vec::new();
@@ -96,34 +102,19 @@ fn log_bin(facts: &ServerFacts) -> Vec<Found> {
 }
 
 fn binlog_format(facts: &ServerFacts) -> Vec<Found> {
-    let wrong = facts.binlog_format.as_deref().filter(|format| !format.eq_ignore_ascii_case("ROW"));
-    let found = wrong.map(|format| {
-        setting("binlog_format", format!("`binlog_format` is `{format}`: changed rows are not in the log"), format)
-            .fix("`SET GLOBAL binlog_format = 'ROW'`, put it into the configuration, and let every application reconnect: a session keeps its format until then")
-    });
-    found.into_iter().collect()
+    let fix = "`SET GLOBAL binlog_format = 'ROW'`, put it into the configuration, and let every application reconnect: a session keeps its format until then";
+    other_than("ROW", "binlog_format", facts.binlog_format.as_deref(), "changed rows are not in the log", fix)
 }
 
 fn binlog_row_image(facts: &ServerFacts) -> Vec<Found> {
-    let wrong = facts.binlog_row_image.as_deref().filter(|image| !image.eq_ignore_ascii_case("FULL"));
-    let found = wrong.map(|image| {
-        setting("binlog_row_image", format!("`binlog_row_image` is `{image}`: rows are not complete in the log"), image)
-            .fix("`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect")
-    });
-    found.into_iter().collect()
+    let fix = "`SET GLOBAL binlog_row_image = 'FULL'`, and let every application reconnect";
+    other_than("FULL", "binlog_row_image", facts.binlog_row_image.as_deref(), "rows are not complete in the log", fix)
 }
 
 fn binlog_row_value_options(facts: &ServerFacts) -> Vec<Found> {
-    let partial = facts.variables.get("binlog_row_value_options").filter(|options| !options.is_empty());
-    let found = partial.map(|options| {
-        setting(
-            "binlog_row_value_options",
-            format!("`binlog_row_value_options` is `{options}`: documents are not complete in the log"),
-            options,
-        )
-        .fix("`SET GLOBAL binlog_row_value_options = ''`, and let every application reconnect")
-    });
-    found.into_iter().collect()
+    let value = facts.variables.get("binlog_row_value_options").map(String::as_str);
+    let fix = "`SET GLOBAL binlog_row_value_options = ''`, and let every application reconnect";
+    other_than("", "binlog_row_value_options", value, "documents are not complete in the log", fix)
 }
 
 fn binlog_filters(gathered: &Gathered) -> Vec<Found> {
