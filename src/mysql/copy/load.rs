@@ -135,15 +135,16 @@ fn statement(table: &MovedTable) -> String {
         let name = sql::identifier(&column.name);
         let variable = format!("@dbmove_{index}");
         let cast = match column.kind {
-            kind if kind.by_number() => format!("CAST({variable} AS UNSIGNED)"),
-            ColumnType::Json => format!("CONVERT({variable} USING utf8mb4)"),
-            _ => {
-                fields.push(name);
-                continue;
-            }
+            kind if kind.by_number() => Some(format!("CAST({variable} AS UNSIGNED)")),
+            ColumnType::Json => Some(format!("CONVERT({variable} USING utf8mb4)")),
+            _ => None,
         };
-        sets.push(format!("{name} = {cast}"));
-        fields.push(variable);
+        if let Some(cast) = cast {
+            sets.push(format!("{name} = {cast}"));
+            fields.push(variable);
+        } else {
+            fields.push(name);
+        }
     }
     let set = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
     format!(
