@@ -6,11 +6,13 @@
 //! that was read, and a row of a table without a key is found by it. So members keep the stored order, and numbers the server's digits.
 //!
 //! What text can't say is lost on the way, as in every dump: the target reads DECIMAL as DOUBLE, and dates and bytes as strings. Where
-//! that changes the text (`19.90` becomes `19.9`) a comparison finds it; `assess` says it of every such column (`json-column`).
+//! that changes the text (`19.90` becomes `19.9`) a comparison finds it, and an event that looks for such a row of a table without a key
+//! does not, which stops following; `assess` says it of every such column (`json-column`).
 //!
 //! # The format
 //!
-//! A type byte and its value. An object or array begins with the number of its members and its size, of two bytes each (small) or four
+//! A type byte and its value: 0 and 1 are a small and a large object, 2 and 3 such arrays, 4 a literal, 5 to 10 integers of two, four and
+//! eight bytes, each signed and unsigned, 11 a DOUBLE, 12 a string, 15 a value of another type of SQL. An object or array begins with the number of its members and its size, of two bytes each (small) or four
 //! (large); entries of keys (offset, length in two bytes) and of values (type byte, offset) follow, then the bytes they point to. Offsets
 //! count from the container's first byte. Literals and numbers that fit stand in the place of their offset. (MySQL's source, the comment
 //! at the top of `json_binary.h`.)
@@ -28,7 +30,8 @@ const MOST_PER_BYTE: usize = 8;
 /// The server's lines of base64.
 const LINE: usize = 76;
 
-/// The document's text. No bytes at all are what `INSERT IGNORE` makes of NULL where NULL is not allowed, and read as `null`.
+/// The document's text. No bytes at all are what `INSERT IGNORE` makes of NULL where NULL is not allowed, and read as `null` (`parse_binary`
+/// of MySQL's `json_binary.cc`).
 pub(super) fn text(document: &[u8]) -> Result<Vec<u8>, Broken> {
     let Some((&kind, value)) = document.split_first() else { return Ok(b"null".to_vec()) };
     let mut printer = Printer { out: Vec::with_capacity(document.len() * 2), most: document.len() * MOST_PER_BYTE + 64 };
