@@ -80,7 +80,7 @@ pub async fn selected(server: &LocalServer, table: &Table) -> Vec<Row> {
 
 /// Rows in the order of their first column; generated columns are not compared.
 fn comparable(mut rows: Vec<Row>, table: &Table) -> Vec<Row> {
-    let number = |row: &Row| String::from_utf8(row[0].as_bytes().unwrap().to_vec()).unwrap().parse::<i64>().unwrap();
+    let number = |row: &Row| String::from_utf8(row[0].as_bytes().unwrap().to_vec()).unwrap().parse::<i128>().unwrap();
     rows.sort_by_key(number);
     for row in &mut rows {
         for (cell, column) in row.iter_mut().zip(&table.columns) {
@@ -90,6 +90,26 @@ fn comparable(mut rows: Vec<Row>, table: &Table) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Both are the same rows, cell by cell.
+pub fn equal(followed: Vec<Row>, selected: Vec<Row>, table: &Table, kind: ServerKind) {
+    let (followed, selected) = (comparable(followed, table), comparable(selected, table));
+    assert_eq!(followed.len(), selected.len(), "{kind}: {}", table.name);
+    for (followed, selected) in followed.iter().zip(&selected) {
+        for ((followed, selected), column) in followed.iter().zip(selected).zip(&table.columns) {
+            let shown = |cell: &Cell| cell.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            assert_eq!(
+                followed,
+                selected,
+                "{kind}: {}.{}: {:?}, and by SELECT {:?}",
+                table.name,
+                column.name,
+                shown(followed),
+                shown(selected)
+            );
+        }
+    }
 }
 
 fn fractions(kind: ServerKind) -> bool {
@@ -213,21 +233,7 @@ async fn events_equal_selects(kind: ServerKind, version_1: bool) {
         let table = catalog.table(&TableName::new(DATABASE, name)).unwrap();
         let followed = follow(&events, table).unwrap();
         assert!(followed.len() > 90, "{kind}: {}", followed.len());
-        let sorted = |rows: Vec<Row>| {
-            if name == "times" {
-                return comparable(rows, table);
-            }
-            let mut rows = rows;
-            rows.sort_by_key(|row| row[0].as_bytes().map(<[u8]>::to_vec));
-            rows
-        };
-        let (followed, selected) = (sorted(followed), sorted(selected(&server, table).await));
-        assert_eq!(followed.len(), selected.len(), "{kind}: {name}");
-        for (followed, selected) in followed.iter().zip(&selected) {
-            for ((followed, selected), column) in followed.iter().zip(selected).zip(&table.columns) {
-                assert_eq!(followed, selected, "{kind}: {name}.{}", column.name);
-            }
-        }
+        equal(followed, selected(&server, table).await, table, kind);
     }
     if version_1 {
         session.run("SET GLOBAL log_bin_use_v1_row_events = OFF", "test").await.unwrap();
