@@ -26,6 +26,8 @@ async fn json_moves_and_comes_back() {
     }
     let world = World::start(NEW[0], NEW[1], 0.01).await;
     with_way_back(&world);
+    // Copied by INSERT here, and by `LOAD DATA` in the case `json`.
+    connect(&world.target, Account::Root).await.query_drop("SET GLOBAL local_infile = OFF").await.unwrap();
     let mut source = connect(&world.source, Account::Root).await;
     let long = format!("INSERT INTO school.documents (id, d, n) VALUES (4, JSON_OBJECT('long', '{}'), '4')", "ü\\\"\\n".repeat(60_000));
     for statement in [
@@ -65,12 +67,15 @@ async fn json_moves_and_comes_back() {
         "{}",
         said(&differs)
     );
-    // In two steps: a server that compares 19.90 with 19.9 sees nothing to change.
+    // As `assess` tells it. In two steps: a server that compares 19.90 with 19.9 sees nothing to change.
+    let mut source = connect(&world.source, Account::App).await;
     for statement in [
+        "BEGIN",
         "UPDATE school.documents SET n = JSON_ARRAY(n) WHERE id = 3",
         "UPDATE school.documents SET n = CAST(CAST(n->'$[0]' AS CHAR) AS JSON) WHERE id = 3",
+        "COMMIT",
     ] {
-        app_writes(&world.source, statement).await.unwrap();
+        source.query_drop(statement).await.unwrap();
     }
     let equal = world.finished(&["--yes", "verify", &playbook]).await;
     assert_eq!(code(&equal), 0, "{}", said(&equal));
@@ -121,10 +126,10 @@ async fn json_that_the_source_has_not_ends_the_way_back() {
     target.disconnect().await.unwrap();
     waits_for(&world, &mut cutover, "cutover.log", "rollback would lose").await;
     let log = std::fs::read_to_string(world.path("cutover.log")).unwrap();
+    assert!(log.contains("ALTER TABLE school.settings ADD documents JSON"), "{log}");
     let refused = world.finished(&["--yes", "rollback", &playbook]).await;
     assert_eq!(code(&refused), 4, "{}", said(&refused));
     assert!(said(&refused).contains("school.settings"), "{}\n{log}", said(&refused));
     assert_eq!(std::fs::read_to_string(world.route()).unwrap(), format!("127.0.0.1:{}\n", world.target.port()));
     app_writes(&world.target, "INSERT INTO school.accounts (id, owner, balance) VALUES (900001, 'first', 0)").await.unwrap();
-    println!("{}", log.lines().filter(|line| line.contains("would lose")).collect::<Vec<_>>().join("\n"));
 }
